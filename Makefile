@@ -1,0 +1,44 @@
+# Everything a checkout can do. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install demo test lint format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with the exact pins of requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+demo: install ## the whole pipeline on the packages of .venv: a trained, evaluated, traceable tiny model
+	$(BIN)/starloom run conf/demo.yaml --store .starloom
+
+test: install ## all tests
+	$(BIN)/python -m pytest
+
+lint: install ## ruff, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## let ruff format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## list the benches; `python -m bench NAME` runs one
+	$(BIN)/python -m bench --list
+
+lock: install ## write requirements.lock from what .venv holds
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude starloom --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean: ## remove .venv, caches and the demo's store
+	rm -rf .venv .starloom .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,4 @@
+"""Times stages and kernels side by side with their peers: `python -m bench NAME`.
+
+A bench is a module of this package with two names: `TITLE`, one line, and `TOOLS`, a tuple of `bench._tool.Tool`.
+"""

@@ -1,0 +1,137 @@
+"""The command `python -m bench`: tools side by side, one line each.
+
+    python -m bench NAME [--corpus FILE.parquet] [--mb N] [--json]
+    python -m bench --list
+
+Speed is bytes of content ÷ the best of three rounds; see `bench._measure` for how it is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+import bench
+from bench._measure import INSTALL, ROUNDS, Timing, measure
+from bench._tool import BYTES_PER_MB, Corpus, environment_corpus, read_corpus
+from lineage.errors import ConfigError, StarloomError, did_you_mean
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DEFAULT_MB = 20.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; its exit status is 0 (all ran or are merely not installed), 1 (a tool failed), 2 (misused)."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.list or options.name is None:
+            return _list()
+        module = _load(options.name)
+        with tempfile.TemporaryDirectory(prefix="starloom-bench-") as folder:
+            corpus, path = _corpus(options.corpus, options.mb, Path(folder))
+            timings = measure(module, path)
+    except StarloomError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    report = _report(options.name, module, corpus, timings)
+    print(json.dumps(report, indent=2) if options.json else _lines(report))
+    return 1 if any(t.problem not in (None, INSTALL) for t in timings) else 0
+
+
+def _names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_"))
+
+
+def _load(name: str) -> ModuleType:
+    if name not in _names():
+        raise ConfigError(f"there is no bench {name!r}", hint=did_you_mean(name, _names()))
+    return importlib.import_module(f"bench.{name}")
+
+
+def _list() -> int:
+    for name in _names():
+        print(f"{name:<20} {_load(name).TITLE}")
+    return 0
+
+
+def _corpus(given: Path | None, megabytes: float, folder: Path) -> tuple[Corpus, Path]:
+    """The corpus, and a file of exactly its rows for the tools' processes."""
+    max_bytes = int(megabytes * BYTES_PER_MB)
+    corpus = environment_corpus(max_bytes) if given is None else read_corpus(given, max_bytes)
+    path = folder / "corpus.parquet"
+    pq.write_table(corpus.table, path, compression="none")
+    return corpus, path
+
+
+def _report(name: str, module: ModuleType, corpus: Corpus, timings: list[Timing]) -> dict[str, Any]:
+    speeds = [timing.megabytes_per_second(corpus.num_bytes) for timing in timings]
+    ours = next((speed for timing, speed in zip(timings, speeds, strict=True) if timing.tool.is_ours), None)
+    return {
+        "bench": name,
+        "title": module.TITLE,
+        "documents": corpus.table.num_rows,
+        "bytes": corpus.num_bytes,
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "tools": [
+            {
+                "name": timing.tool.name,
+                "is_ours": timing.tool.is_ours,
+                "mb_per_second": speed,
+                "ratio_to_ours": speed / ours if speed and ours else None,
+                "peak_bytes": timing.peak_bytes or None,
+                "seconds": timing.seconds,
+                "problem": timing.problem,
+            }
+            for timing, speed in zip(timings, speeds, strict=True)
+        ],
+    }
+
+
+def _lines(report: dict[str, Any]) -> str:
+    megabytes = report["bytes"] / BYTES_PER_MB
+    head = (
+        f"{report['bench']}: {report['title']}\n{report['documents']:,} documents, {megabytes:.1f} MB, best of {ROUNDS} rounds, "
+        f"{report['cores']} cores, load {report['load_average']}"
+    )
+    return "\n".join([head, *[_line(tool) for tool in report["tools"]]])
+
+
+def _line(tool: dict[str, Any]) -> str:
+    name = f"{'*' if tool['is_ours'] else ' '} {tool['name']:<32}"
+    if tool["problem"]:
+        return f"{name} {tool['problem']}"
+    ratio = "     ours" if tool["is_ours"] else f"{tool['ratio_to_ours']:9.3f} of ours" if tool["ratio_to_ours"] else ""
+    return f"{name} {tool['mb_per_second']:10.2f} MB/s {tool['peak_bytes'] / BYTES_PER_MB:8.0f} MB peak {ratio}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Time a stage or kernel side by side with its peers.")
+    parser.add_argument("name", nargs="?", help="a bench; without one, they are listed")
+    parser.add_argument("--list", action="store_true", help="list the benches")
+    parser.add_argument("--corpus", type=Path, metavar="FILE.parquet", help="columns of Docs; default: the sources of this environment")
+    parser.add_argument("--mb", type=_positive, default=DEFAULT_MB, metavar="N", help="megabytes of content at most (default %(default)g)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of megabytes")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The `starloom` command. A verb's module is imported only when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+VERBS = {
+    "run": ("cli.run", "carry out a recipe; what is done already is not done again"),
+    "plan": ("cli.plan", "say what a run would do, and why"),
+    "stages": ("cli.stages", "list the stages, what each reads and writes"),
+    "stage": ("cli.stage", "run one stage on a Parquet file: no store, no recipe"),
+    "runs": ("cli.runs", "list runs, and tag the ones to keep"),
+    "show": ("cli.show", "show a run, a step, an artifact or a document"),
+    "diff": ("cli.diff", "compare two runs: settings, counts, documents that changed fate"),
+    "trace": ("cli.tracing", "what became of a path, repository, document, sequence or checkpoint, and why"),
+    "export": ("cli.export", "write an artifact out as Parquet, JSON lines or files"),
+    "verify": ("cli.verify", "hash everything that runs reach and name the first lie"),
+    "gc": ("cli.gc", "remove what no run or tag reaches"),
+}
+EXIT_DONE, EXIT_FAILED, EXIT_MISUSED = 0, 1, 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns 0 when done, 1 when failed, 2 when misused."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in VERBS:
+        return _called(words)
+    parser = _parser(words)
+    parser.parse_args(words)
+    parser.print_help()
+    return EXIT_MISUSED
+
+
+def _called(words: list[str]) -> int:
+    from lineage.errors import StarloomError
+
+    try:
+        arguments = _parser(words).parse_args(words)
+        return int(importlib.import_module(VERBS[arguments.verb][0]).main(arguments))
+    except StarloomError as error:
+        from cli.output import print_error
+
+        print_error(error, as_json="--json" in words)
+        return error.exit_code
+    except BrokenPipeError:  # somebody closed the pager: they have seen enough
+        sys.stderr.close()
+        return EXIT_DONE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="starloom", description="From source repositories to a released code LLM, every token traceable to its file.", allow_abbrev=False
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, (module, text) in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        verb.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+        if name == chosen:
+            # the words of `stage` depend on which stage is named
+            importlib.import_module(module).add_arguments(verb, *([words] if name == "stage" else []))
+    return parser

@@ -1,0 +1,68 @@
+"""How the command speaks: tables and lines for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lineage.errors import StarloomError
+
+SHORT_HASH = 12
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+_THOUSAND = 1000
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(document, sys.stdout, indent=1, default=str)
+    print()
+
+
+def print_error(error: StarloomError, *, as_json: bool) -> None:
+    """An error with its remedy, on standard error; with `--json` also as a document on standard output."""
+    if as_json:
+        print_json({"error": error.message, "hint": error.hint, "kind": type(error).__name__})
+    print(f"starloom: {error}", file=sys.stderr)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns aligned by width; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    widths = [max(len(header), *(len(row[i]) for row in cells)) for i, header in enumerate(headers)]
+    right = [all(_is_number(row[i]) for row in cells) for i in range(len(headers))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+
+    return "\n".join([line(headers), line(["─" * width for width in widths]), *map(line, cells)])
+
+
+def _is_number(text: str) -> bool:
+    head = text.partition(" ")[0].replace(",", "").replace(".", "").replace("%", "").replace("-", "")
+    return head.isdigit() or text in ("", "-")
+
+
+def count(number: float | None) -> str:
+    """A count with thousands separated."""
+    return "-" if number is None else f"{number:,}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Bytes in the unit that a person would use."""
+    if num_bytes is None:
+        return "-"
+    value, unit = float(num_bytes), 0
+    while value >= _THOUSAND and unit < len(_UNITS) - 1:
+        value, unit = value / _THOUSAND, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def short(name: str | None) -> str:
+    """A hash as people compare it."""
+    return "-" if name is None else name[:SHORT_HASH]

@@ -1,0 +1,78 @@
+"""`starloom plan`: what a run would do, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.output import count, print_json, table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from flows.run import Prepared, Request
+
+MARKS = {"cached": "cached", "run": "will run", "waits": "may run"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words after `starloom plan`."""
+    add_recipe_arguments(parser)
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words that say which recipe, changed how, from where to where."""
+    parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as conf/demo.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="change a knob for this run (repeatable)")
+    parser.add_argument("--from", dest="start", metavar="STEP", help="do this step and all below it again, even if they are done")
+    parser.add_argument("--until", metavar="STEP", help="stop after this step")
+    parser.add_argument("--force", action="append", default=[], metavar="STEP", help="do this step again, even if it is done (repeatable)")
+    parser.add_argument("--store", metavar="URL", help="the store: a folder or URL (default: .starloom beside the recipe)")
+
+
+def request(arguments: argparse.Namespace) -> Request:
+    """What the words ask for."""
+    from flows.run import Request
+
+    return Request(arguments.recipe, tuple(arguments.set), arguments.store, arguments.start, arguments.until, tuple(arguments.force))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the plan."""
+    from flows.run import prepare
+
+    prepared = prepare(request(arguments))
+    if arguments.json:
+        print_json(as_document(prepared))
+    else:
+        print(as_text(prepared))
+        print(f"\nnext: {'nothing to run; starloom show latest' if prepared.is_cached else f'starloom run {arguments.recipe}'}")
+    return 0
+
+
+def as_document(prepared: Prepared) -> dict[str, object]:
+    """The plan for programs."""
+    return {
+        "recipe": prepared.plan.recipe.name,
+        "store": prepared.store.url,
+        "steps": [
+            {
+                "step": look.step,
+                "status": look.status,
+                "reasons": list(look.reasons),
+                "actions": look.num_actions,
+                "cached": look.num_cached,
+                "seconds": look.seconds,
+            }
+            for look in prepared.outlook
+        ],
+    }
+
+
+def as_text(prepared: Prepared) -> str:
+    """The plan for people."""
+    rows = []
+    for look in prepared.outlook:
+        parts = "" if look.num_actions is None else f"{count(look.num_cached)} of {count(look.num_actions)}"
+        seconds = "" if look.seconds is None or look.status == "cached" else f"{look.seconds:.1f} s"
+        rows.append([look.step, MARKS[look.status], parts, seconds, "; ".join(look.reasons)])
+    return table(["step", "", "cached", "last time", "why"], rows)

@@ -1,0 +1,219 @@
+"""`starloom run`: carry out a recipe; what is done already is not done again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cli.output import count, print_json, size
+from cli.plan import add_recipe_arguments, request
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from flows.run import Prepared
+    from flows.session import Watcher
+    from lineage.records import Run, StepState
+
+LINE_SECONDS = 10.0
+"""Between two lines about one step where there is no terminal to redraw."""
+SHOWN_RULES = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words after `starloom run`."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one a core)")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run, and say what was made, where, and what to type next."""
+    from flows.run import execute, prepare, take_cached
+    from lineage.errors import ConfigError
+
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers {arguments.workers}: a run needs at least one", hint="leave it out for one a core")
+    started = time.perf_counter()
+    prepared = prepare(request(arguments))
+    if prepared.is_cached:
+        run, is_new = take_cached(prepared)
+        return _said_cached(arguments, prepared, run, is_new=is_new, seconds=time.perf_counter() - started)
+    watcher = _watcher(prepared, quiet=arguments.json)
+    with watcher:
+        run = execute(prepared, watcher, workers=arguments.workers)
+    if arguments.json:
+        print_json(_document(prepared, run))
+    else:
+        print(_summary(prepared, run, time.perf_counter() - started))
+    return 0
+
+
+def _said_cached(arguments: argparse.Namespace, prepared: Prepared, run: Run, *, is_new: bool, seconds: float) -> int:
+    if arguments.json:
+        print_json(_document(prepared, run))
+        return 0
+    print(f"nothing to run: all {len(prepared.plan.steps)} steps are cached ({seconds:.2f} s)")
+    print(f"{'recorded as' if is_new else 'this is run'} {run.id} in {prepared.store.url}")
+    print(f"\nnext: starloom show {run.id}    starloom plan {arguments.recipe} --set STEP.KNOB=VALUE")
+    return 0
+
+
+def _document(prepared: Prepared, run: Run) -> dict[str, Any]:
+    from flows.session import funnel
+
+    return {
+        "run": run.id,
+        "status": run.status,
+        "result": run.result,
+        "store": prepared.store.url,
+        "steps": [
+            {
+                "step": step.name,
+                "status": step.status,
+                "actions": step.num_actions,
+                "cached": step.num_cached,
+                "seconds": step.seconds,
+                "outputs": {kind: out["artifact"] for kind, out in step.outputs.items()},
+            }
+            for step in run.steps
+        ],
+        "funnel": funnel(run),
+    }
+
+
+def _summary(prepared: Prepared, run: Run, seconds: float) -> str:
+    ran = sum(step.num_actions - step.num_cached for step in run.steps)
+    cached = sum(step.num_cached for step in run.steps)
+    place = f"{prepared.store.url}/runs/{run.id}"
+    lines = [f"\ndone in {seconds:.1f} s: {count(ran)} actions run, {count(cached)} taken from the store", f"  run      {run.id}", f"  outputs  {place}"]
+    lines += [f"  {line}" for line in _pictures(prepared, run)]
+    lines += ["", "next:", f"  starloom show {run.id}"]
+    return "\n".join([*lines, *_suggestions(prepared, run)])
+
+
+def _pictures(prepared: Prepared, run: Run) -> list[str]:
+    release = run.step("release")
+    return [] if release is None else [f"release  {prepared.store.url}/runs/{run.id}/{release.name}/ (cards, pictures, weights)"]
+
+
+def _suggestions(prepared: Prepared, run: Run) -> list[str]:
+    """A trace and a what-if that make sense for this run."""
+    store, recipe = prepared.store.url, prepared.plan.recipe.path
+    lines = []
+    if run.step("train_model"):
+        lines.append(f"  starloom trace checkpoint --store {store}")
+    dropped = next((step.name for step in run.steps if step.name == "near_dedup"), None)
+    if dropped:
+        lines.append(f"  starloom plan {recipe} --set near_dedup.threshold=0.8        # what would run again, and why")
+    return lines
+
+
+def _watcher(prepared: Prepared, *, quiet: bool) -> Any:
+    if quiet:
+        return _Quiet()
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return _Terminal(prepared)
+    return _Lines(prepared)
+
+
+def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
+    """What a finished step did, in one line."""
+    parts = f"{state.num_cached} of {state.num_actions} cached" if state.num_cached else f"{state.num_actions} to do"
+    head = f"{state.name:<24} {state.status:<9} {parts:<20} {state.seconds:>7.1f} s"
+    return f"{head}   {_told(counts)}".rstrip() if counts else head
+
+
+def _told(counts: Mapping[str, Any]) -> str:
+    if "seen" in counts:
+        rules = sorted(counts["rules"].items(), key=lambda rule: -rule[1])[:SHOWN_RULES]
+        why = ", ".join(f"{rule} {count(number)}" for rule, number in rules)
+        told = f"{count(counts['seen'])} → {count(counts['kept'])} documents"
+        return f"{told} ({why})" if why else told
+    if "text_bytes" in counts:
+        return f"{count(counts['rows'])} documents, {size(counts['text_bytes'])}"
+    return f"{count(counts['rows'])} rows" if counts.get("rows") else ""
+
+
+def _main_counts(state: StepState) -> Mapping[str, Any] | None:
+    for kind in ("Verdicts", "Docs", *state.outputs):
+        if kind in state.outputs:
+            counts: Mapping[str, Any] = state.outputs[kind]["counts"]
+            return counts
+    return None
+
+
+class _Quiet:
+    """Says nothing."""
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def started(self, step: str, num_actions: int, num_cached: int) -> None: ...
+    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None: ...
+    def finished(self, state: StepState) -> None: ...
+
+
+class _Lines(_Quiet):
+    """A line for each step, and one now and then for a long one."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._last: dict[str, float] = {}
+        print(f"{prepared.plan.recipe.name}: {len(prepared.plan.steps)} steps, store {prepared.store.url}", flush=True)
+
+    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._last.setdefault(step, now) > LINE_SECONDS:
+            self._last[step] = now
+            print(f"{step:<24} {_progress(done, total, unit, metrics)}", flush=True)
+
+    def finished(self, state: StepState) -> None:
+        print(describe(state, _main_counts(state)), flush=True)
+
+
+class _Terminal(_Quiet):
+    """A bar for each step at work; a line above for each that is done."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._bars: dict[str, Any] = {}
+        self._console.print(f"{prepared.plan.recipe.name}: {len(prepared.plan.steps)} steps, store {prepared.store.url}")
+
+    def __enter__(self) -> Watcher:
+        self._progress.start()
+        self._bars[""] = self._progress.add_task("starting Prefect", total=None, told="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, step: str, num_actions: int, num_cached: int) -> None:
+        self._drop("")
+        self._bars[step] = self._progress.add_task(step, total=num_actions, completed=num_cached, told="")
+
+    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
+        if step in self._bars:
+            self._progress.update(self._bars[step], completed=done, total=total, told=_progress(done, total, unit, metrics))
+
+    def finished(self, state: StepState) -> None:
+        self._drop("")
+        self._drop(state.name)
+        self._console.print(describe(state, _main_counts(state)))
+
+    def _drop(self, step: str) -> None:
+        bar = self._bars.pop(step, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+
+
+def _progress(done: int, total: int, unit: str, metrics: Mapping[str, Any]) -> str:
+    told = "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items())
+    return f"{count(done)} of {count(total)} {unit}  {told}".rstrip()

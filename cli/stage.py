@@ -1,0 +1,100 @@
+"""`starloom stage NAME IN OUT`: one stage on a Parquet file, without store, recipe or Prefect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.output import count, print_json, size, table
+from cli.stages import describe
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pydantic import ValidationError
+
+    from tasks._stage import Config, Stage
+
+_PREFIX = "knob_"
+
+
+def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """The words after `starloom stage`; once a stage is named, its inputs and knobs too."""
+    from tasks._stage import load_stage
+
+    parser.add_argument("name", metavar="NAME", help="the stage; `starloom stages` lists them")
+    named = [word for word in words[words.index("stage") + 1 :] if not word.startswith("-")]
+    if not named:
+        parser.add_argument("input", metavar="IN", help="a Parquet file with at least a column `content`")
+        parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
+        return
+    stage = load_stage(named[0])
+    first, *others = describe(stage)["reads"].items()
+    parser.description = stage.document
+    parser.add_argument("input", metavar="IN", help=_help_of_input(stage, first[0]))
+    parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
+    for name, kind in others:
+        if kind != "Record":
+            parser.add_argument(f"--{name}", metavar=kind.upper(), dest=f"input_{name}", required=True, help=_help_of_input(stage, name))
+    for name, knob in describe(stage)["knobs"].items():
+        flag = f"--{name.replace('_', '-')}"
+        told = f"{knob['about']} (default: {knob['default']})".replace("%", "%%")
+        parser.add_argument(*dict.fromkeys([flag, f"--{name}"]), dest=_PREFIX + name, metavar="VALUE", help=told)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the stage and print what it wrote."""
+    from lineage.errors import ConfigError
+    from tasks._alone import run_alone
+    from tasks._stage import load_stage
+
+    stage = load_stage(arguments.name)
+    first = next(iter(describe(stage)["reads"]))
+    given = {first: Path(arguments.input)}
+    given |= {name.removeprefix("input_"): Path(value) for name, value in vars(arguments).items() if name.startswith("input_")}
+    from pydantic import ValidationError
+
+    try:
+        config = _config(stage, arguments)
+    except ValidationError as error:
+        raise ConfigError(_told(stage, error), hint=f"starloom stage {stage.name} --help") from error
+    told = run_alone(stage, config, given, Path(arguments.out))
+    if arguments.json:
+        print_json({"stage": stage.name, "out": arguments.out, "files": told})
+        return 0
+    rows = [[name, count(facts.get("rows")), size(facts["bytes"]), _counts(facts)] for name, facts in told.items()]
+    print(table(["file", "rows", "size", ""], rows))
+    print(f"\nwritten to {arguments.out}")
+    return 0
+
+
+def _config(stage: Stage, arguments: argparse.Namespace) -> Config:
+    import yaml
+
+    knobs = {name.removeprefix(_PREFIX): value for name, value in vars(arguments).items() if name.startswith(_PREFIX) and value is not None}
+    return stage.config.model_validate({name: yaml.safe_load(value) for name, value in knobs.items()}, context={"folder": "."})
+
+
+def _told(stage: Stage, error: ValidationError) -> str:
+    first = error.errors()[0]
+    knob = ".".join(str(item) for item in first["loc"])
+    return f"{stage.name}.{knob} {first['input']!r}: {first['msg']}"
+
+
+def _help_of_input(stage: Stage, name: str) -> str:
+    from tasks.schemas import Repositories
+
+    kind: Any = stage.inputs[name]
+    if kind is Repositories:
+        return "a folder whose child folders are repositories"
+    if not hasattr(kind, "SCHEMA"):
+        return f"a folder: {kind.__doc__}"
+    columns = ", ".join(kind.SCHEMA.names)
+    return f"a Parquet file of {kind.__name__}: {columns}" + (" (only content is required)" if kind.__name__ == "Docs" else "")
+
+
+def _counts(facts: dict[str, Any]) -> str:
+    if "seen" not in facts:
+        return ""
+    rules = ", ".join(f"{rule} {count(number)}" for rule, number in facts["rules"].items())
+    return f"{count(facts['kept'])} kept, {count(facts['dropped'])} dropped" + (f" ({rules})" if rules else "")

@@ -1,0 +1,47 @@
+"""`starloom stages`: every stage, what it reads and writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli.output import print_json, table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tasks._stage import Stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No words of its own."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the stages."""
+    from tasks._stage import registry
+
+    stages = registry()
+    if arguments.json:
+        print_json({name: describe(stage) for name, stage in stages.items()})
+        return 0
+    rows = []
+    for name, stage in stages.items():
+        told = describe(stage)
+        rows.append([name, ", ".join(told["reads"].values()), ", ".join(told["writes"]), told["about"]])
+    print(table(["stage", "reads", "writes", ""], rows))
+    print("\nnext: starloom stage NAME --help")
+    return 0
+
+
+def describe(stage: Stage) -> dict[str, Any]:
+    """A stage for programs: its sentence, inputs, outputs and knobs."""
+    own = {name: kind.__name__ for name, kind in stage.inputs.items() if not stage.prepare or kind not in stage.prepare.outputs}
+    knobs = stage.config.model_json_schema().get("properties", {})
+    return {
+        "about": stage.document.partition("\n")[0],
+        "over": stage.over,
+        "reads": own,
+        "writes": [kind.__name__ for kind in stage.outputs],
+        "libraries": list(stage.libraries),
+        "knobs": {name: {"about": knob.get("description", ""), "default": knob.get("default")} for name, knob in knobs.items()},
+    }

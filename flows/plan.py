@@ -1,0 +1,112 @@
+"""Plans: a recipe resolved into steps, wired by type, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lineage.errors import ConfigError, did_you_mean
+from tasks.schemas import Docs, Record, Repositories, Verdicts
+
+if TYPE_CHECKING:
+    from flows.recipe import Recipe, RecipeStep
+    from tasks._stage import Config, Stage
+
+WITHOUT_PRODUCER = (Repositories, Record)
+"""Inputs that no step writes: the sources themselves, and the account of the steps above."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan: a stage (or its first half), its knobs, and which step gives it each input."""
+
+    name: str
+    stage: Stage
+    config: Config
+    wiring: dict[str, str] = field(default_factory=dict)
+    """Parameter → name of the step that writes it."""
+    half_of: str | None = None
+    """Of a first half: the step that it prepares."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run, each below those that it reads."""
+
+    recipe: Recipe
+    steps: tuple[Step, ...]
+
+    def step(self, name: str) -> Step:
+        """The step of that name.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        names = [step.name for step in self.steps]
+        if name not in names:
+            raise ConfigError(f"the recipe has no step {name!r}", hint=did_you_mean(name, names))
+        return self.steps[names.index(name)]
+
+
+def make_plan(recipe: Recipe, *, until: str | None = None) -> Plan:
+    """Wire the steps of a recipe.
+
+    Raises:
+        ConfigError: if a step reads what no step above it writes.
+    """
+    steps: list[Step] = []
+    nearest: dict[type, str] = {}
+    written: dict[str, set[type]] = {}
+    for line in recipe.steps:
+        if line.stage.prepare is not None:
+            first = line.stage.prepare
+            half = Step(f"{line.name}.{first.name}", first, line.stage.prepared_config(line.config), {}, line.name)
+            steps.append(_wired(half, line, nearest, written))
+            _offer(steps[-1], nearest, written)
+        steps.append(_wired(Step(line.name, line.stage, line.config), line, nearest, written))
+        _offer(steps[-1], nearest, written)
+    plan = Plan(recipe, tuple(steps))
+    if until is not None:
+        names = [step.name for step in steps]
+        plan = Plan(recipe, tuple(steps[: names.index(plan.step(until).name) + 1]))
+    return plan
+
+
+def below(plan: Plan, name: str) -> set[str]:
+    """The step of that name and every step that reads, directly or not, what it writes."""
+    found = {plan.step(name).name}
+    found |= {step.name for step in plan.steps if step.half_of == name}
+    for step in plan.steps:
+        if found & set(step.wiring.values()):
+            found.add(step.name)
+    return found
+
+
+def _wired(step: Step, line: RecipeStep, nearest: dict[type, str], written: dict[str, set[type]]) -> Step:
+    wiring = {}
+    for parameter, kind in step.stage.inputs.items():
+        if kind in WITHOUT_PRODUCER:
+            continue
+        source = line.sources.get(parameter, line.sources.get("*"))
+        if source is not None and source not in written:
+            raise ConfigError(f"{line.name} takes {parameter} from {source!r}, which is no step above it", hint=did_you_mean(source, list(written)))
+        if source is not None and (kind in written[source] or parameter in line.sources):
+            if kind not in written[source]:
+                raise ConfigError(f"{line.name} takes {parameter} ({kind.__name__}) from {source}, which does not write it", hint="name another step")
+            wiring[parameter] = source
+        elif kind in nearest:
+            wiring[parameter] = nearest[kind]
+        else:
+            raise ConfigError(
+                f"{line.name} reads {kind.__name__}, and no step above it writes that",
+                hint=f"put a stage that writes {kind.__name__} above it; `starloom stages` lists what each writes",
+            )
+    return Step(step.name, step.stage, step.config, wiring, step.half_of)
+
+
+def _offer(step: Step, nearest: dict[type, str], written: dict[str, set[type]]) -> None:
+    kinds = set(step.stage.outputs)
+    if Verdicts in kinds:
+        kinds.add(Docs)  # after a filter, the documents are those that it left
+    written[step.name] = kinds
+    nearest.update(dict.fromkeys(kinds, step.name))

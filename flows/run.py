@@ -1,0 +1,213 @@
+"""Running a plan: as a Prefect flow when there is work, and without any server when there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.explain import Outlook, forced_steps, last_states, outlook
+from flows.plan import Plan, make_plan
+from flows.recipe import load
+from flows.session import Session, Watcher, funnel, new_run
+from lineage.leases import running
+from lineage.store import Store
+from tasks._workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flows.walk import Walk
+    from lineage.records import Run
+
+GRACE_SECONDS = 3.5
+"""From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
+DEFAULT_STORE = ".starloom"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks to be run."""
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+    store: str | None = None
+    start: str | None = None
+    until: str | None = None
+    force: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request resolved: nothing has run, nothing was written but caches."""
+
+    plan: Plan
+    store: Store
+    forced: set[str]
+    outlook: list[Outlook]
+    walk: Walk
+    previous: Run | None = field(default=None)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether there is nothing to run."""
+        return all(look.status == "cached" for look in self.outlook)
+
+
+def prepare(request: Request) -> Prepared:
+    """Read the recipe, wire it, open the store, and see what is done.
+
+    Raises:
+        ConfigError: for a recipe, knob, step or store name that means nothing.
+    """
+    path = Path(request.recipe)
+    recipe = load(path, list(request.settings))
+    plan = make_plan(recipe, until=request.until)
+    forced = forced_steps(plan, list(request.force), request.start)
+    store = Store.open(request.store or _beside(path, recipe.store or DEFAULT_STORE))
+    previous, before = last_states(store, recipe.name, [step.name for step in plan.steps])
+    looks, walk = outlook(plan, store, forced, before)
+    return Prepared(plan, store, forced, looks, walk, previous)
+
+
+def _beside(recipe: Path, store: str) -> str:
+    return store if "://" in store else str(Path(recipe.parent, store))
+
+
+def take_cached(prepared: Prepared) -> tuple[Run, bool]:
+    """The run of a plan with nothing to run: the last one if it made the same, else a new record. True if it is new."""
+    run = new_run(prepared.plan)
+    session = Session(prepared.plan, prepared.store, Workers(0), _Nobody(), set(), run)
+    for step in prepared.plan.steps:
+        bound = prepared.walk.bind(step)
+        session.take(step, bound, prepared.walk)
+    run.result = run.outcome()
+    previous = prepared.previous
+    if previous is not None and previous.status == "done" and previous.result == run.result:
+        return previous, False
+    session.close("done")
+    return run, True
+
+
+def execute(prepared: Prepared, watcher: Watcher, *, workers: int) -> Run:
+    """Run a plan as a Prefect flow, in a thread, so that this one can be interrupted.
+
+    Raises:
+        Cancelled: after Ctrl-C or SIGTERM; workers and children are gone, finished parts are kept.
+        StarloomError: what a step raised.
+    """
+    if not prepared.store.storage.shared:
+        workers = 0
+    run = new_run(prepared.plan)
+    with Workers(workers) as pool:
+        session = Session(prepared.plan, prepared.store, pool, watcher, prepared.forced, run)
+        failure: list[BaseException] = []
+
+        def carry_out() -> None:
+            try:
+                with running(prepared.store, run.id):
+                    prepared.store.write_run(run)
+                    _as_flow(session)
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
+                failure.append(error)
+
+        thread = threading.Thread(target=carry_out, name="starloom-flow", daemon=True)
+        with _signals(pool):
+            thread.start()
+            _wait(thread, pool, session)
+        error = session.failure or (failure[0] if failure else None)
+        status = "done" if error is None else "cancelled" if pool.is_cancelled() else "failed"
+        session.close(status, str(error) if error else None)
+    if error is not None:
+        raise error
+    return run
+
+
+def _wait(thread: threading.Thread, pool: Workers, session: Session) -> None:
+    asked = None
+    while thread.is_alive():
+        thread.join(0.1)
+        if pool.is_cancelled():
+            asked = asked or time.monotonic()
+            if time.monotonic() - asked > GRACE_SECONDS:
+                session.close("cancelled", "asked to stop")
+                pool.close(kill=True)
+                end_children()
+                os._exit(1)
+
+
+def end_children() -> None:
+    """Kill every process below this one: what has not stopped by now will not."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+@contextlib.contextmanager
+def _signals(pool: Workers) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask the run to stop, for as long as this holds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        pool.cancel()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_flow(session: Session) -> None:
+    """Walk the plan as one Prefect flow, a task for each step, submitted as its inputs are ready."""
+    _settle_prefect()
+    from prefect import flow
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    from tasks._prefect import as_task, show_table
+
+    @flow(name="starloom", flow_run_name=session.run.id, task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)  # type: ignore[arg-type]
+    def starloom(recipe: str, steps: list[str]) -> None:
+        del recipe, steps  # shown as the run's parameters
+        futures: dict[str, Any] = {}
+        for step in session.plan.steps:
+            above = [futures[name] for name in session.walk.waits_on(step) if name in futures]
+            task = as_task(step.name, lambda show, step=step: session.carry_out(step, show))  # type: ignore[misc]
+            futures[step.name] = task.submit(wait_for=above)
+        for future in futures.values():
+            future.wait()
+        rows = [{**row, "rules": ", ".join(f"{rule} {n}" for rule, n in row["rules"].items())} for row in funnel(session.run)]
+        show_table("funnel", rows, f"What each step of {session.run.id} left of the documents")
+        if session.failure is not None:
+            raise session.failure
+
+    starloom(str(session.plan.recipe.path), [step.name for step in session.plan.steps])
+
+
+def _settle_prefect() -> None:
+    """Prefect's settings, before its first import. Whoever set one already keeps it."""
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+class _Nobody:
+    def started(self, step: str, num_actions: int, num_cached: int) -> None: ...
+    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None: ...
+    def finished(self, state: Any) -> None: ...

@@ -1,0 +1,62 @@
+"""Errors that people see: what failed, with which value, why it is refused, what to do next."""
+
+from __future__ import annotations
+
+
+class StarloomError(Exception):
+    """An error with a remedy. `message` says what failed and why; `hint` says what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[StarloomError], message: str, hint: str | None) -> StarloomError:
+    """Errors cross process borders; keyword-only arguments do not survive the default pickling."""
+    return kind(message, hint=hint)
+
+
+class ConfigError(StarloomError):
+    """A recipe, knob or command line that means nothing. Raised before anything is written."""
+
+    exit_code = 2
+
+
+class InputError(StarloomError):
+    """A source or file that cannot be used as it is."""
+
+
+class StageError(StarloomError):
+    """A stage failed on a part."""
+
+
+class StoreError(StarloomError):
+    """The store cannot be read or written."""
+
+
+class CorruptError(StoreError):
+    """A stored object does not hold the bytes that its name says."""
+
+
+class Cancelled(StarloomError):
+    """The run was asked to stop."""
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A remedy for a misspelt word: the nearest known one, else all of them (at most twelve)."""
+    import difflib  # noqa: PLC0415 - only on the error path
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    shown = ", ".join(sorted(known)[:12])
+    return f"known: {shown}" + (" …" if len(known) > 12 else "")

@@ -1,0 +1,55 @@
+"""Stable bytes for values, and the hashes made from them. What has no stable bytes is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+
+
+def canonical(value: object) -> bytes:
+    """The one JSON spelling of `value`: sorted keys, no spaces, UTF-8.
+
+    Raises:
+        TypeError: for anything whose bytes would depend on the process or machine (objects, sets, paths, NaN).
+    """
+    _refuse_unstable(value, "value")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def digest(value: object) -> str:
+    """SHA-256, in hex, of the canonical bytes of `value`."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256, in hex, of a local file; what `sha256sum` prints."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_unstable(value: Any, where: str) -> None:
+    if value is None or isinstance(value, (bool, int, str)):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{where} is {value}, which has no stable bytes")
+        return
+    if isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            _refuse_unstable(item, f"{where}[{position}]")
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}; only strings have one JSON spelling")
+            _refuse_unstable(item, f"{where}.{key}")
+        return
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no stable bytes; give text, numbers, lists or mappings")

@@ -1,0 +1,251 @@
+"""Where bytes lie: a local folder or any fsspec URL, behind one interface.
+
+This is the only module that may know of a local disk. Guarantees, on every backend: `write` and `put` are atomic
+(a reader sees all of a file or none of it); on a local disk they are also flushed before they are visible.
+`create` is exclusive on a local disk; elsewhere the last writer stands, which is harmless because names are hashes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lineage.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def open_storage(url: str) -> Storage:
+    """Storage at a folder or URL. `file://` and plain paths are local; `memory://`, `s3://`, `gs://` go through fsspec."""
+    if url.startswith("file://"):
+        return LocalStorage(Path(url.removeprefix("file://")))
+    if "://" not in url:
+        return LocalStorage(Path(url))
+    return RemoteStorage(url)
+
+
+class Storage(ABC):
+    """A flat space of relative, slash-separated names."""
+
+    url: str
+    scratch: Path
+    """A local folder for files in the making, on the same disk as the store where there is one."""
+    shared: bool
+    """Whether another process that opens the same URL sees the same bytes."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Write unless it exists. Returns whether this call made it."""
+
+    @abstractmethod
+    def put(self, name: str, file: Path) -> None:
+        """Move a finished local file in under `name`; one that is there already stands."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def names(self, prefix: str) -> Iterator[str]:
+        """All names under a folder, sorted; none if the folder is not there."""
+
+    @abstractmethod
+    def age_seconds(self, name: str, now: float) -> float: ...
+
+    @abstractmethod
+    def num_bytes(self, name: str) -> int: ...
+
+    @abstractmethod
+    def delete(self, name: str) -> None: ...
+
+    @abstractmethod
+    def local(self, name: str) -> Path:
+        """The file on a local disk: itself, or a copy fetched once (names under `objects/` never change)."""
+
+    @abstractmethod
+    def link(self, name: str, target: str) -> None:
+        """A browsable alias, where the backend has such a thing; else nothing."""
+
+    @contextmanager
+    def making(self, suffix: str = "") -> Iterator[Path]:
+        """A fresh local path to write to; whatever is left of it afterwards is removed."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        path = self.scratch / f"{uuid.uuid4().hex}{suffix}"
+        try:
+            yield path
+        except OSError as error:
+            raise _explained(error, self.url) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+
+class LocalStorage(Storage):
+    """A folder. Writes go aside, are flushed, and are renamed into place."""
+
+    shared = True
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self.url = str(self.root)
+        self.scratch = self.root / "tmp"
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        with self._flushed(data) as aside:
+            os.replace(aside, self._target(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        with self._flushed(data) as aside:
+            try:
+                os.link(aside, self._target(name))
+            except FileExistsError:
+                return False
+        return True
+
+    def put(self, name: str, file: Path) -> None:
+        try:
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(file, self._target(name))
+        except OSError as error:
+            raise _explained(error, self.url) from error
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).exists()
+
+    def names(self, prefix: str) -> Iterator[str]:
+        for folder, folders, files in os.walk(self.root / prefix):
+            folders.sort()
+            relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
+            yield from (f"{relative}/{file}" for file in sorted(files))
+
+    def age_seconds(self, name: str, now: float) -> float:
+        return now - (self.root / name).lstat().st_mtime
+
+    def num_bytes(self, name: str) -> int:
+        return (self.root / name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def local(self, name: str) -> Path:
+        return self.root / name
+
+    def link(self, name: str, target: str) -> None:
+        alias = self._target(name)
+        alias.unlink(missing_ok=True)
+        alias.symlink_to(os.path.relpath(self.root / target, alias.parent))
+
+    def _target(self, name: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def _flushed(self, data: bytes) -> Iterator[Path]:
+        with self.making() as aside:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield aside
+
+
+class RemoteStorage(Storage):
+    """Anything that fsspec speaks. A put is one atomic upload; reads of parts are cached on the local disk."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # noqa: PLC0415 - 0.1 s that a local store need not pay
+
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise StoreError(
+                f"the store {url!r} cannot be opened: {error}", hint="install the extra that serves this kind of URL, e.g. pip install 'starloom[s3]'"
+            ) from error
+        self.url = url
+        self.shared = "memory" not in _protocols(self._fs)
+        self.scratch = Path(tempfile.gettempdir()) / f"starloom-{os.getuid()}" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+    def read(self, name: str) -> bytes:
+        data: bytes = self._fs.cat_file(self._path(name))
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        self._fs.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
+        self._fs.pipe_file(self._path(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self.exists(name):
+            return False
+        self.write(name, data)
+        return True
+
+    def put(self, name: str, file: Path) -> None:
+        self._fs.makedirs(os.path.dirname(self._path(name)), exist_ok=True)
+        self._fs.put_file(str(file), self._path(name))
+
+    def exists(self, name: str) -> bool:
+        return bool(self._fs.exists(self._path(name)))
+
+    def names(self, prefix: str) -> Iterator[str]:
+        if self._fs.exists(self._path(prefix)):
+            for path in sorted(self._fs.find(self._path(prefix))):
+                yield path[len(self._root) :].lstrip("/")
+
+    def age_seconds(self, name: str, now: float) -> float:
+        return now - float(self._fs.modified(self._path(name)).timestamp())
+
+    def num_bytes(self, name: str) -> int:
+        return int(self._fs.size(self._path(name)))
+
+    def delete(self, name: str) -> None:
+        if self.exists(name):
+            self._fs.rm_file(self._path(name))
+
+    def local(self, name: str) -> Path:
+        copy = self.scratch / "fetched" / name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with self.making() as aside:
+                self._fs.get_file(self._path(name), str(aside))
+                shutil.move(aside, copy)
+        return copy
+
+    def link(self, name: str, target: str) -> None:
+        """Object stores have no aliases; a run's record names the parts."""
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _explained(error: OSError, url: str) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"no room to write in the store {url}: {error.strerror}",
+            hint="free space (starloom gc removes what no run needs) and run the same command again; finished parts are kept",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(f"the store {url} cannot be written: {error.strerror}", hint="choose another place with --store")
+    return StoreError(f"the store {url} failed: {error}", hint="check the disk, then run the same command again; finished parts are kept")

@@ -1,0 +1,209 @@
+"""The store: immutable parts named by their hash, and the records of what made them.
+
+    objects/<type>/<aa>/<hash>.parquet   parts            actions/<stage>/<aa>/<key>.json   what made them
+    objects/files/<aa>/<hash>            files            artifacts/<hash>.json             manifests
+    runs/<run id>/run.json               runs             index/<name>.json                 caches, safe to delete
+
+Commit protocol: objects first, then the manifest, then the action's record, each aside and renamed; so a reader sees all
+of an action or nothing, and a crash loses at most the part in hand. Of two processes that do one action at once, the
+first record stands and both use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lineage import keys, parquet
+from lineage.errors import CorruptError, InputError, StoreError, did_you_mean
+from lineage.records import Action, Artifact, Part, Run
+from lineage.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+FORMAT = 1
+"""Of the store's layout and of how the frame reads, writes and keys; it is part of every key. Raise it when those change."""
+
+
+class Store:
+    """An open store."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.url = storage.url
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Store:
+        """The store at a folder or URL, made if it is not there.
+
+        Raises:
+            StoreError: if it was written by a newer version, or is missing and may not be made.
+        """
+        storage = open_storage(url)
+        if storage.exists("store.json"):
+            _check_format(storage)
+        elif create:
+            storage.write("store.json", json.dumps({"format": FORMAT}).encode())
+        else:
+            raise StoreError(f"there is no store at {storage.url}", hint="run a recipe first, or name the store with --store")
+        return cls(storage)
+
+    # Objects
+
+    def put_table(self, kind: str, table: pa.Table, rows_per_group: int, counts: dict[str, Any] | None = None, mask: str | None = None) -> Part:
+        """Write a table as a part."""
+        with self.storage.making(".parquet") as aside:
+            parquet.write_table(table, aside, rows_per_group)
+            name, size = keys.file_digest(aside), aside.stat().st_size
+            self.storage.put(object_name(kind, name), aside)
+        return Part(name, table.num_rows, size, counts or {}, mask)
+
+    def put_files(self, folder: Path) -> tuple[Part, ...]:
+        """Copy the files of a folder in, each under its hash."""
+        parts = []
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with self.storage.making() as aside:
+                shutil.copyfile(file, aside)
+                name, size = keys.file_digest(aside), aside.stat().st_size
+                self.storage.put(object_name("files", name), aside)
+            parts.append(Part(name, 0, size, name=file.relative_to(folder).as_posix()))
+        return tuple(parts)
+
+    def folder(self, artifact: Artifact) -> Path:
+        """A local folder with the files of an artifact under their names."""
+        folder = self.storage.scratch / "folders" / artifact.hash
+        if not folder.exists():
+            aside = self.storage.scratch / uuid.uuid4().hex
+            for part in artifact.parts:
+                assert part.name is not None
+                file = aside / part.name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.symlink_to(self.storage.local(object_name("files", part.hash)).absolute())
+            aside.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was first: its folder is the same
+                aside.rename(folder)
+            shutil.rmtree(aside, ignore_errors=True)
+        return folder
+
+    # Manifests and actions
+
+    def put_artifact(self, artifact: Artifact) -> str:
+        """Write a manifest; returns its hash."""
+        name = artifact.hash
+        if not self.storage.exists(f"artifacts/{name}.json"):
+            self.storage.write(f"artifacts/{name}.json", keys.canonical(artifact.to_json()))
+        return name
+
+    def artifact(self, name: str) -> Artifact:
+        """The artifact of that hash."""
+        return Artifact.from_json(self._json(f"artifacts/{name}.json"))
+
+    def action(self, stage: str, key: str) -> Action | None:
+        """The record of an action, if it was ever finished."""
+        try:
+            return Action.from_json(self._json(action_name(stage, key)))
+        except FileNotFoundError:
+            return None
+
+    def commit(self, stage: str, action: Action) -> Action:
+        """Record an action, after everything that it made. Returns the record that stands."""
+        name = action_name(stage, action.key)
+        if self.storage.create(name, json.dumps(action.to_json(), sort_keys=True).encode()):
+            return action
+        return Action.from_json(self._json(name))
+
+    def forget(self, stage: str, key: str) -> None:
+        """Remove the record of an action, so that it is done again."""
+        self.storage.delete(action_name(stage, key))
+
+    # Runs
+
+    def write_run(self, run: Run) -> None:
+        """Write the state of a run."""
+        self.storage.write(f"runs/{run.id}/run.json", json.dumps(run.to_json(), sort_keys=True, indent=1).encode())
+
+    def run_ids(self) -> list[str]:
+        """Ids of all runs, oldest first."""
+        return sorted({name.split("/")[1] for name in self.storage.names("runs") if name.endswith("/run.json")})
+
+    def run(self, run_id: str) -> Run:
+        """The run of that id, or of an unambiguous beginning or end of it; `latest` is the newest.
+
+        Raises:
+            InputError: if there is no such run, or several.
+        """
+        known = self.run_ids()
+        wanted = known[-1:] if run_id == "latest" else [name for name in known if name.startswith(run_id) or name.endswith(run_id)]
+        wanted = [run_id] if run_id in known else wanted
+        if len(wanted) != 1:
+            problem = f"{run_id!r} could be {', '.join(wanted[:5])}" if wanted else f"there is no run {run_id!r} in {self.url}"
+            raise InputError(problem, hint=did_you_mean(run_id, known) if known else "run a recipe first")
+        return Run.from_json(self._json(f"runs/{wanted[0]}/run.json"))
+
+    # Caches and work in hand
+
+    def index(self, name: str) -> dict[str, Any]:
+        """A cache that was kept under that name; empty if there is none, or if it cannot be read."""
+        try:
+            found = self._json(f"index/{name}.json")
+        except (FileNotFoundError, CorruptError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def put_index(self, name: str, content: dict[str, Any]) -> None:
+        """Keep a cache."""
+        self.storage.write(f"index/{name}.json", json.dumps(content, separators=(",", ":")).encode())
+
+    @contextlib.contextmanager
+    def work(self, key: str) -> Iterator[Path]:
+        """A private folder for an action. If it was killed, the next one with its key finds what it left."""
+        root = self.storage.scratch / "work"
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / f"{key}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folder = root / key
+            except BlockingIOError:  # another process is at the same action: work beside it
+                folder = root / f"{key}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            folder.mkdir(exist_ok=True)
+            yield folder
+            shutil.rmtree(folder)
+            (root / f"{key}.lock").unlink(missing_ok=True)
+
+    def _json(self, name: str) -> Any:
+        data = self.storage.read(name)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise CorruptError(f"{name} in {self.url} is damaged: {error}", hint="`starloom verify --repair` sets damaged things aside") from error
+
+
+def object_name(kind: str, name: str) -> str:
+    """Where an object lies."""
+    return f"objects/files/{name[:2]}/{name}" if kind == "files" else f"objects/{kind.lower()}/{name[:2]}/{name}.parquet"
+
+
+def action_name(stage: str, key: str) -> str:
+    """Where the record of an action lies."""
+    return f"actions/{stage}/{key[:2]}/{key}.json"
+
+
+def _check_format(storage: Storage) -> None:
+    try:
+        found = json.loads(storage.read("store.json"))["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{storage.url}/store.json does not say which format the store has", hint="restore the file, or choose another store") from error
+    if found > FORMAT:
+        raise StoreError(
+            f"the store {storage.url} has format {found}; this Starloom reads up to {FORMAT}", hint="install the Starloom that wrote it, or a newer one"
+        )

@@ -1,0 +1,31 @@
+"""Arithmetic that is the same in every run: which precision, how many threads, in which order sums are taken."""
+
+import os
+
+import torch
+
+
+def fix_numerics(threads: int) -> None:
+    """Make every sum be taken in the same order in every run.
+
+    Raises:
+        ValueError: torch cannot run so many threads; other sums would give other bytes, so nothing is adjusted silently.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
+    torch.use_deterministic_algorithms(mode=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over every new tensor; we read none unwritten
+    torch.set_num_threads(threads)
+    if torch.get_num_threads() != threads:
+        raise ValueError(f"threads is {threads}, but torch runs {torch.get_num_threads()}: set `threads` to that (it changes the sums)")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which matrix products have this precision: `bf16`, `fp32`, or `auto`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolved(device, precision) == "bf16")
+
+
+def resolved(device: torch.device, precision: str) -> str:
+    """`auto` is bf16 on CUDA, where it is several times faster, and fp32 on a CPU, where few have instructions for bf16."""
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return precision

@@ -1,0 +1,1 @@
+"""The stages: one module each, a config class and a function."""

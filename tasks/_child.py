@@ -1,0 +1,87 @@
+"""A child process in a group of its own: streamed line by line, ended whole when the run is."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from typing import IO, TYPE_CHECKING
+
+from lineage.errors import Cancelled, StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GRACE_SECONDS = 3.0
+"""Time between asking a child to stop and stopping it; a run must be gone within five seconds of Ctrl-C."""
+POLL_SECONDS = 0.2
+KEPT_LINES = 30
+
+
+def run_child(
+    argv: list[str], *, on_line: Callable[[str], None] | None, env: dict[str, str] | None, is_cancelled: Callable[[], bool]
+) -> None:
+    """Run `argv`; see `Runtime.subprocess`."""
+    child = subprocess.Popen(  # noqa: S603 - the command is made by a stage, not by a user
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+    )
+    last: deque[str] = deque(maxlen=KEPT_LINES)
+    try:
+        for line in _lines(child, is_cancelled):
+            last.append(line)
+            if on_line is not None:
+                on_line(line)
+    finally:
+        _end(child)
+    if child.returncode:
+        raise StageError(
+            f"`{' '.join(argv)}` ended with status {child.returncode}; its last lines:\n" + "\n".join(last),
+            hint="mend what it names and run the same command again; it resumes from its newest checkpoint",
+        )
+
+
+def _lines(child: subprocess.Popen[str], is_cancelled: Callable[[], bool]) -> Iterator[str]:
+    lines: queue.Queue[str | None] = queue.Queue()
+    assert child.stdout is not None
+    threading.Thread(target=_pump, args=(child.stdout, lines), daemon=True).start()
+    while True:
+        if is_cancelled():
+            raise Cancelled("the run was asked to stop")
+        try:
+            line = lines.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            continue
+        if line is None:
+            child.wait()
+            return
+        yield line.rstrip("\n")
+
+
+def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End the whole group: politely, then not."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, how)
+        except ProcessLookupError:
+            break
+        while child.poll() is None and how is signal.SIGTERM and time.monotonic() < deadline:
+            time.sleep(0.05)
+    child.wait()

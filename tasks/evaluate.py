@@ -1,0 +1,416 @@
+"""Measure a checkpoint: held-out loss, infilling, and programs that pass their tests.
+
+Reads   Checkpoint, Tokenizer
+        Packed       split, tokens
+        Spans        sequence, token_start, token_end, doc_id, role
+        Docs         doc_id, language, content (of held-out documents)
+Writes  Completions  what the model wrote: benchmark = infilling (task_id = doc_id#Lline; outcome = exact-match or mismatch)
+                     or a benchmark's name (outcome = passed, or why not: see tasks.kernels.execution)
+        Scores       benchmark = heldout: metric = loss, perplexity (count = tokens), bits-per-byte (count = bytes);
+                     benchmark = infilling: metric = exact-match (count = lines);
+                     a benchmark's name: metric = pass@k (count = problems); language null = over all languages
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from lineage.errors import InputError
+from tasks._stage import Config, File, Runtime, stage
+from tasks.schemas import Checkpoint, Completions, Docs, Packed, Scores, Spans, Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import tokenizers
+
+    from tasks.kernels.human_eval import Problem
+    from tasks.kernels.infilling import Infill
+
+OWN_BENCHMARK = str(Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl")
+FIM_STOP_WORDS = ["<|endoftext|>", "<|filename|>", "<file_sep>"]
+"""Of bigcode-evaluation-harness, bigcode_eval/tasks/santacoder_fim.py."""
+UNKNOWN = "unknown"
+ROWS = 512
+MAX_CHARS_PER_TOKEN = 16
+"""Of code, on average; what lies farther from the line than the context reaches is not encoded."""
+
+
+class Benchmark(Config):
+    """Problems in HumanEval's format."""
+
+    name: str = Field(min_length=1)
+    """What Completions and Scores call it."""
+    path: File
+    """JSON lines, gzipped or not: task_id, prompt, entry_point, canonical_solution, test."""
+
+
+class Evaluate(Config):
+    """Knobs of `evaluate`."""
+
+    max_sequences: int = Field(256, ge=0)
+    """Held-out sequences to measure the loss on, spread evenly over all; 0 measures none."""
+    max_infills: int = Field(64, ge=0)
+    """Lines to infill for each language, one a held-out document; 0 asks for none."""
+    infill_max_new_tokens: int = Field(64, gt=0)
+    """Bound on the answer to an infilling."""
+    benchmarks: list[Benchmark] = Field(default_factory=lambda: [{"name": "starloom_tiny", "path": OWN_BENCHMARK}])  # type: ignore[arg-type]
+    """Benchmarks to complete and run; by default the project's own."""
+    num_samples: int = Field(20, gt=0)
+    """Completions of each problem (StarCoder: 200)."""
+    k: tuple[int, ...] = Field((1, 10), min_length=1)
+    """For which k to estimate pass@k; none above num_samples."""
+    max_new_tokens: int = Field(256, gt=0)
+    """Bound on a completion."""
+    temperature: float = Field(0.2, ge=0)
+    """Of the completions; infilling takes the likeliest token."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Completions draw from the fewest tokens that hold this share of the probability."""
+    cpu_seconds: int = Field(3, gt=0)
+    """Processor time that a program may take."""
+    memory_bytes: int = Field(512 << 20, ge=64 << 20)
+    """Memory that a program may address."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the network; auto is bf16 on a GPU and fp32 without."""
+    threads: int = Field(2, gt=0)
+    """CPU threads of the network. Part of the identity: sums depend on it in their last bits."""
+    seed: int = Field(0, ge=0)
+    """Seed of the choice of lines and of the completions."""
+
+    @model_validator(mode="after")
+    def _has_enough_samples(self) -> Self:
+        if not 1 <= min(self.k) <= max(self.k) <= self.num_samples:
+            raise ValueError(f"k {self.k} asks for pass@{max(self.k)} of {self.num_samples} samples; each k is 1 to num_samples")
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len({*names, "heldout", "infilling"}) != len(names) + 2:
+            raise ValueError(f"benchmarks {names} need names of their own, other than heldout and infilling")
+        return self
+
+
+class _Question(NamedTuple):
+    """One prompt, and what is asked about the answer."""
+
+    benchmark: str
+    task_id: str
+    sample: int
+    language: str | None
+    prompt: str
+    reference: str
+    request: dict[str, Any]
+    """How the model is prompted: a `model.config.Prompt`."""
+    problem: Problem | None
+    """What judges the answer; an infilling is compared."""
+
+
+@stage(over="whole", runs=("model.evaluate", "tasks.kernels._candidate"), libraries=("torch", "tokenizers"))
+def evaluate(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, packed: Packed, spans: Spans, docs: Docs, cfg: Evaluate, runtime: Runtime
+) -> tuple[Completions, Scores]:
+    """Ask the model everything in one process, then score its answers."""
+    from model.config import Architecture
+    from tasks.kernels.byte_level import load
+
+    model = load(tokenizer.path)
+    context_tokens = Architecture.from_checkpoint(checkpoint.path).context_tokens
+    heldout = _heldout_documents(packed, spans, docs)
+    questions = [*_infill_questions(heldout, docs, model, context_tokens, cfg), *_benchmark_questions(cfg, context_tokens)]
+    folder = _run_model(checkpoint, tokenizer, packed, model, questions, cfg, runtime)
+    completions = _judge(questions, _answers(folder, questions), cfg, runtime)
+    scores = [*_loss_scores(folder, packed, spans, heldout, model), *_infill_scores(completions), *_pass_scores(completions, cfg)]
+    runtime.note(heldout_documents=len(heldout), prompts=len(questions))
+    return Completions.of(completions), Scores.of(_scores_table(scores))
+
+
+def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
+    """Documents with text in held-out sequences: doc_id, language, and the part of Docs that holds each."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.kernels.heldout import DOCUMENT_ROLES
+
+    found = []
+    for packed_part, spans_part in zip(packed.parts, spans.parts, strict=True):
+        sequences = pc.indices_nonzero(pc.equal(packed_part.read(["split"])["split"], "heldout")).cast(pa.int64())
+        table = spans_part.read(["sequence", "doc_id", "role"])
+        wanted = pc.and_(pc.is_in(table["sequence"], sequences), pc.is_in(table["role"], DOCUMENT_ROLES))
+        found.append(table["doc_id"].filter(wanted).unique())
+    ids = pa.chunked_array(found, pa.string()).unique()
+    tables = [pa.table({"doc_id": pa.array([], pa.string()), "language": pa.array([], pa.string()), "part": pa.array([], pa.int64())})]
+    for number, part in enumerate(docs.parts):
+        table = part.read(["doc_id", "language"])
+        table = table.filter(pc.is_in(table["doc_id"], ids))
+        language = pc.fill_null(table["language"], UNKNOWN)
+        tables.append(pa.table({"doc_id": table["doc_id"], "language": language, "part": pa.repeat(pa.scalar(number, pa.int64()), len(table))}))
+    return pa.concat_tables(tables)
+
+
+def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer, context_tokens: int, cfg: Evaluate) -> list[_Question]:
+    """One line of each chosen document."""
+    if not cfg.max_infills or not len(heldout):
+        return []
+    room_tokens = context_tokens - cfg.infill_max_new_tokens - 3
+    if room_tokens < 1:
+        raise _too_long("infill_max_new_tokens", cfg.infill_max_new_tokens, context_tokens)
+    return [_infill_question(doc_id, language, infill, model, room_tokens, cfg) for doc_id, language, infill in _infills(heldout, docs, cfg)]
+
+
+def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, str, Infill]]:
+    """The first documents of each language, in the order of their draws, that have a line to cut out."""
+    import pyarrow.compute as pc
+
+    from tasks.kernels.draws import draw
+    from tasks.kernels.infilling import cut_line
+
+    draws = draw(heldout["doc_id"], cfg.seed, "infilling", 2)
+    rows = sorted(zip(heldout["language"].to_pylist(), draws[:, 0].tolist(), range(len(heldout)), strict=True))
+    # Twice as many as wanted are read, since some have no line to cut out.
+    chosen = [row for place, (language, _, row) in enumerate(rows) if place < 2 * cfg.max_infills or rows[place - 2 * cfg.max_infills][0] != language]
+    table = heldout.take(chosen)
+    texts: dict[str, str] = {}
+    for number in sorted(set(table["part"].to_pylist())):
+        for batch in docs.parts[number].batches(["doc_id", "content"], rows=ROWS):
+            wanted = batch.filter(pc.is_in(batch["doc_id"], table["doc_id"].combine_chunks()))
+            texts.update(zip(wanted["doc_id"].to_pylist(), wanted["content"].to_pylist(), strict=True))
+    found, counts = [], dict.fromkeys(table["language"].to_pylist(), 0)
+    for row, doc_id, language in zip(chosen, table["doc_id"].to_pylist(), table["language"].to_pylist(), strict=True):
+        infill = cut_line(texts[doc_id], draws[row, 1])
+        if infill is not None and counts[language] < cfg.max_infills:
+            counts[language] += 1
+            found.append((doc_id, language, infill))
+    return found
+
+
+def _infill_question(doc_id: str, language: str, infill: Infill, model: tokenizers.Tokenizer, room_tokens: int, cfg: Evaluate) -> _Question:
+    from tasks.kernels.infilling import fit
+    from tasks.kernels.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+
+    near = room_tokens * MAX_CHARS_PER_TOKEN
+    prefix, suffix = fit(_encoded(model, infill.prefix[-near:]), _encoded(model, infill.suffix[:near]), room_tokens)
+    tokens = [_special(model, FIM_PREFIX), *prefix, _special(model, FIM_SUFFIX), *suffix, _special(model, FIM_MIDDLE)]
+    task_id = f"{doc_id}#L{infill.line_number}"
+    request = {
+        "task_id": task_id,
+        "prompt_tokens": tokens,
+        "max_new_tokens": cfg.infill_max_new_tokens,
+        "stop": FIM_STOP_WORDS,
+        "seed": cfg.seed,
+    }
+    prompt = model.decode(tokens, skip_special_tokens=False)
+    return _Question("infilling", task_id, 0, language, prompt, infill.line, request, None)
+
+
+def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[_Question]:
+    """Every sample of every problem."""
+    if cfg.benchmarks and cfg.max_new_tokens >= context_tokens:
+        raise _too_long("max_new_tokens", cfg.max_new_tokens, context_tokens)
+    return [
+        _benchmark_question(benchmark.name, problem, sample, cfg)
+        for benchmark in cfg.benchmarks
+        for problem in _problems(benchmark)
+        for sample in range(cfg.num_samples)
+    ]
+
+
+def _benchmark_question(benchmark: str, problem: Problem, sample: int, cfg: Evaluate) -> _Question:
+    from tasks.kernels.human_eval import STOP_WORDS
+
+    request = {
+        "task_id": problem.task_id,
+        "sample": sample,
+        "prompt": problem.stripped_prompt,
+        "max_new_tokens": cfg.max_new_tokens,
+        "temperature": cfg.temperature,
+        "top_p": cfg.top_p,
+        "stop": STOP_WORDS,
+        "seed": cfg.seed,
+    }
+    return _Question(benchmark, problem.task_id, sample, "Python", problem.stripped_prompt, problem.canonical_solution, request, problem)
+
+
+def _problems(benchmark: Benchmark) -> list[Problem]:
+    from tasks.kernels.human_eval import read_problems
+
+    try:
+        return read_problems(Path(benchmark.path))
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"the benchmark {benchmark.name} cannot be used: {error}", hint="give a file in HumanEval's format") from error
+
+
+def _too_long(knob: str, value: int, context_tokens: int) -> InputError:
+    return InputError(
+        f"evaluate.{knob} is {value}, which leaves no room for a prompt in the model's context of {context_tokens} tokens",
+        hint=f"set evaluate.{knob} to {context_tokens // 2} or less",
+    )
+
+
+def _special(model: tokenizers.Tokenizer, name: str) -> int:
+    index = model.token_to_id(name)
+    if index is None:
+        raise InputError(f"the tokenizer has no {name}, which infilling needs", hint="set evaluate.max_infills to 0, or use StarCoder's special tokens")
+    return int(index)
+
+
+def _encoded(model: tokenizers.Tokenizer, text: str) -> list[int]:
+    return list(model.encode(text, add_special_tokens=False).ids)
+
+
+def _run_model(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, packed: Packed, model: tokenizers.Tokenizer, questions: list[_Question], cfg: Evaluate, runtime: Runtime
+) -> Path:
+    """Have `model.evaluate` measure the losses and answer the questions; the folder of its results."""
+    import json
+    import sys
+
+    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+
+    def show(line: str) -> None:
+        if line.startswith("{"):
+            said = json.loads(line)
+            runtime.progress(said["done"], said["total"], said["unit"])
+
+    folder = runtime.scratch / "model"
+    folder.mkdir(exist_ok=True)
+    tasks: dict[str, Any] = {}
+    if cfg.max_sequences:
+        tasks["heldout"] = {"max_sequences": cfg.max_sequences}
+    if questions:
+        (folder / "prompts.jsonl").write_text("".join(json.dumps(question.request) + "\n" for question in questions), encoding="utf-8")
+        tasks["completions"] = {"prompts": str(folder / "prompts.jsonl")}
+    job = {
+        "checkpoint": str(checkpoint.path),
+        "tokenizer": str(tokenizer.path / "tokenizer.json"),
+        "packed": [str(path) for path in _part_files(packed, folder)],
+        "out": str(folder),
+        "tasks": tasks,
+        "pad_token": model.token_to_id(FIM_PAD),
+        "eod_token": model.token_to_id(END_OF_TEXT),
+        "precision": cfg.precision,
+        "threads": cfg.threads,
+    }
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    if tasks:
+        runtime.subprocess([sys.executable, "-m", "model.evaluate", str(folder / "job.json")], on_line=show)
+    return folder
+
+
+def _part_files(packed: Packed, folder: Path) -> list[Path]:
+    """A Parquet file for each part: its own, or one written aside for a part that is only in memory."""
+    from lineage import parquet
+    from lineage.views import Stored
+
+    files = []
+    for number, part in enumerate(packed.parts):
+        if isinstance(part.sources[0].data, Stored):
+            files.append(part.local_path())
+        else:
+            files.append(folder / f"packed-{number}.parquet")
+            parquet.write_table(part.read(), files[-1], Packed.ROWS_PER_GROUP)
+    return files
+
+
+def _answers(folder: Path, questions: list[_Question]) -> list[str]:
+    """The completions, in the order of the questions."""
+    import json
+
+    if not questions:
+        return []
+    with (folder / "completions.jsonl").open(encoding="utf-8") as file:
+        answers = [json.loads(line) for line in file]
+    assert [(a["task_id"], a["sample"]) for a in answers] == [(q.task_id, q.sample) for q in questions], "the model answered something else"
+    return [answer["completion"] for answer in answers]
+
+
+def _judge(questions: list[_Question], answers: list[str], cfg: Evaluate, runtime: Runtime) -> pa.Table:
+    """Compare the infillings, run the programs (each different one once), and give the rows of Completions."""
+    import pyarrow as pa
+
+    from tasks.kernels.execution import Limits, run_programs
+    from tasks.kernels.infilling import is_exact_match
+
+    asked = list(zip(questions, answers, strict=True))
+    programs = list(dict.fromkeys(question.problem.program(answer) for question, answer in asked if question.problem is not None))
+    limits = Limits(cpu_seconds=cfg.cpu_seconds, memory_bytes=cfg.memory_bytes)
+    outcomes = dict(zip(programs, run_programs(programs, limits, runtime.workers), strict=True))
+    rows = []
+    for question, answer in asked:
+        if question.problem is None:
+            outcome = "exact-match" if is_exact_match(answer, question.reference) else "mismatch"
+        else:
+            outcome = str(outcomes[question.problem.program(answer)])
+        named = question._asdict() | {"completion": answer, "outcome": outcome, "passed": outcome in ("exact-match", "passed")}
+        rows.append({name: named[name] for name in Completions.SCHEMA.names})
+    return pa.Table.from_pylist(rows, schema=Completions.SCHEMA)
+
+
+class _Score(NamedTuple):
+    benchmark: str
+    metric: str
+    language: str | None
+    value: float
+    count: int
+
+
+def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, model: tokenizers.Tokenizer) -> list[_Score]:
+    """Loss, perplexity and bits per byte: overall, then by language."""
+    import math
+
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from tasks.kernels.byte_level import token_bytes
+    from tasks.kernels.heldout import by_group, span_losses
+
+    if not (folder / "heldout_losses.parquet").exists():
+        return []
+    measured, lengths = pq.read_table(folder / "heldout_losses.parquet"), token_bytes(model).lengths
+    parts = []
+    for number in pc.unique(measured["part"]).to_pylist():
+        table = measured.filter(pc.equal(measured["part"], number))
+        rows = np.asarray(table["row"]).astype(np.int64)
+        tokens = packed.parts[number].read(["tokens"])["tokens"].take(rows)
+        parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
+    languages = dict(zip(heldout["doc_id"].to_pylist(), heldout["language"].to_pylist(), strict=True))
+    scores = []
+    for language, group in by_group(parts, languages).items():
+        scores.append(_Score("heldout", "loss", language, group.loss, group.num_tokens))
+        scores.append(_Score("heldout", "perplexity", language, math.exp(group.loss), group.num_tokens))
+        scores.append(_Score("heldout", "bits-per-byte", language, group.bits_per_byte, group.num_bytes))
+    return scores
+
+
+def _infill_scores(completions: pa.Table) -> list[_Score]:
+    """Share of lines infilled exactly: overall, then by language."""
+    import pyarrow.compute as pc
+
+    table = completions.filter(pc.equal(completions["benchmark"], "infilling"))
+    if not len(table):
+        return []
+    by_language = table.group_by("language").aggregate([("passed", "mean"), ("passed", "count")]).sort_by("language").to_pylist()
+    overall = _Score("infilling", "exact-match", None, pc.mean(table["passed"]).as_py(), len(table))
+    return [overall, *(_Score("infilling", "exact-match", row["language"], row["passed_mean"], row["passed_count"]) for row in by_language)]
+
+
+def _pass_scores(completions: pa.Table, cfg: Evaluate) -> list[_Score]:
+    """The mean of pass@k over the problems of each benchmark."""
+    import pyarrow.compute as pc
+
+    from tasks.kernels.pass_at_k import pass_at_k
+
+    scores = []
+    for benchmark in cfg.benchmarks:
+        table = completions.filter(pc.equal(completions["benchmark"], benchmark.name))
+        right = table.group_by("task_id", use_threads=False).aggregate([("passed", "sum")])["passed_sum"].to_pylist()
+        for k in cfg.k:
+            estimates = [pass_at_k(cfg.num_samples, num_correct, k) for num_correct in right]
+            scores.append(_Score(benchmark.name, f"pass@{k}", None, sum(estimates) / len(estimates), len(estimates)))
+    return scores
+
+
+def _scores_table(scores: list[_Score]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([score._asdict() for score in scores], schema=Scores.SCHEMA)

@@ -1,0 +1,215 @@
+"""Read source repositories into documents, one row a file, bytes-exact.
+
+Reads   the repositories of one part (`python-environment`, `directory`), as their snapshot listed them
+Writes  Docs     all columns; kind = code, documentation, notebook or license
+        Skipped  every other file; rule = unknown-language, too-large, binary, undecodable, unreadable, symlink,
+                 not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record;
+                 value = what was measured (size, position of the first bad byte), threshold = the limit, detail = more
+Law: files of the snapshot = rows of Docs + rows of Skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from lineage.errors import InputError
+from tasks._stage import Config, Runtime, RuntimeOnly, stage
+from tasks.kernels.sources import SourceError, blob_id, document_id, partition
+from tasks.schemas import Docs, Repositories, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.kernels.sources import Cache, FileSnapshot, RepositorySnapshot
+
+__all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "partition", "snapshot"]
+
+
+def _from_recipe(value: str, info: ValidationInfo) -> str:
+    """A path in a recipe is relative to the recipe's folder."""
+    return str(Path((info.context or {}).get("folder", "."), value).expanduser().absolute())
+
+
+LocalFolder = Annotated[str, AfterValidator(_from_recipe)]
+
+
+class PythonEnvironment(Config):
+    """The distributions installed in a Python environment, each one a repository."""
+
+    kind: Literal["python-environment"]
+    """Each installed distribution is a repository: name, version, declared licence, files."""
+    name: str = Field("python-environment", min_length=1)
+    """What the column `source` says."""
+    prefix: RuntimeOnly[LocalFolder | None] = None
+    """Its site-packages folder; by default that of the interpreter that runs."""
+    sample_bytes: int | None = Field(None, gt=0)
+    """Take distributions in a seeded order, each that still fits into so many bytes of known languages; by default all."""
+    exclude: list[str] = Field([])
+    """Distributions to leave out."""
+
+
+class Directory(Config):
+    """A folder of repositories."""
+
+    kind: Literal["directory"]
+    """Each child folder is a repository, at its git commit if it is a work tree."""
+    name: str = Field("directory", min_length=1)
+    """What the column `source` says."""
+    path: RuntimeOnly[LocalFolder]
+    """The folder, relative to the recipe's."""
+
+
+Source = Annotated[PythonEnvironment | Directory, Field(discriminator="kind")]
+
+
+class Ingest(Config):
+    """Knobs of ingest."""
+
+    sources: RuntimeOnly[list[Source]] = Field([PythonEnvironment.model_validate({"kind": "python-environment"})], min_length=1)
+    """Where repositories come from. A part's key holds what they hold, so a new source redoes only the parts that it reaches."""
+    part_bytes: RuntimeOnly[int] = Field(128_000_000, gt=0)
+    """Text that a part aims at, in bytes; a repository is never cut."""
+    seed: RuntimeOnly[int] = 42
+    """Seed of samples."""
+    max_file_bytes: int = Field(10 * 1024 * 1024, gt=0)
+    """Files over this size are skipped (StarCoder2: 10 MiB)."""
+
+    @field_validator("sources")
+    @classmethod
+    def _distinct_names(cls, sources: list[Any]) -> list[Any]:
+        repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
+        if repeated:
+            raise ValueError(f"two sources are named {repeated[0]!r}; documents could not be told apart: give each its own `name`")
+        return sources
+
+
+def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache: Cache) -> list[RepositorySnapshot]:
+    """List what lies in the sources, ordered by (source, repository); quick where `cache` knows the files.
+
+    Args:
+        sources: of the recipe.
+        seed: of samples.
+        cache: brought up to date; keep it for the next time.
+
+    Raises:
+        InputError: a source is not there, or two of its repositories have one name.
+    """
+    try:
+        found = [repository for source in sources for repository in _read_source(source, seed, cache)]
+    except SourceError as error:
+        raise InputError(str(error), hint=error.hint) from error
+    repeated = [key for key, count in Counter((s.source, s.repo) for s in found).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{repeated[0][0]} holds {repeated[0][1]} twice, so its documents could not be told apart", hint="remove one of the two"
+        )
+    return sorted(found, key=lambda repository: (repository.source, repository.repo))
+
+
+def _read_source(source: PythonEnvironment | Directory, seed: int, cache: Cache) -> list[RepositorySnapshot]:
+    from tasks.kernels import sources
+
+    if isinstance(source, Directory):
+        return sources.directory(source.path, cache, source=source.name)
+    return sources.python_environment(
+        source.prefix, cache, source=source.name, sample_bytes=source.sample_bytes, exclude=source.exclude, seed=seed
+    )
+
+
+@stage()
+def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[Docs, Skipped]:
+    """Read the files of one part."""
+    import pyarrow as pa
+
+    docs: dict[str, list[Any]] = {name: [] for name in Docs.SCHEMA.names}
+    skipped: dict[str, list[Any]] = {name: [] for name in Skipped.SCHEMA.names}
+    ordered = sorted(repositories.snapshots, key=lambda repository: (repository.repo, repository.source))
+    for done, repository in enumerate(ordered):
+        runtime.progress(done, len(ordered), "repositories")
+        for file in repository.files:
+            kept, row = _read_file(repository, file, cfg.max_file_bytes)
+            columns = docs if kept else skipped
+            for name, value in row.items():
+                columns[name].append(value)
+    return Docs.of(pa.table(docs, schema=Docs.SCHEMA)), Skipped.of(pa.table(skipped, schema=Skipped.SCHEMA))
+
+
+def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> tuple[bool, dict[str, Any]]:
+    """The row of a file: (True, of Docs) or (False, of Skipped)."""
+    if file.blob is None:
+        return False, _skipped_row(repository, file, file.reason or "unread", detail=file.detail)
+    if file.size > max_file_bytes:
+        return False, _skipped_row(repository, file, "too-large", value=file.size, threshold=max_file_bytes)
+    content = _verified_content(repository, file)
+    if (position := content.find(b"\0")) >= 0:
+        return False, _skipped_row(repository, file, "binary", value=position, detail=f"NUL byte at {position}")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        detail = f"byte 0x{content[error.start]:02x} at {error.start} is not UTF-8"
+        return False, _skipped_row(repository, file, "undecodable", value=error.start, detail=detail)
+    return True, _docs_row(repository, file, text)
+
+
+def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> bytes:
+    full = os.path.join(repository.root, file.local)
+    hint = "run again: the plan will see the file as it is now"
+    try:
+        with open(full, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise InputError(f"{full} could be read when the run was planned, and now: {error.strerror}", hint=hint) from error
+    if blob_id(content) != file.blob:
+        raise InputError(f"{full} changed while it was being read", hint=hint)
+    return content
+
+
+def _docs_row(repository: RepositorySnapshot, file: FileSnapshot, text: str) -> dict[str, Any]:
+    from tasks.kernels.languages import classify, is_generated, is_vendored
+
+    kind, language = classify(file.path) or ("code", None)
+    return {
+        "doc_id": document_id(repository.source, repository.repo, repository.revision, file.path),
+        "source": repository.source,
+        "kind": kind,
+        "repo": repository.repo,
+        "revision": repository.revision,
+        "path": file.path,
+        "language": language,
+        "content": text,
+        "size": file.size,
+        "swhid": f"swh:1:cnt:{file.blob}",
+        "declared_license": repository.declared_license,
+        "stars": None,
+        "forks": None,
+        "committed_at": None,
+        "url": None,
+        "is_vendor": is_vendored(file.path),
+        "is_generated": is_generated(file.path),
+    }
+
+
+def _skipped_row(
+    repository: RepositorySnapshot,
+    file: FileSnapshot,
+    rule: str,
+    *,
+    value: float | None = None,
+    threshold: float | None = None,
+    detail: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "source": repository.source,
+        "repo": repository.repo,
+        "path": file.path,
+        "size": file.size,
+        "rule": rule,
+        "value": value,
+        "threshold": threshold,
+        "detail": detail,
+    }

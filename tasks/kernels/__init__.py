@@ -1,0 +1,1 @@
+"""Pure algorithms on bytes and arrays. They import nothing of ours."""

@@ -1,0 +1,157 @@
+"""Byte-level BPE as arrays: texts to token ids, token ids to the bytes that they spell.
+
+Source: Radford et al. 2019 (GPT-2), whose vocabulary writes each byte as a printable character; StarCoder's
+pre-tokeniser, digits apart and then GPT-2's pattern, is that of bigcode-tokenizer, starcoder/train_bpe_tokenizer.py.
+Guarantee: special tokens are never matched inside a text: a literal <|endoftext|> in a file is text, like any other.
+Cost: that of `tokenizers`, 3 to 5 MB/s a core; spelling, a copy.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from tasks.kernels.arrow_bytes import string_buffers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+"""Text given to one call of `tokenizers`, whose encodings take about a hundred bytes a token."""
+
+
+class TokenBytes(NamedTuple):
+    """What each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
+
+    offsets: np.ndarray
+    """int64 [vocab + 1]."""
+    data: np.ndarray
+    """uint8."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Bytes of each token: int64 [vocab]."""
+        return np.diff(self.offsets)
+
+
+class Ragged(NamedTuple):
+    """Lists of token ids, end to end: list i is `values[offsets[i] : offsets[i + 1]]`."""
+
+    values: np.ndarray
+    """uint32."""
+    offsets: np.ndarray
+    """int64 [lists + 1]."""
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> Ragged:
+        """The lists of an Arrow column, without a copy where it is one chunk."""
+        lists = column.chunk(0) if column.num_chunks == 1 else pa.chunked_array(column.chunks, column.type).combine_chunks()
+        offsets = np.asarray(lists.offsets).astype(np.int64)
+        return cls(np.asarray(lists.flatten()), offsets - offsets[0])
+
+    def to_arrow(self) -> pa.ListArray:
+        """The same lists as an Arrow array."""
+        return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values))
+
+
+def untrained() -> Tokenizer:
+    """Give StarCoder's tokeniser with nothing learnt yet: no normaliser, single digits, GPT-2's pattern."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def load(folder: Path) -> Tokenizer:
+    """Load a tokenizer.json so that it encodes every text whole, as text."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def splits_like_starcoder(tokenizer: Tokenizer) -> bool:
+    """Tell whether a text falls into pre-tokens as with `untrained()`."""
+    if tokenizer.normalizer is not None or tokenizer.pre_tokenizer is None:
+        return False
+    state = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    steps = [tuple(step.get(key) for key in ("type", "individual_digits", "add_prefix_space", "use_regex")) for step in state.get("pretokenizers", ())]
+    return steps == [("Digits", True, None, None), ("ByteLevel", None, False, True)]
+
+
+def byte_of_character() -> dict[str, int]:
+    """Give GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def token_bytes(tokenizer: Tokenizer) -> TokenBytes:
+    """Give the bytes of every token; those of an added one are its name's."""
+    alphabet = byte_of_character()
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    spelled = [b""] * (max(vocabulary.values(), default=-1) + 1)
+    for token, index in vocabulary.items():
+        spelled[index] = token.encode() if token in added else bytes(alphabet[character] for character in token)
+    offsets = np.concatenate([[0], np.cumsum([len(word) for word in spelled], dtype=np.int64)])
+    return TokenBytes(offsets, np.frombuffer(b"".join(spelled), np.uint8))
+
+
+def encode_texts(tokenizer: Tokenizer, texts: pa.Array | pa.ChunkedArray) -> Ragged:
+    """Encode each text by itself, a bounded number of bytes at a time."""
+    ids: list[np.ndarray] = []
+    for chunk in _chunks(texts):
+        encodings = tokenizer.encode_batch_fast(chunk.to_pylist(), add_special_tokens=False)
+        ids += [np.array(encoding.ids, np.uint32) for encoding in encodings]
+    lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
+    values = np.concatenate(ids) if ids else np.zeros(0, np.uint32)
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.ChunkedArray]:
+    """Slice texts where their bytes, summed, pass a multiple of the bound."""
+    offsets, _ = string_buffers(texts)
+    borders = [0, *(np.flatnonzero(np.diff(offsets[:-1] // CHUNK_BYTES)) + 1).tolist(), len(texts)]
+    for start, stop in zip(borders, borders[1:], strict=False):
+        yield texts.slice(start, stop - start)
+
+
+@njit(cache=True, nogil=True)
+def spell(tokens: np.ndarray, offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> int:
+    """Write the bytes of some tokens to `out` and return how many; `offsets` and `data` are those of TokenBytes."""
+    at = 0
+    for token in tokens:
+        for source in range(offsets[token], offsets[token + 1]):
+            out[at] = data[source]
+            at += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def first_misspelt(
+    values: np.ndarray, lists: np.ndarray, token_offsets: np.ndarray, token_data: np.ndarray, text_offsets: np.ndarray, text_data: np.ndarray
+) -> int:
+    """Find the first list of tokens that does not spell its text, byte by byte; -1 if all do."""
+    for row in range(len(lists) - 1):
+        at, end = text_offsets[row], text_offsets[row + 1]
+        for token in values[lists[row] : lists[row + 1]]:
+            for source in range(token_offsets[token], token_offsets[token + 1]):
+                if at == end or text_data[at] != token_data[source]:
+                    return row
+                at += 1
+        if at != end:
+            return row
+    return -1

@@ -1,0 +1,69 @@
+"""Problems in HumanEval's format: reading them, prompting for them, and the program that judges an answer.
+
+Chen et al. 2021, arXiv 2107.03374 (openai/human-eval: data/HumanEval.jsonl.gz, human_eval/execution.py); prompts are
+stripped and answers are cut at the stop words as in bigcode-evaluation-harness, bigcode_eval/tasks/humaneval.py.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STOP_WORDS = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
+FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A function to complete, and the tests that it must pass."""
+
+    task_id: str
+    prompt: str
+    entry_point: str
+    canonical_solution: str
+    test: str
+
+    @property
+    def stripped_prompt(self) -> str:
+        """What the model is shown."""
+        return self.prompt.strip()
+
+    def program(self, completion: str) -> str:
+        """The program that ends without an exception if and only if the completion is right."""
+        return f"{self.stripped_prompt}{completion}\n{self.test}\ncheck({self.entry_point})\n"
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """The problems of a `.jsonl` file, gzipped or not, in its order.
+
+    Raises:
+        ValueError: if a line is no problem or repeats one, naming the line; if there is no problem at all.
+    """
+    data = path.read_bytes()
+    lines = (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8").split("\n")
+    problems = [_problem(line, f"{path.name}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    ids = [problem.task_id for problem in problems]
+    if repeated := sorted({task_id for task_id in ids if ids.count(task_id) > 1}):
+        raise ValueError(f"{path.name}: the task {repeated[0]!r} occurs more than once")
+    if not problems:
+        raise ValueError(f"{path.name} holds no problem")
+    return problems
+
+
+def _problem(line: str, where: str) -> Problem:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    wrong = [name for name in FIELDS if not isinstance(fields, dict) or not isinstance(fields.get(name), str)]
+    if wrong:
+        raise ValueError(f"{where}: {wrong[0]!r} is missing or not a string; a problem has {', '.join(FIELDS)}")
+    if not fields["prompt"].strip():
+        raise ValueError(f"{where}: the prompt is blank")
+    return Problem(**{name: fields[name] for name in FIELDS})

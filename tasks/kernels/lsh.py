@@ -1,0 +1,99 @@
+"""Locality-sensitive hashing of MinHash signatures: the best banding for a threshold, and the buckets of a band.
+
+Two sets of Jaccard similarity s share at least one of b bands of r rows with probability 1 - (1 - s^r)^b (Leskovec,
+Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3). `optimal_bands` picks the b and r that datasketch picks.
+
+Guarantee: documents that agree in a whole band, within one scope, get the same key for it. Others share a 64-bit key
+by accident with probability 2^-64 a pair and band (100 million documents, 25 bands: 0.7 % that any such pair exists).
+Cost: keys O(n x bands x rows) and 8 bytes a document and band; buckets one sort of n keys.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
+_HALF = np.uint64(32)
+
+
+def optimal_bands(threshold: float, num_perm: int, false_positive_weight: float = 0.5) -> tuple[int, int]:
+    """Give the (bands, rows) with the least weighted area of false positives and false negatives.
+
+    datasketch's `lsh._optimal_param` integrates numerically; the integrand is a polynomial of degree b r <= num_perm,
+    so Gauss-Legendre with num_perm // 2 + 1 points is exact.
+
+    Args:
+        threshold: Jaccard similarity that should separate pairs found from pairs missed.
+        num_perm: length of a signature; bands x rows does not exceed it.
+        false_positive_weight: weight of pairs found below the threshold; the rest weighs those missed above it.
+    """
+    points, weights = np.polynomial.legendre.leggauss(num_perm // 2 + 1)
+    below, above = threshold * (points + 1) / 2, threshold + (1 - threshold) * (points + 1) / 2
+    powers_below = below ** np.arange(1, num_perm + 1)[:, None]  # [rows, points]
+    powers_above = above ** np.arange(1, num_perm + 1)[:, None]
+    best, least = (0, 0), np.inf
+    for bands in range(1, num_perm + 1):
+        most_rows = num_perm // bands
+        false_positive = (1 - (1 - powers_below[:most_rows]) ** bands) @ weights * threshold / 2
+        false_negative = (1 - powers_above[:most_rows]) ** bands @ weights * (1 - threshold) / 2
+        error = false_positive_weight * false_positive + (1 - false_positive_weight) * false_negative
+        if error.min() < least:
+            best, least = (bands, int(error.argmin()) + 1), error.min()
+    return best
+
+
+@njit(cache=True, nogil=True)
+def band_keys(signatures: NDArray[np.uint32], scopes: NDArray[np.uint64], bands: int, rows: int) -> NDArray[np.uint64]:
+    """Hash each band of each signature, together with the scope that its document may be compared in.
+
+    Args:
+        signatures: [n, num_perm], num_perm >= bands * rows.
+        scopes: equal for documents that may be duplicates of each other, [n].
+        bands: number of bands.
+        rows: positions of the signature in a band.
+
+    Returns:
+        uint64 [bands, n].
+    """
+    keys = np.empty((bands, signatures.shape[0]), np.uint64)
+    for i in range(signatures.shape[0]):
+        for band in range(bands):
+            key = scopes[i] * _MULTIPLIER  # spread first: rows have 32 bits, and must not undo what tells scopes apart
+            for row in range(band * rows, (band + 1) * rows):
+                key = (key ^ np.uint64(signatures[i, row])) * _MULTIPLIER
+                key ^= key >> _HALF
+            keys[band, i] = key
+    return keys
+
+
+def buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Group the documents that share a key.
+
+    Args:
+        keys: of one band, [n].
+
+    Returns:
+        members and starts: bucket k is `members[starts[k]:starts[k + 1]]`; only buckets of two or more.
+    """
+    order = np.argsort(keys)
+    in_order = keys[order]
+    like_previous = np.zeros(len(keys) + 1, np.bool_)
+    like_previous[1:-1] = in_order[1:] == in_order[:-1]
+    shared = like_previous[:-1] | like_previous[1:]
+    starts = np.flatnonzero(~like_previous[:-1][shared])
+    return order[shared], np.append(starts, np.count_nonzero(shared))
+
+
+def sharing(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Give the documents that share a key with another in any band.
+
+    Args:
+        keys: [bands, n].
+
+    Returns:
+        Their numbers, ascending, int64.
+    """
+    is_shared = np.zeros(keys.shape[1], np.bool_)
+    for band in keys:
+        is_shared[buckets(band)[0]] = True
+    return np.flatnonzero(is_shared)

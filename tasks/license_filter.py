@@ -1,0 +1,172 @@
+"""Keep files whose licence permits training, and say by which evidence.
+
+Reads   Docs      doc_id, source, kind, repo, path, content, swhid, declared_license; a repository never straddles parts
+Writes  Verdicts  rule = permissive, no-license, non-permissive, unknown-license, license-text; detail = the evidence, such
+                  as "MIT (declared)", "GPL-3.0-or-later (header, line 2)", "Apache-2.0 (vendor/x/LICENSE)"
+
+Evidence, strongest first:
+1. What a file states in its own first lines (SPDX tag; the GNU and Mozilla notices) decides for that file alone.
+2. The repository's declared licence and every licence file of a folder above the file, but the root's: all must permit.
+   The root's licence files are not asked where the licence is declared: they often add the terms of bundled binaries.
+3. Without a declared licence, the licence files of the root and of all folders above the file: all must permit.
+As in The Stack v2, but for licence files in folders, which there cannot overrule a permissive declaration.
+Licence files themselves are evidence, not training text, and are dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from lineage.errors import did_you_mean
+from tasks._stage import Config, Runtime, stage
+from tasks.schemas import Docs, Verdicts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
+    from tasks.kernels.licenses import Policy
+
+LicenseClass = Literal["permissive", "no-license", "unknown-license", "non-permissive"]
+Finding = tuple[LicenseClass, str | None]
+"""The class of a file's licence and the evidence for it."""
+
+_MAX_EVIDENCE = 3
+
+
+class LicenseFilter(Config):
+    """Knobs of license_filter."""
+
+    allow_classes: list[LicenseClass] = Field(["permissive"], min_length=1)
+    """Classes to keep. StarCoder kept permissive; StarCoder2 permissive and no-license."""
+    allow: list[str] = Field([])
+    """SPDX ids to count as permissive whatever their category, such as MPL-2.0."""
+    deny: list[str] = Field([])
+    """SPDX ids to count as non-permissive whatever their category."""
+
+    @field_validator("allow", "deny")
+    @classmethod
+    def _known_ids(cls, ids: list[str]) -> list[str]:
+        from tasks.kernels.licenses import canonical_id, known_ids
+
+        known = [(spdx_id, canonical_id(spdx_id)) for spdx_id in ids]
+        for spdx_id, canonical in known:
+            if canonical is None:
+                raise ValueError(f"{spdx_id!r} is no SPDX id: {did_you_mean(spdx_id, known_ids())}")
+        return sorted(str(canonical) for _, canonical in known)
+
+
+@dataclass
+class _Repository:
+    """What a repository says about its licence."""
+
+    declared: str | None
+    by_folder: dict[str, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
+    """Folder ("" or "a/b/") → its licence files, each with the SPDX ids found in it."""
+    findings: dict[str, Finding] = field(default_factory=dict)
+    """Folder → what holds for files in it that do not speak for themselves."""
+
+
+@stage(libraries=("identify", "license-expression"))
+def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> Verdicts:  # noqa: ARG001 - quick enough to need no progress
+    """Judge every file by the evidence nearest to it."""
+    from tasks.kernels.licenses import Policy
+
+    table = docs.read(["source", "kind", "repo", "path", "content", "swhid", "declared_license"])
+    policy = Policy(allow=frozenset(cfg.allow), deny=frozenset(cfg.deny))
+    classes, details = _judge(table, policy)
+    keep = [found in cfg.allow_classes for found in classes]
+    return docs.verdicts(keep, rule=classes, detail=details)
+
+
+def _judge(table: pa.Table, policy: Policy) -> tuple[list[str], list[str | None]]:
+    """The rule and the evidence for each row."""
+    from tasks.kernels.licenses import header_licenses
+
+    repositories = _repositories(table)
+    headers = header_licenses(table.column("content"))
+    keys = zip(table.column("source").to_pylist(), table.column("repo").to_pylist(), strict=True)
+    classes: list[str] = []
+    details: list[str | None] = []
+    for row, (key, kind, path) in enumerate(zip(keys, table.column("kind").to_pylist(), table.column("path").to_pylist(), strict=True)):
+        if kind == "license":
+            found: tuple[str, str | None] = ("license-text", "evidence, not training text")
+        elif row in headers:
+            expression, line, where = headers[row]
+            found = policy.judge(expression), f"{expression} ({where}, line {line})"
+        else:
+            found = _in_folder(repositories[key], path.rpartition("/")[0], policy)
+        classes.append(found[0])
+        details.append(found[1])
+    return classes, details
+
+
+def _repositories(table: pa.Table) -> dict[tuple[str, str], _Repository]:
+    """Evidence by (source, repository). Each licence text is read once, however many files repeat it."""
+    import pyarrow.compute as pc
+
+    from tasks.kernels.languages import license_scope
+    from tasks.kernels.licenses import text_licenses
+
+    names = table.select(["source", "repo", "declared_license"]).group_by(["source", "repo"]).aggregate([("declared_license", "max")])
+    found = {(row["source"], row["repo"]): _Repository(row["declared_license_max"]) for row in names.to_pylist()}
+    identified: dict[str, tuple[str, ...]] = {}
+    licenses = table.filter(pc.equal(table.column("kind"), "license")).select(["source", "repo", "path", "swhid", "content"])
+    for row in sorted(licenses.to_pylist(), key=lambda row: row["path"]):
+        if row["swhid"] not in identified:
+            identified[row["swhid"]] = text_licenses(row["content"])
+        folders = found[row["source"], row["repo"]].by_folder
+        folders.setdefault(license_scope(row["path"]), []).append((row["path"], identified[row["swhid"]]))
+    return found
+
+
+def _in_folder(repository: _Repository, folder: str, policy: Policy) -> Finding:
+    if folder not in repository.findings:
+        repository.findings[folder] = _weigh(_statements(repository, folder), policy)
+    return repository.findings[folder]
+
+
+def _statements(repository: _Repository, folder: str) -> list[tuple[str | None, str]]:
+    """What is stated about files in a folder: (SPDX expression or None, the words with their place)."""
+    from tasks.kernels.licenses import declared_expression
+
+    declared = None if repository.declared is None else declared_expression(repository.declared)
+    stated: list[tuple[str | None, str]] = []
+    if repository.declared is not None:
+        stated.append((declared, f"{declared or repr(repository.declared)} (declared)"))
+    parts = folder.split("/") if folder else []
+    above = ["/".join(parts[:depth]) + "/" for depth in range(1, len(parts) + 1)]
+    for scope in above if declared is not None else ["", *above]:
+        for path, ids in repository.by_folder.get(scope, ()):
+            expression = " AND ".join(f"({spdx_id})" if " " in spdx_id else spdx_id for spdx_id in ids)
+            if ids or _names_license(path):
+                stated.append((expression or None, f"{expression or 'unidentified text'} ({path})"))
+    return stated
+
+
+def _names_license(path: str) -> bool:
+    """Whether a file whose text says nothing known must still hold terms: a NOTICE need not, a LICENSE must."""
+    name = path.rpartition("/")[2].lower()
+    return any(word in name for word in ("license", "licence", "copying"))
+
+
+def _weigh(stated: list[tuple[str | None, str]], policy: Policy) -> Finding:
+    """All known statements must permit; unknown ones count only where nothing is known."""
+    judged = [("unknown-license" if expression is None else policy.judge(expression), words) for expression, words in stated]
+    if not judged:
+        return "no-license", None
+    for outcome in ("non-permissive", "permissive", "unknown-license"):
+        evidence = [words for found, words in judged if found == outcome]
+        if evidence:
+            return outcome, _listed(evidence)
+    raise AssertionError(f"no outcome for {judged}")
+
+
+def _listed(evidence: Iterable[str]) -> str:
+    ordered = list(dict.fromkeys(evidence))
+    more = len(ordered) - _MAX_EVIDENCE
+    return "; ".join(ordered[:_MAX_EVIDENCE]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,416 @@
+"""Replace e-mail addresses, IP addresses and keys in what survived, and say where without saying what.
+
+Reads   Docs        doc_id, content; every other column is carried along
+Writes  Docs        the live documents only, with content and size rewritten. doc_id stays (it names the source file), and
+                    swhid stays that of the ORIGINAL content: it says where the text came from, not what it became
+        Redactions  doc_id, entity (EMAIL | KEY | IP_ADDRESS), detector, start, end (bytes of the original content),
+                    new_start, new_end (bytes of the rewritten one), value_hmac (HMAC-SHA256 of the value, hexadecimal)
+
+Presidio's recognizers of patterns find addresses, 18 plugins of detect-secrets find keys, both only where a screen
+over the whole column lets them look (`tasks.kernels.pii_screens`); rules made for code judge what they find
+(`tasks.kernels.pii_rules`). Outside the spans of Redactions no byte changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import importlib
+import sys
+from collections import Counter
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field, SecretStr
+
+from tasks._stage import Config, Runtime, stage
+from tasks.kernels import pii_rules
+from tasks.schemas import Docs, Redactions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from tasks.kernels.redaction import Spans, Texts
+
+Entity = Literal["EMAIL", "KEY", "IP_ADDRESS"]
+ENTITIES: tuple[Entity, ...] = ("KEY", "EMAIL", "IP_ADDRESS")
+"""In the order of precedence: of overlapping findings of one length the first names the redaction."""
+
+PUBLIC_HASH_KEY = "starloom's public default: set redact_pii.hash_key to a secret of your own"
+"""With a public key anybody can test a guess against `value_hmac`. A release needs its own."""
+
+ENTROPY_PLUGINS = ("Base64HighEntropyString", "HexHighEntropyString")
+MARKED_PLUGINS = (
+    "ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "CloudantDetector", "DiscordBotTokenDetector",
+    "GitHubTokenDetector", "IbmCloudIamDetector", "IbmCosHmacDetector", "JwtTokenDetector", "MailchimpDetector", "NpmDetector",
+    "SendGridDetector", "SlackDetector", "SoftlayerDetector", "StripeDetector", "TwilioKeyDetector",
+)  # fmt: skip
+"""StarCoder's plugins of detect-secrets; without BasicAuth, Keyword and PrivateKey (pii/utils/keys_detection.py)."""
+
+VERSION_CONTEXT_CHARS = 100
+ROWS_PER_BATCH = 1024
+
+
+class RedactPii(Config):
+    """Knobs of redaction."""
+
+    entities: tuple[Entity, ...] = ENTITIES
+    """What is looked for."""
+    style: Literal["starcoder", "placeholder"] = "starcoder"
+    """`starcoder`: one of ten synthetic addresses or keys; `placeholder`: <EMAIL> and <KEY>. IP addresses become private ones in both."""
+    base64_entropy_limit: float = Field(4.5, ge=0, le=8)
+    """Bits a character above which a quoted Base64 string may be a key."""
+    hex_entropy_limit: float = Field(3.0, ge=0, le=8)
+    """Bits a character above which a quoted string of hexadecimal digits may be a key."""
+    gibberish_limit: float = Field(3.7, ge=0)
+    """Score of letter pairs above which a string is no word. It judges kinds of key that do not name themselves."""
+    min_hex_length: int = Field(16, ge=0)
+    """Hexadecimal strings shorter than this are identifiers (revisions, colours), not keys."""
+    max_hash_fraction: float = Field(0.02, ge=0)
+    """A file with more words for hashes than this fraction of its lines keeps what looks like a digest."""
+    max_hex_of_one_length: int = Field(8, ge=0)
+    """A file with more hexadecimal strings of one length than this holds digests or test vectors, not keys."""
+    kept_ips: tuple[str, ...] = pii_rules.POPULAR_DNS_SERVERS
+    """Addresses of public services. Private and reserved ones are always kept."""
+    kept_emails: tuple[str, ...] = pii_rules.SERVICE_EMAILS
+    """Addresses of services, in lower case."""
+    kept_email_domains: tuple[str, ...] = pii_rules.RESERVED_EMAIL_DOMAINS
+    """Domains of nobody's, in lower case; what is below them is kept too."""
+    hash_key: SecretStr = SecretStr(PUBLIC_HASH_KEY)
+    """Secret of `value_hmac`: whoever has it can ask whether a value was there, and nobody can read the values."""
+    seed: int = 0
+    """Seed of the synthetic values and of which one a value gets."""
+
+
+class Finding(NamedTuple):
+    """A span of text that is somebody's."""
+
+    text: int
+    """Number of the document in the batch."""
+    start: int
+    """In bytes from the start of the document."""
+    end: int
+    entity: Entity
+    detector: str
+
+
+class Screened:
+    """The documents of a batch as one run of bytes, each ended by a newline, so that no match crosses from one to the next."""
+
+    def __init__(self, content: pa.Array, paths: pa.Array) -> None:
+        import pyarrow.compute as pc
+
+        from tasks.kernels.arrow_bytes import string_buffers
+
+        self.offsets, self.data = string_buffers(pc.binary_join_element_wise(content, "", "\n"))
+        self.is_settings = pc.match_substring_regex(paths, pii_rules.CONFIG_PATHS).to_numpy(zero_copy_only=False)
+
+    def raw(self, start: int, stop: int) -> bytes:
+        """The bytes of a span."""
+        return self.data[start:stop].tobytes()
+
+    def line(self, start: int, stop: int) -> str:
+        """The characters of a span."""
+        return self.raw(start, stop).decode()
+
+    def text_at(self, position: int) -> int:
+        """Number of the document that a byte belongs to."""
+        return int(self.offsets.searchsorted(position, side="right")) - 1
+
+    def document(self, text: int) -> bytes:
+        """The content of a document."""
+        return self.raw(int(self.offsets[text]), int(self.offsets[text + 1]) - 1)
+
+    def around(self, start: int, stop: int, reach: int) -> str:
+        """What surrounds a span in its document, as far as `reach` bytes."""
+        text = self.text_at(start)
+        first, last = max(start - reach, int(self.offsets[text])), min(stop + reach, int(self.offsets[text + 1]))
+        return self.raw(first, last).decode("utf-8", "ignore")
+
+    def finding(self, token_start: int, token: str, span: tuple[int, int], entity: Entity, detector: str) -> Finding:
+        """A finding from a span of characters in a token."""
+        text = self.text_at(token_start)
+        start = token_start - int(self.offsets[text]) + len(token[: span[0]].encode())
+        return Finding(text, start, start + len(token[span[0] : span[1]].encode()), entity, detector)
+
+
+@stage(libraries=("presidio-analyzer", "tldextract", "regex", "detect-secrets", "google-re2"))
+def redact_pii(docs: Docs, cfg: RedactPii, runtime: Runtime) -> tuple[Docs, Redactions]:
+    """Replace what is somebody's in every live document."""
+    import pyarrow as pa
+
+    rewritten, ledgers, total = [], [], docs.num_rows
+    for batch in docs.batches(rows=ROWS_PER_BATCH):
+        new_batch, ledger = redact_batch(batch, cfg)
+        rewritten.append(new_batch)
+        ledgers.append(ledger)
+        runtime.progress(sum(done.num_rows for done in rewritten), total, "documents")
+    redactions = pa.concat_tables(ledgers) if ledgers else Redactions.SCHEMA.empty_table()
+    return Docs.of(pa.Table.from_batches(rewritten, Docs.SCHEMA)), Redactions.of(redactions)
+
+
+def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch, pa.Table]:
+    """Rewrite the documents of a batch: the new batch, and its rows of Redactions."""
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.kernels.arrow_bytes import string_buffers
+    from tasks.kernels.pii_replacements import replacement
+    from tasks.kernels.redaction import Texts, merge_overlaps, replace_spans
+
+    content = batch.column("content")
+    findings = find(content, batch.column("path"), cfg)
+    if not findings:
+        return batch, Redactions.SCHEMA.empty_table()
+    columns = np.array([(f.start, f.end, f.text, _rank(f)) for f in findings], np.int64).T
+    spans, spokesmen = merge_overlaps(*columns)
+    chosen = [findings[number] for number in spokesmen]
+    old = Texts(*string_buffers(content))
+    doc_ids = batch.column("doc_id").take(pa.array(spans.text)).to_pylist()
+    values = _values(old, spans)
+    pieces = [
+        replacement(f.entity, value, doc_id, seed=cfg.seed, placeholders=cfg.style == "placeholder")
+        for f, value, doc_id in zip(chosen, values, doc_ids, strict=True)
+    ]
+    new, new_spans = replace_spans(old, spans, Texts(*string_buffers(pa.array(pieces, pa.binary()))))
+    secret = cfg.hash_key.get_secret_value().encode()
+    ledger = pa.table(
+        {
+            "doc_id": doc_ids,
+            "entity": [f.entity for f in chosen],
+            "detector": [f.detector for f in chosen],
+            "start": spans.start,
+            "end": spans.end,
+            "new_start": new_spans.start,
+            "new_end": new_spans.end,
+            "value_hmac": [hmac.new(secret, value, hashlib.sha256).hexdigest() for value in values],
+        },
+        schema=Redactions.SCHEMA,
+    )
+    return _with_content(batch, new), ledger
+
+
+def _rank(finding: Finding) -> int:
+    """Which of overlapping findings of one length names the redaction: by entity, then by the order of the plugins."""
+    plugin = finding.detector.partition(":")[2]
+    order = (*MARKED_PLUGINS, *ENTROPY_PLUGINS, plugin).index(plugin)
+    return ENTITIES.index(finding.entity) * 100 + order
+
+
+def _values(texts: Texts, spans: Spans) -> list[bytes]:
+    starts, ends = texts.offsets[spans.text] + spans.start, texts.offsets[spans.text] + spans.end
+    return [texts.data[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
+
+
+def _with_content(batch: pa.RecordBatch, texts: Texts) -> pa.RecordBatch:
+    import numpy as np
+    import pyarrow as pa
+
+    large = pa.Array.from_buffers(pa.large_string(), batch.num_rows, [None, pa.py_buffer(texts.offsets), pa.py_buffer(texts.data)])
+    new = {"content": large.cast(pa.string()), "size": pa.array(np.diff(texts.offsets))}
+    return pa.RecordBatch.from_arrays([new.get(name, batch.column(name)) for name in batch.schema.names], schema=batch.schema)
+
+
+def find(content: pa.Array, paths: pa.Array, cfg: RedactPii) -> list[Finding]:
+    """Find what is somebody's in each of n texts; findings may overlap."""
+    flat = Screened(content, paths)
+    finders = {"EMAIL": _find_emails, "IP_ADDRESS": _find_ips, "KEY": _find_keys}
+    return [finding for entity in ENTITIES if entity in cfg.entities for finding in finders[entity](flat, cfg)]
+
+
+def _find_emails(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
+    from tasks.kernels.pii_screens import email_tokens
+
+    for start, stop in email_tokens(flat.data).tolist():
+        token = flat.line(start, stop)
+        for matched in email_matches(token):
+            span = pii_rules.email_span(token, *matched, after_backslash=start > 0 and flat.data[start - 1] == ord("\\"))
+            if span is None or not email_matches(token[slice(*span)]):
+                continue  # Presidio accepts any match with a host in it: `//github.com/index#crate@1.0.0`
+            if not pii_rules.is_kept_email(token[slice(*span)], cfg.kept_emails, cfg.kept_email_domains):
+                yield flat.finding(start, token, span, "EMAIL", "presidio:EmailRecognizer")
+
+
+def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
+    from tasks.kernels.pii_screens import ip_tokens
+
+    for start, stop in ip_tokens(flat.data).tolist():
+        token = flat.line(start, stop)
+        for matched in ip_matches(token):
+            address = pii_rules.bare_address(token[slice(*matched)])
+            if pii_rules.is_personal_ip(address, flat.around(start, stop, VERSION_CONTEXT_CHARS), cfg.kept_ips):
+                yield flat.finding(start, token, (matched[0], matched[0] + len(address)), "IP_ADDRESS", "presidio:IpRecognizer")
+
+
+def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
+    """Find the keys of each text, then every place where they stand: a key given once is a key everywhere."""
+    judged: dict[tuple[int, str, str], bool] = {}
+    for kind, secret, line, position in _key_candidates(flat, cfg):
+        text = flat.text_at(position)
+        if (text, kind, secret) not in judged:
+            judged[text, kind, secret] = _is_key(kind, secret, line, flat.document(text), cfg)
+    alike = Counter((text, len(secret)) for text, kind, secret in judged if kind == "HexHighEntropyString")
+    for (text, kind, secret), is_key in judged.items():
+        if is_key and (kind != "HexHighEntropyString" or alike[text, len(secret)] <= cfg.max_hex_of_one_length):
+            yield from _everywhere(text, flat.document(text), secret.encode(), f"detect-secrets:{kind}")
+
+
+def _everywhere(text: int, document: bytes, value: bytes, detector: str) -> Iterator[Finding]:
+    start = document.find(value)
+    while start >= 0:
+        yield Finding(text, start, start + len(value), "KEY", detector)
+        start = document.find(value, start + len(value))
+
+
+def _key_candidates(flat: Screened, cfg: RedactPii) -> Iterator[tuple[str, str, str, int]]:
+    """What the plugins find on the lines that the screens let through: (plugin, secret, line, where the line is)."""
+    from tasks.kernels import pii_screens
+
+    limits = cfg.base64_entropy_limit, cfg.hex_entropy_limit
+    plugins = key_plugins(*limits)
+    for start, stop in pii_screens.lines_around(flat.data, pii_screens.key_marks(flat.data)).tolist():
+        yield from _secrets(flat.line(start, stop), start, MARKED_PLUGINS, plugins)
+    for start, stop in pii_screens.lines_around(flat.data, pii_screens.quoted_entropy(flat.data, *limits)).tolist():
+        yield from _secrets(flat.line(start, stop), start, ENTROPY_PLUGINS, plugins)
+    for span in pii_screens.assigned_entropy(flat.data, *limits):
+        if flat.is_settings[flat.text_at(span[0])] and not flat.raw(*span).isdigit():
+            ((start, _),) = pii_screens.lines_around(flat.data, span[None])
+            quoted = f'{flat.line(start, span[0])}"{flat.line(*span)}"'  # as detect-secrets rewrites a settings file
+            yield from _secrets(quoted, int(start), (*MARKED_PLUGINS, *ENTROPY_PLUGINS), plugins)
+
+
+def _secrets(line: str, start: int, kinds: tuple[str, ...], plugins: dict[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+    return ((kind, secret, line, start) for kind in kinds for secret in secrets_on(line.rstrip(), plugins[kind]))
+
+
+def _is_key(kind: str, secret: str, line: str, document: bytes, cfg: RedactPii) -> bool:
+    if pii_rules.is_word_like(kind, secret, _pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):
+        return False
+    if kind not in pii_rules.WEAK_KINDS:
+        return True
+    speaks = pii_rules.speaks_of_hashes(document, cfg.max_hash_fraction)
+    return not pii_rules.is_hash(secret, line.partition(secret)[0], file_speaks_of_hashes=speaks)
+
+
+def secrets_on(line: str, plugin: Any) -> list[str]:
+    """The secrets that a plugin of detect-secrets finds on a line and StarCoder's four filters let pass."""
+    from detect_secrets.filters import heuristic
+
+    kind = type(plugin).__name__
+    if kind in pii_rules.WHOLE_MATCH_KINDS:
+        found = {match.group() for expression in plugin.denylist for match in expression.finditer(line)}
+    else:
+        found = {secret.secret_value for secret in plugin.analyze_line(filename="", line=line)}
+    if kind in pii_rules.SECRET_WITHIN:
+        found = {match.group() for secret in found if (match := pii_rules.SECRET_WITHIN[kind].search(secret))}
+    return [
+        secret
+        for secret in sorted(found)
+        if not heuristic.is_potential_uuid(secret)
+        and not heuristic.is_likely_id_string(secret, line, plugin)
+        and not heuristic.is_templated_secret(secret)
+        and not heuristic.is_sequential_string(secret)
+    ]
+
+
+@cache
+def key_plugins(base64_limit: float, hex_limit: float) -> dict[str, Any]:
+    """StarCoder's plugins of detect-secrets by name. None of them asks a network whether a key is valid."""
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+    classes = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
+    limits = {"Base64HighEntropyString": {"limit": base64_limit}, "HexHighEntropyString": {"limit": hex_limit}}
+    return {name: classes[name](**limits.get(name, {})) for name in (*MARKED_PLUGINS, *ENTROPY_PLUGINS)}
+
+
+@cache
+def _pair_scores() -> pii_rules.PairScores:
+    """The model of letter pairs that detect-secrets ships."""
+    from importlib.resources import files
+
+    return pii_rules.pair_scores((files("detect_secrets.filters.gibberish") / "rfc.model").read_text())
+
+
+@lru_cache(maxsize=65_536)
+def email_matches(token: str) -> tuple[tuple[int, int], ...]:
+    """Spans of a text that Presidio takes for e-mail addresses."""
+    return _matches(recognizers()["EMAIL"], token)
+
+
+@lru_cache(maxsize=65_536)
+def ip_matches(token: str) -> tuple[tuple[int, int], ...]:
+    """Spans of a text that Presidio takes for IP addresses."""
+    return _matches(recognizers()["IP_ADDRESS"], token)
+
+
+def _matches(recognizer: Any, text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted((found.start, found.end) for found in recognizer.analyze(text, entities=[])))
+
+
+@cache
+def recognizers() -> dict[str, Any]:
+    """Presidio's recognizers of e-mail and IP addresses.
+
+    The e-mail recognizer takes the list of public suffixes that tldextract bundles: it asks no network, writes no cache.
+    The IP recognizer lacks the pattern of the unspecified address `::`, which is nobody's and stands in every slice.
+    """
+    import tldextract
+
+    email_recognizer, ip_recognizer = _recognizer_classes()
+    suffixes = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
+
+    class OfflineEmailRecognizer(email_recognizer):  # type: ignore[misc, valid-type]
+        def validate_result(self, pattern_text: str) -> bool:
+            return bool(suffixes(pattern_text).fqdn)
+
+    patterns = [pattern for pattern in ip_recognizer.PATTERNS if pattern.name != "IPv6_unspecified"]
+    return {"EMAIL": OfflineEmailRecognizer(name="EmailRecognizer"), "IP_ADDRESS": ip_recognizer(patterns)}
+
+
+PRESIDIO_MODULES = {
+    # module of presidio_analyzer that the two recognizers rest on, in the order of its own __init__: what it defines
+    "analysis_explanation": "AnalysisExplanation",
+    "recognizer_result": "RecognizerResult",
+    "entity_recognizer": "EntityRecognizer",
+    "local_recognizer": "LocalRecognizer",
+    "pattern": "Pattern",
+    "pattern_recognizer": "PatternRecognizer",
+}
+RECOGNIZER_PACKAGES = ("presidio_analyzer", "presidio_analyzer.predefined_recognizers", "presidio_analyzer.predefined_recognizers.generic")
+
+
+def _recognizer_classes() -> tuple[Any, Any]:
+    """Presidio's EmailRecognizer and IpRecognizer, without the language models that its package imports at once.
+
+    `import presidio_analyzer` brings spaCy, thinc and torch: 2 s and 280 MB in each worker, for two lists of regular
+    expressions. So its packages stand empty while eight modules of it are imported, and are taken away again: whoever
+    imports Presidio later gets the whole.
+    """
+    generic = RECOGNIZER_PACKAGES[-1]
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "presidio_analyzer"}
+    try:
+        _stand_in_packages()
+        for module, name in PRESIDIO_MODULES.items():
+            setattr(sys.modules["presidio_analyzer"], name, getattr(importlib.import_module(f"presidio_analyzer.{module}"), name))
+        emails, ips = (importlib.import_module(f"{generic}.{module}") for module in ("email_recognizer", "ip_recognizer"))
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "presidio_analyzer"]:
+            del sys.modules[name]
+        sys.modules.update(before)
+    return emails.EmailRecognizer, ips.IpRecognizer
+
+
+def _stand_in_packages() -> None:
+    """Put packages that know their folder and nothing else in the place of Presidio's."""
+    spec = find_spec("presidio_analyzer")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    (folder,) = spec.submodule_search_locations
+    for name in RECOGNIZER_PACKAGES:
+        package = ModuleType(name)
+        package.__path__ = ["/".join([folder, *name.split(".")[1:]])]
+        sys.modules[name] = package

@@ -1,0 +1,159 @@
+"""Encoding: tokens spell the content byte for byte, and metadata depends on the document alone."""
+
+import functools
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Model
+from tokenizers import normalizers, pre_tokenizers, trainers
+
+from lineage.errors import InputError
+from tasks._stage import Runtime
+from tasks.encode import Encode, encode
+from tasks.kernels.byte_level import token_bytes, untrained
+from tasks.kernels.special_tokens import STARCODER
+from tasks.schemas import Docs, Tokenizer, Tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    model = untrained()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=list(STARCODER), initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator(["def area(self):\n    return self.pi * 2\n" * 3], trainer)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    model.save(str(folder / "tokenizer.json"))
+    return Tokenizer.of(folder)
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    return Runtime.alone(tmp_path_factory.mktemp("scratch"))
+
+
+def _docs(texts, kind="code", stars=None):
+    rows = [
+        {"doc_id": hashlib.md5(str(i).encode()).hexdigest(), "source": "s", "kind": kind, "repo": f"o/r{i % 3}", "path": f"src/{i}.py", "stars": stars,
+         "swhid": "", "language": None if i % 2 else "Python", "content": text, "size": len(text.encode()), "is_vendor": False, "is_generated": False}
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+    return Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
+
+
+def _encode(docs, tokenizer, runtime, **knobs):
+    return encode.function(docs, tokenizer, Encode(**knobs), runtime).read()
+
+
+@functools.cache
+def _token_bytes(path):
+    return token_bytes(Model.from_file(str(path / "tokenizer.json")))
+
+
+def _spelled(tokenizer, ids):
+    offsets, data = _token_bytes(tokenizer.path)
+    return b"".join(data[offsets[i] : offsets[i + 1]].tobytes() for i in ids)
+
+
+HOSTILE = ["", "a", "\x00", "a\r\nb\rc\n", "\u202eabc\u202c", "<|endoftext|>", "<fim_prefix>x<reponame>", "e\u0301", "👩‍👩‍👧" * 3, " " * 5000, "\ufeff", "½²٣"]
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.one_of(st.text(), st.sampled_from(HOSTILE)), max_size=6))
+def test_the_tokens_spell_the_content(tokenizer, runtime, texts):
+    docs = _docs(texts)
+    tokens = _encode(docs, tokenizer, runtime)
+    assert tokens.schema.equals(Tokens.SCHEMA)
+    assert tokens.select(["doc_id", "repo", "language", "kind"]).equals(docs.read(["doc_id", "repo", "language", "kind"]))
+    for text, ids in zip(texts, tokens.column("tokens").to_pylist(), strict=True):
+        assert _spelled(tokenizer, ids) == text.encode()
+        assert not ids or min(ids) >= len(STARCODER), "a special token's name in a file is text"
+
+
+def test_one_long_line_and_many_documents_pass_through_in_order(tokenizer, runtime):
+    texts = ["x" * 3_000_000, *(f"doc {i}\n" for i in range(2000)), "é" * 700_000]
+    tokens = _encode(_docs(texts), tokenizer, runtime).column("tokens")
+    assert [_spelled(tokenizer, ids) for ids in tokens.to_pylist()] == [text.encode() for text in texts]
+
+
+def test_metadata_is_starcoders_template(tokenizer, runtime):
+    ids = _encode(_docs(["x"], stars=11), tokenizer, runtime, metadata_rate=1).column("metadata")[0].as_py()
+    assert _spelled(tokenizer, ids) == b"<reponame>o/r0<filename>src/0.py<gh_stars>10-100\n"
+    assert [i for i in ids if i < len(STARCODER)] == [STARCODER.index(name) for name in ("<reponame>", "<filename>", "<gh_stars>")]
+
+
+def test_each_field_is_drawn_by_itself_and_a_line_feed_follows_any(tokenizer, runtime):
+    tokens = _encode(_docs(["x"] * 3000), tokenizer, runtime)
+    spelled = [_spelled(tokenizer, ids).decode() for ids in tokens.column("metadata").to_pylist()]
+    assert all(text == "" or (text.endswith("\n") and text.count("\n") == 1) for text in spelled)
+    fields = np.array([[name in text for name in ("<reponame>", "<filename>", "<gh_stars>")] for text in spelled])
+    assert (np.abs(fields.mean(axis=0) - 0.2) < 0.03).all(), "four standard deviations"
+    assert np.abs(np.corrcoef(fields.T)[np.triu_indices(3, 1)]).max() < 0.08
+    assert len({tuple(row) for row in fields.tolist()}) == 8
+
+
+def test_metadata_depends_on_the_document_not_on_its_neighbours(tokenizer, runtime):
+    docs = _docs([f"text {i}" for i in range(50)]).read()
+    whole = _encode(Docs.of(docs), tokenizer, runtime, metadata_rate=0.5)
+    order = np.random.default_rng(0).permutation(50)
+    shuffled = _encode(Docs.of(docs.take(order)), tokenizer, runtime, metadata_rate=0.5)
+    assert shuffled.equals(whole.take(order))
+    halves = [_encode(Docs.of(docs.slice(start, 25)), tokenizer, runtime, metadata_rate=0.5) for start in (0, 25)]
+    assert pa.concat_tables(halves).equals(whole)
+    assert not _encode(Docs.of(docs), tokenizer, runtime, metadata_rate=0.5, seed=1).equals(whole)
+
+
+def test_other_kinds_carry_no_metadata(tokenizer, runtime):
+    tokens = _encode(_docs(["x"] * 9, kind="issue"), tokenizer, runtime, metadata_rate=1)
+    assert set(map(len, tokens.column("metadata").to_pylist())) == {0}
+
+
+def test_a_name_that_looks_like_a_special_token_is_text(tokenizer, runtime):
+    table = _docs(["x"]).read()
+    table = table.set_column(table.schema.get_field_index("repo"), table.schema.field("repo"), pa.array(["<gh_stars>/é"]))
+    ids = _encode(Docs.of(table), tokenizer, runtime, metadata_rate=1).column("metadata")[0].as_py()
+    assert sum(i < len(STARCODER) for i in ids) == 3
+    assert _spelled(tokenizer, ids).startswith("<reponame><gh_stars>/é<filename>".encode())
+
+
+def test_no_documents(tokenizer, runtime):
+    tokens = _encode(_docs([]), tokenizer, runtime)
+    assert tokens.num_rows == 0
+    assert tokens.schema.equals(Tokens.SCHEMA)
+
+
+def _foreign(tokenizer, folder, change):
+    model = Model.from_file(str(tokenizer.path / "tokenizer.json"))
+    change(model)
+    model.save(str(folder / "tokenizer.json"))
+    return Tokenizer.of(folder)
+
+
+def test_a_tokenizer_that_changes_text_is_refused(tokenizer, runtime, tmp_path):
+    lower = _foreign(tokenizer, tmp_path, lambda model: setattr(model, "normalizer", normalizers.Lowercase()))
+    with pytest.raises(InputError, match=r"src/1\.py"):
+        _encode(_docs(["fine", "Not"]), lower, runtime)
+
+
+def test_a_tokenizer_without_the_template_is_refused_unless_it_is_not_wanted(tokenizer, runtime, tmp_path):
+    model = untrained()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator(["x"], trainer)
+    model.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="<reponame>, <filename>, <gh_stars>"):
+        _encode(_docs(["x"]), Tokenizer.of(tmp_path), runtime)
+    assert _encode(_docs(["x"]), Tokenizer.of(tmp_path), runtime, metadata_rate=0).num_rows == 1
+
+
+def test_a_tokenizers_own_truncation_and_padding_are_ignored(tokenizer, runtime, tmp_path):
+    def change(model):
+        model.enable_truncation(2)
+        model.enable_padding(length=50)
+
+    cut = _foreign(tokenizer, tmp_path, change)
+    texts = ["def area(self):", "x"]
+    assert _encode(_docs(texts), cut, runtime).equals(_encode(_docs(texts), tokenizer, runtime))

@@ -1,0 +1,111 @@
+"""Exact deduplication against a dictionary, whatever the cut and the order."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tasks._stage import Runtime
+from tasks.exact_dedup import ExactDedup, exact_dedup
+from tasks.schemas import Docs, Verdicts
+
+DAYS = [dt.datetime(2022, 1, day, tzinfo=dt.UTC) for day in (1, 2)]
+
+
+def document(number: int, content: str, stars: int | None, forks: int | None, committed_at: dt.datetime | None) -> dict[str, Any]:
+    return {
+        "doc_id": f"{number * 7919 % 10007:032x}",  # not in the order of rows
+        "source": "test",
+        "kind": "code",
+        "repo": f"repo-{number % 3}",
+        "path": f"{number}.py",
+        "content": content,
+        "size": len(content.encode()),
+        "swhid": "swh:1:cnt:" + hashlib.sha1(b"blob %d\0" % len(content.encode()) + content.encode()).hexdigest(),
+        "stars": stars,
+        "forks": forks,
+        "committed_at": committed_at,
+        "is_vendor": False,
+        "is_generated": False,
+    }
+
+
+def docs(parts: list[list[dict[str, Any]]]) -> Docs:
+    return Docs.of_parts([pa.Table.from_pylist(part, schema=Docs.SCHEMA) for part in parts])
+
+
+def rank(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The default policy, plainly: more first, missing last, then the identifier."""
+    numbers = [row["stars"], row["forks"], row["committed_at"] and row["committed_at"].timestamp()]
+    return (*((number is None, -(number or 0)) for number in numbers), row["doc_id"])
+
+
+@pytest.fixture
+def runtime(tmp_path: Any) -> Runtime:
+    return Runtime.alone(tmp_path / "scratch")
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["", "a", "b", "\0", "é\r\n"]),
+        st.sampled_from([None, 0, 5]),
+        st.sampled_from([None, 1]),
+        st.sampled_from([None, *DAYS]),
+    ),
+    max_size=12,
+).map(lambda rows: [document(i, *row) for i, row in enumerate(rows)])
+
+
+@given(rows=ROWS, cut=st.integers(0, 12), order=st.randoms(use_true_random=False))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_one_of_each_content_stays_whatever_the_cut_and_order(rows: list[dict[str, Any]], cut: int, order: Any, runtime: Runtime) -> None:
+    order.shuffle(rows)
+    parts = [rows[:cut], rows[cut:]]
+    best = {row["content"]: min((r for r in rows if r["content"] == row["content"]), key=rank)["doc_id"] for row in rows}
+    verdicts = exact_dedup.function(docs(parts), ExactDedup(), runtime)
+    assert [v.num_rows for v in verdicts.parts] == [len(part) for part in parts]
+    for row, verdict in zip(rows, verdicts.read().to_pylist(), strict=True):
+        is_kept = best[row["content"]] == row["doc_id"]
+        assert verdict == {
+            "doc_id": row["doc_id"],
+            "keep": is_kept,
+            "rule": None if is_kept else "exact-duplicate",
+            "value": None,
+            "threshold": None,
+            "detail": None if is_kept else best[row["content"]],
+        }
+
+
+def test_a_policy_of_ones_own_decides(runtime: Runtime) -> None:
+    rows = [document(1, "a", 100, None, DAYS[1]), document(2, "a", 1, None, DAYS[0])]
+    for policy, survivor in (["stars desc"], 0), (["committed_at asc", "stars desc"], 1), (["forks desc", "stars asc"], 1):
+        verdicts = exact_dedup.function(docs([rows]), ExactDedup(survivor=policy), runtime).read()
+        assert verdicts.column("keep").to_pylist() == [survivor == 0, survivor == 1]
+
+
+def test_documents_dropped_before_are_no_survivors(runtime: Runtime) -> None:
+    rows = [document(1, "a", 100, None, None), document(2, "a", 1, None, None), document(3, "a", 2, None, None)]
+    before = docs([rows])
+    live = Docs([type(s)(s.data, before.parts[0].verdicts([False, True, True]).read()) for s in before.sources])
+    verdicts = exact_dedup.function(live, ExactDedup(), runtime).read()
+    assert verdicts.column("keep").to_pylist() == [None, False, True]
+    assert verdicts.column("detail").to_pylist() == [None, rows[2]["doc_id"], None]
+
+
+@pytest.mark.parametrize("parts", [[], [[]], [[], []]])
+def test_an_empty_corpus_gives_empty_verdicts(parts: list[Any], runtime: Runtime) -> None:
+    verdicts = exact_dedup.function(docs(parts), ExactDedup(), runtime)
+    assert len(verdicts.parts) == len(parts)
+    assert verdicts.read().equals(Verdicts.SCHEMA.empty_table())
+
+
+def test_an_unknown_preference_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="survivor"):
+        ExactDedup(survivor=["beauty desc"])
