@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words after `starloom run`."""
     add_recipe_arguments(parser)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one a core)")
+    parser.add_argument("--no-prefect", action="store_true", help="walk the plan without Prefect: no server is started, nothing is shown in its UI")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -43,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _said_cached(arguments, prepared, run, is_new=is_new, seconds=time.perf_counter() - started)
     watcher = _watcher(prepared, quiet=arguments.json)
     with watcher:
-        run = execute(prepared, watcher, workers=arguments.workers)
+        run = execute(prepared, watcher, workers=arguments.workers, with_prefect=not arguments.no_prefect)
     if arguments.json:
         print_json(_document(prepared, run))
     else:

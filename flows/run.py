@@ -94,8 +94,8 @@ def take_cached(prepared: Prepared) -> tuple[Run, bool]:
     return run, True
 
 
-def execute(prepared: Prepared, watcher: Watcher, *, workers: int) -> Run:
-    """Run a plan as a Prefect flow, in a thread, so that this one can be interrupted.
+def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect: bool = True) -> Run:
+    """Run a plan as a Prefect flow (or step by step without it), in a thread, so that this one can be interrupted.
 
     Raises:
         Cancelled: after Ctrl-C or SIGTERM; workers and children are gone, finished parts are kept.
@@ -112,7 +112,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int) -> Run:
             try:
                 with running(prepared.store, run.id):
                     prepared.store.write_run(run)
-                    _as_flow(session)
+                    (_as_flow if with_prefect else _in_order)(session)
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
                 failure.append(error)
 
@@ -145,9 +145,11 @@ def end_children() -> None:
     """Kill every process below this one: what has not stopped by now will not."""
     import psutil
 
-    for child in psutil.Process().children(recursive=True):
+    children = psutil.Process().children(recursive=True)
+    for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+    psutil.wait_procs(children, timeout=1)
 
 
 @contextlib.contextmanager
@@ -166,6 +168,12 @@ def _signals(pool: Workers) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_order(session: Session) -> None:
+    """Walk the plan step by step."""
+    for step in session.plan.steps:
+        session.carry_out(step, lambda *_: None)
 
 
 def _as_flow(session: Session) -> None:

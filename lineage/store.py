@@ -3,6 +3,7 @@
     objects/<type>/<aa>/<hash>.parquet   parts            actions/<stage>/<aa>/<key>.json   what made them
     objects/files/<aa>/<hash>            files            artifacts/<hash>.json             manifests
     runs/<run id>/run.json               runs             index/<name>.json                 caches, safe to delete
+    tags/<tag>.json                      names of runs
 
 Commit protocol: objects first, then the manifest, then the action's record, each aside and renamed; so a reader sees all
 of an action or nothing, and a crash loses at most the part in hand. Of two processes that do one action at once, the
@@ -15,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -137,18 +139,46 @@ class Store:
         return sorted({name.split("/")[1] for name in self.storage.names("runs") if name.endswith("/run.json")})
 
     def run(self, run_id: str) -> Run:
-        """The run of that id, or of an unambiguous beginning or end of it; `latest` is the newest.
+        """The run of that id or tag, or of an unambiguous beginning or end of an id; `latest` is the newest.
 
         Raises:
             InputError: if there is no such run, or several.
         """
-        known = self.run_ids()
+        known, tags = self.run_ids(), self.tags()
         wanted = known[-1:] if run_id == "latest" else [name for name in known if name.startswith(run_id) or name.endswith(run_id)]
-        wanted = [run_id] if run_id in known else wanted
+        wanted = [tags[run_id]] if run_id in tags else [run_id] if run_id in known else wanted
         if len(wanted) != 1:
             problem = f"{run_id!r} could be {', '.join(wanted[:5])}" if wanted else f"there is no run {run_id!r} in {self.url}"
-            raise InputError(problem, hint=did_you_mean(run_id, known) if known else "run a recipe first")
+            raise InputError(problem, hint=did_you_mean(run_id, [*known, *tags]) if known else "run a recipe first")
         return Run.from_json(self._json(f"runs/{wanted[0]}/run.json"))
+
+    # Tags
+
+    def tags(self) -> dict[str, str]:
+        """Tag → id of the run that it names and keeps from being collected."""
+        names = sorted(name for name in self.storage.names("tags") if name.endswith(".json"))
+        return {name.removeprefix("tags/").removesuffix(".json"): str(self._json(name)["run"]) for name in names}
+
+    def tag(self, tag: str, run_id: str) -> None:
+        """Name a run; a tag that is there moves.
+
+        Raises:
+            InputError: if the tag could be mistaken for something else.
+        """
+        if tag == "latest" or tag in self.run_ids() or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
+            raise InputError(f"{tag!r} cannot be a tag", hint="use letters, digits, dots, hyphens and underscores, such as v1.0")
+        self.storage.write(f"tags/{tag}.json", json.dumps({"run": self.run(run_id).id}).encode())
+
+    def untag(self, tag: str) -> None:
+        """Take a tag away; the run stays.
+
+        Raises:
+            InputError: if there is no such tag.
+        """
+        known = self.tags()
+        if tag not in known:
+            raise InputError(f"there is no tag {tag!r} in {self.url}", hint=did_you_mean(tag, list(known)) if known else "there are no tags yet")
+        self.storage.delete(f"tags/{tag}.json")
 
     # Caches and work in hand
 

@@ -143,7 +143,7 @@ def permute(offsets: NDArray[np.int64], size: int, key: str) -> NDArray[np.int64
     A Feistel network permutes the next power of four; a number that lands outside is sent on until it lands inside ("cycle
     walking", Black and Rogaway 2002, Ciphers with Arbitrary Finite Domains). Exact for every size; about two walks for each number.
     """
-    half = max(4, ((size - 1).bit_length() + 1) // 2)
+    half = max(2, ((size - 1).bit_length() + 1) // 2)
     digest = hashlib.blake2b(key.encode(), digest_size=8 * ROUNDS).digest()
     keys = np.frombuffer(digest, dtype="<u8")
     numbers = _feistel(offsets.astype(np.uint64), half, keys)

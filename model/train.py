@@ -59,6 +59,9 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal = 0
+
+    def listen(self) -> None:
+        """From now on, remember SIGTERM and SIGINT instead of dying by them."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._remember)
 
@@ -331,6 +334,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m model.train config.json", file=sys.stderr)
         return 2
     interruption = Interruption()
+    interruption.listen()
     try:
         job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
         is_first = int(os.environ.get("RANK", "0")) == 0

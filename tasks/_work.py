@@ -207,7 +207,7 @@ def _checked_verdicts(step: str, table: pa.Table, source: PartSource) -> tuple[p
     kept, size = pc.fill_null(keep, fill_value=False), text.column("size")
     dropped = pc.and_not(seen, kept)
     rules = table.filter(dropped).column("rule").value_counts().to_pylist()
-    counts = {
+    counts: dict[str, Any] = {
         "seen": _sum(seen),
         "kept": _sum(kept),
         "dropped": _sum(dropped),

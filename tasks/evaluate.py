@@ -14,7 +14,7 @@ Writes  Completions  what the model wrote: benchmark = infilling (task_id = doc_
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -23,20 +23,15 @@ from tasks._stage import Config, File, Runtime, stage
 from tasks.schemas import Checkpoint, Completions, Docs, Packed, Scores, Spans, Tokenizer
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     import tokenizers
 
-    from tasks.kernels.human_eval import Problem
     from tasks.kernels.infilling import Infill
+    from tasks.kernels.questions import Question
 
 OWN_BENCHMARK = str(Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl")
-FIM_STOP_WORDS = ["<|endoftext|>", "<|filename|>", "<file_sep>"]
-"""Of bigcode-evaluation-harness, bigcode_eval/tasks/santacoder_fim.py."""
 UNKNOWN = "unknown"
 ROWS = 512
-MAX_CHARS_PER_TOKEN = 16
-"""Of code, on average; what lies farther from the line than the context reaches is not encoded."""
 
 
 class Benchmark(Config):
@@ -90,21 +85,6 @@ class Evaluate(Config):
         return self
 
 
-class _Question(NamedTuple):
-    """One prompt, and what is asked about the answer."""
-
-    benchmark: str
-    task_id: str
-    sample: int
-    language: str | None
-    prompt: str
-    reference: str
-    request: dict[str, Any]
-    """How the model is prompted: a `model.config.Prompt`."""
-    problem: Problem | None
-    """What judges the answer; an infilling is compared."""
-
-
 @stage(over="whole", runs=("model.evaluate", "tasks.kernels._candidate"), libraries=("torch", "tokenizers"))
 def evaluate(
     checkpoint: Checkpoint, tokenizer: Tokenizer, packed: Packed, spans: Spans, docs: Docs, cfg: Evaluate, runtime: Runtime
@@ -117,8 +97,11 @@ def evaluate(
     context_tokens = Architecture.from_checkpoint(checkpoint.path).context_tokens
     heldout = _heldout_documents(packed, spans, docs)
     questions = [*_infill_questions(heldout, docs, model, context_tokens, cfg), *_benchmark_questions(cfg, context_tokens)]
-    folder = _run_model(checkpoint, tokenizer, packed, model, questions, cfg, runtime)
-    completions = _judge(questions, _answers(folder, questions), cfg, runtime)
+    folder = runtime.scratch / "model"
+    folder.mkdir(exist_ok=True)
+    places = {"checkpoint": str(checkpoint.path), "tokenizer": str(tokenizer.path / "tokenizer.json"), "out": str(folder)}
+    _run_model(places, packed, model, questions, cfg, runtime)
+    completions = _judged(questions, _answers(folder, questions), cfg, runtime)
     scores = [*_loss_scores(folder, packed, spans, heldout, model), *_infill_scores(completions), *_pass_scores(completions, cfg)]
     runtime.note(heldout_documents=len(heldout), prompts=len(questions))
     return Completions.of(completions), Scores.of(_scores_table(scores))
@@ -142,101 +125,77 @@ def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
     for number, part in enumerate(docs.parts):
         table = part.read(["doc_id", "language"])
         table = table.filter(pc.is_in(table["doc_id"], ids))
-        language = pc.fill_null(table["language"], UNKNOWN)
-        tables.append(pa.table({"doc_id": table["doc_id"], "language": language, "part": pa.repeat(pa.scalar(number, pa.int64()), len(table))}))
+        columns = {"doc_id": table["doc_id"], "language": pc.fill_null(table["language"], UNKNOWN)}
+        tables.append(pa.table({**columns, "part": pa.repeat(pa.scalar(number, pa.int64()), len(table))}))
     return pa.concat_tables(tables)
 
 
-def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer, context_tokens: int, cfg: Evaluate) -> list[_Question]:
-    """One line of each chosen document."""
+def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer, context_tokens: int, cfg: Evaluate) -> list[Question]:
+    """One line of each chosen document, answered with the likeliest tokens."""
+    from tasks.kernels import special_tokens
+    from tasks.kernels.questions import Decoding, Sentinels, infill_question
+
     if not cfg.max_infills or not len(heldout):
         return []
-    room_tokens = context_tokens - cfg.infill_max_new_tokens - 3
-    if room_tokens < 1:
+    names = (special_tokens.FIM_PREFIX, special_tokens.FIM_SUFFIX, special_tokens.FIM_MIDDLE)
+    room_tokens = context_tokens - cfg.infill_max_new_tokens
+    if room_tokens <= len(names):
         raise _too_long("infill_max_new_tokens", cfg.infill_max_new_tokens, context_tokens)
-    return [_infill_question(doc_id, language, infill, model, room_tokens, cfg) for doc_id, language, infill in _infills(heldout, docs, cfg)]
+    marks = Sentinels(*(_special(model, name) for name in names))
+    how = Decoding(cfg.infill_max_new_tokens, 0.0, 1.0, cfg.seed)
+    return [infill_question(*cut, model, marks, room_tokens, how) for cut in _infills(heldout, docs, cfg)]
 
 
 def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, str, Infill]]:
     """The first documents of each language, in the order of their draws, that have a line to cut out."""
-    import pyarrow.compute as pc
-
     from tasks.kernels.draws import draw
     from tasks.kernels.infilling import cut_line
 
     draws = draw(heldout["doc_id"], cfg.seed, "infilling", 2)
-    rows = sorted(zip(heldout["language"].to_pylist(), draws[:, 0].tolist(), range(len(heldout)), strict=True))
-    # Twice as many as wanted are read, since some have no line to cut out.
-    chosen = [row for place, (language, _, row) in enumerate(rows) if place < 2 * cfg.max_infills or rows[place - 2 * cfg.max_infills][0] != language]
-    table = heldout.take(chosen)
-    texts: dict[str, str] = {}
-    for number in sorted(set(table["part"].to_pylist())):
-        for batch in docs.parts[number].batches(["doc_id", "content"], rows=ROWS):
-            wanted = batch.filter(pc.is_in(batch["doc_id"], table["doc_id"].combine_chunks()))
-            texts.update(zip(wanted["doc_id"].to_pylist(), wanted["content"].to_pylist(), strict=True))
-    found, counts = [], dict.fromkeys(table["language"].to_pylist(), 0)
-    for row, doc_id, language in zip(chosen, table["doc_id"].to_pylist(), table["language"].to_pylist(), strict=True):
-        infill = cut_line(texts[doc_id], draws[row, 1])
-        if infill is not None and counts[language] < cfg.max_infills:
-            counts[language] += 1
-            found.append((doc_id, language, infill))
+    languages, doc_ids = heldout["language"].to_pylist(), heldout["doc_id"].to_pylist()
+    order, counts = sorted(zip(languages, draws[:, 0].tolist(), range(len(languages)), strict=True)), dict.fromkeys(languages, 0)
+    chosen = []
+    for language, _, row in order:
+        counts[language] += 1
+        if counts[language] <= 2 * cfg.max_infills:  # twice as many as wanted, since some have no line to cut out
+            chosen.append(row)
+    texts, counts, found = _texts(heldout.take(chosen), docs), dict.fromkeys(languages, 0), []
+    for row in chosen:
+        infill = cut_line(texts[doc_ids[row]], draws[row, 1])
+        if infill is not None and counts[languages[row]] < cfg.max_infills:
+            counts[languages[row]] += 1
+            found.append((doc_ids[row], languages[row], infill))
     return found
 
 
-def _infill_question(doc_id: str, language: str, infill: Infill, model: tokenizers.Tokenizer, room_tokens: int, cfg: Evaluate) -> _Question:
-    from tasks.kernels.infilling import fit
-    from tasks.kernels.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
+    """doc_id → content, reading only the parts that hold one."""
+    import pyarrow.compute as pc
 
-    near = room_tokens * MAX_CHARS_PER_TOKEN
-    prefix, suffix = fit(_encoded(model, infill.prefix[-near:]), _encoded(model, infill.suffix[:near]), room_tokens)
-    tokens = [_special(model, FIM_PREFIX), *prefix, _special(model, FIM_SUFFIX), *suffix, _special(model, FIM_MIDDLE)]
-    task_id = f"{doc_id}#L{infill.line_number}"
-    request = {
-        "task_id": task_id,
-        "prompt_tokens": tokens,
-        "max_new_tokens": cfg.infill_max_new_tokens,
-        "stop": FIM_STOP_WORDS,
-        "seed": cfg.seed,
-    }
-    prompt = model.decode(tokens, skip_special_tokens=False)
-    return _Question("infilling", task_id, 0, language, prompt, infill.line, request, None)
+    texts: dict[str, str] = {}
+    for number in sorted(set(chosen["part"].to_pylist())):
+        for batch in docs.parts[number].batches(["doc_id", "content"], rows=ROWS):
+            wanted = batch.filter(pc.is_in(batch["doc_id"], chosen["doc_id"].combine_chunks()))
+            texts.update(zip(wanted["doc_id"].to_pylist(), wanted["content"].to_pylist(), strict=True))
+    return texts
 
 
-def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[_Question]:
+def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
     """Every sample of every problem."""
+    from tasks.kernels.human_eval import read_problems
+    from tasks.kernels.questions import Decoding, problem_questions
+
     if cfg.benchmarks and cfg.max_new_tokens >= context_tokens:
         raise _too_long("max_new_tokens", cfg.max_new_tokens, context_tokens)
-    return [
-        _benchmark_question(benchmark.name, problem, sample, cfg)
-        for benchmark in cfg.benchmarks
-        for problem in _problems(benchmark)
-        for sample in range(cfg.num_samples)
-    ]
-
-
-def _benchmark_question(benchmark: str, problem: Problem, sample: int, cfg: Evaluate) -> _Question:
-    from tasks.kernels.human_eval import STOP_WORDS
-
-    request = {
-        "task_id": problem.task_id,
-        "sample": sample,
-        "prompt": problem.stripped_prompt,
-        "max_new_tokens": cfg.max_new_tokens,
-        "temperature": cfg.temperature,
-        "top_p": cfg.top_p,
-        "stop": STOP_WORDS,
-        "seed": cfg.seed,
-    }
-    return _Question(benchmark, problem.task_id, sample, "Python", problem.stripped_prompt, problem.canonical_solution, request, problem)
-
-
-def _problems(benchmark: Benchmark) -> list[Problem]:
-    from tasks.kernels.human_eval import read_problems
-
-    try:
-        return read_problems(Path(benchmark.path))
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"the benchmark {benchmark.name} cannot be used: {error}", hint="give a file in HumanEval's format") from error
+    how, questions = Decoding(cfg.max_new_tokens, cfg.temperature, cfg.top_p, cfg.seed), []
+    for benchmark in cfg.benchmarks:
+        try:
+            problems = read_problems(Path(benchmark.path))
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(f"the benchmark {benchmark.name} cannot be used: {error}", hint="give a file in HumanEval's format") from error
+        for problem in problems:
+            questions += problem_questions(benchmark.name, problem, cfg.num_samples, how)
+    return questions
 
 
 def _too_long(knob: str, value: int, context_tokens: int) -> InputError:
@@ -249,18 +208,15 @@ def _too_long(knob: str, value: int, context_tokens: int) -> InputError:
 def _special(model: tokenizers.Tokenizer, name: str) -> int:
     index = model.token_to_id(name)
     if index is None:
-        raise InputError(f"the tokenizer has no {name}, which infilling needs", hint="set evaluate.max_infills to 0, or use StarCoder's special tokens")
+        hint = "set evaluate.max_infills to 0, or use StarCoder's special tokens"
+        raise InputError(f"the tokenizer has no {name}, which infilling needs", hint=hint)
     return int(index)
 
 
-def _encoded(model: tokenizers.Tokenizer, text: str) -> list[int]:
-    return list(model.encode(text, add_special_tokens=False).ids)
-
-
 def _run_model(
-    checkpoint: Checkpoint, tokenizer: Tokenizer, packed: Packed, model: tokenizers.Tokenizer, questions: list[_Question], cfg: Evaluate, runtime: Runtime
-) -> Path:
-    """Have `model.evaluate` measure the losses and answer the questions; the folder of its results."""
+    places: dict[str, str], packed: Packed, model: tokenizers.Tokenizer, questions: list[Question], cfg: Evaluate, runtime: Runtime
+) -> None:
+    """Have `model.evaluate` measure the losses and answer the questions."""
     import json
     import sys
 
@@ -271,29 +227,23 @@ def _run_model(
             said = json.loads(line)
             runtime.progress(said["done"], said["total"], said["unit"])
 
-    folder = runtime.scratch / "model"
-    folder.mkdir(exist_ok=True)
-    tasks: dict[str, Any] = {}
-    if cfg.max_sequences:
-        tasks["heldout"] = {"max_sequences": cfg.max_sequences}
-    if questions:
-        (folder / "prompts.jsonl").write_text("".join(json.dumps(question.request) + "\n" for question in questions), encoding="utf-8")
-        tasks["completions"] = {"prompts": str(folder / "prompts.jsonl")}
+    folder = Path(places["out"])
     job = {
-        "checkpoint": str(checkpoint.path),
-        "tokenizer": str(tokenizer.path / "tokenizer.json"),
+        **places,
         "packed": [str(path) for path in _part_files(packed, folder)],
-        "out": str(folder),
-        "tasks": tasks,
+        "tasks": {
+            "heldout": {"max_sequences": cfg.max_sequences} if cfg.max_sequences else None,
+            "completions": {"prompts": str(folder / "prompts.jsonl")} if questions else None,
+        },
         "pad_token": model.token_to_id(FIM_PAD),
         "eod_token": model.token_to_id(END_OF_TEXT),
         "precision": cfg.precision,
         "threads": cfg.threads,
     }
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(question.request) + "\n" for question in questions), encoding="utf-8")
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    if tasks:
+    if cfg.max_sequences or questions:
         runtime.subprocess([sys.executable, "-m", "model.evaluate", str(folder / "job.json")], on_line=show)
-    return folder
 
 
 def _part_files(packed: Packed, folder: Path) -> list[Path]:
@@ -311,7 +261,7 @@ def _part_files(packed: Packed, folder: Path) -> list[Path]:
     return files
 
 
-def _answers(folder: Path, questions: list[_Question]) -> list[str]:
+def _answers(folder: Path, questions: list[Question]) -> list[str]:
     """The completions, in the order of the questions."""
     import json
 
@@ -323,34 +273,28 @@ def _answers(folder: Path, questions: list[_Question]) -> list[str]:
     return [answer["completion"] for answer in answers]
 
 
-def _judge(questions: list[_Question], answers: list[str], cfg: Evaluate, runtime: Runtime) -> pa.Table:
-    """Compare the infillings, run the programs (each different one once), and give the rows of Completions."""
+def _judged(questions: list[Question], answers: list[str], cfg: Evaluate, runtime: Runtime) -> pa.Table:
+    """The rows of Completions."""
     import pyarrow as pa
 
-    from tasks.kernels.execution import Limits, run_programs
-    from tasks.kernels.infilling import is_exact_match
+    from tasks.kernels.execution import Limits
+    from tasks.kernels.questions import EXACT_MATCH, PASSED, judge
 
-    asked = list(zip(questions, answers, strict=True))
-    programs = list(dict.fromkeys(question.problem.program(answer) for question, answer in asked if question.problem is not None))
-    limits = Limits(cpu_seconds=cfg.cpu_seconds, memory_bytes=cfg.memory_bytes)
-    outcomes = dict(zip(programs, run_programs(programs, limits, runtime.workers), strict=True))
-    rows = []
-    for question, answer in asked:
-        if question.problem is None:
-            outcome = "exact-match" if is_exact_match(answer, question.reference) else "mismatch"
-        else:
-            outcome = str(outcomes[question.problem.program(answer)])
-        named = question._asdict() | {"completion": answer, "outcome": outcome, "passed": outcome in ("exact-match", "passed")}
-        rows.append({name: named[name] for name in Completions.SCHEMA.names})
-    return pa.Table.from_pylist(rows, schema=Completions.SCHEMA)
+    outcomes = judge(questions, answers, Limits(cpu_seconds=cfg.cpu_seconds, memory_bytes=cfg.memory_bytes), runtime.workers)
+    names = ("benchmark", "task_id", "sample", "language", "prompt", "reference")
+    columns = {name: [getattr(question, name) for question in questions] for name in names}
+    passed = [outcome in (EXACT_MATCH, PASSED) for outcome in outcomes]
+    return Completions.conform(pa.table({**columns, "completion": answers, "outcome": outcomes, "passed": passed}))
 
 
 class _Score(NamedTuple):
+    """A row of Scores."""
+
     benchmark: str
     metric: str
     language: str | None
     value: float
-    count: int
+    num_measured: int
 
 
 def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, model: tokenizers.Tokenizer) -> list[_Score]:
@@ -375,7 +319,7 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
         parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
     languages = dict(zip(heldout["doc_id"].to_pylist(), heldout["language"].to_pylist(), strict=True))
     scores = []
-    for language, group in by_group(parts, languages).items():
+    for language, group in by_group(parts, languages, UNKNOWN).items():
         scores.append(_Score("heldout", "loss", language, group.loss, group.num_tokens))
         scores.append(_Score("heldout", "perplexity", language, math.exp(group.loss), group.num_tokens))
         scores.append(_Score("heldout", "bits-per-byte", language, group.bits_per_byte, group.num_bytes))
@@ -413,4 +357,5 @@ def _pass_scores(completions: pa.Table, cfg: Evaluate) -> list[_Score]:
 def _scores_table(scores: list[_Score]) -> pa.Table:
     import pyarrow as pa
 
-    return pa.Table.from_pylist([score._asdict() for score in scores], schema=Scores.SCHEMA)
+    names = ("benchmark", "metric", "language", "value", "count")
+    return Scores.conform(pa.table([list(column) for column in zip(*scores, strict=True)] or [[]] * len(names), names=names))

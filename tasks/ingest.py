@@ -43,13 +43,13 @@ class PythonEnvironment(Config):
 
     kind: Literal["python-environment"]
     """Each installed distribution is a repository: name, version, declared licence, files."""
-    name: str = Field("python-environment", min_length=1)
+    name: str = Field(default="python-environment", min_length=1)
     """What the column `source` says."""
     prefix: RuntimeOnly[LocalFolder | None] = None
     """Its site-packages folder; by default that of the interpreter that runs."""
-    sample_bytes: int | None = Field(None, gt=0)
+    sample_bytes: int | None = Field(default=None, gt=0)
     """Take distributions in a seeded order, each that still fits into so many bytes of known languages; by default all."""
-    exclude: list[str] = Field([])
+    exclude: list[str] = Field(default=[])
     """Distributions to leave out."""
 
 
@@ -58,7 +58,7 @@ class Directory(Config):
 
     kind: Literal["directory"]
     """Each child folder is a repository, at its git commit if it is a work tree."""
-    name: str = Field("directory", min_length=1)
+    name: str = Field(default="directory", min_length=1)
     """What the column `source` says."""
     path: RuntimeOnly[LocalFolder]
     """The folder, relative to the recipe's."""
@@ -70,13 +70,13 @@ Source = Annotated[PythonEnvironment | Directory, Field(discriminator="kind")]
 class Ingest(Config):
     """Knobs of ingest."""
 
-    sources: RuntimeOnly[list[Source]] = Field([PythonEnvironment.model_validate({"kind": "python-environment"})], min_length=1)
+    sources: RuntimeOnly[list[Source]] = Field(default=[PythonEnvironment.model_validate({"kind": "python-environment"})], min_length=1)
     """Where repositories come from. A part's key holds what they hold, so a new source redoes only the parts that it reaches."""
-    part_bytes: RuntimeOnly[int] = Field(128_000_000, gt=0)
+    part_bytes: RuntimeOnly[int] = Field(default=128_000_000, gt=0)
     """Text that a part aims at, in bytes; a repository is never cut."""
     seed: RuntimeOnly[int] = 42
     """Seed of samples."""
-    max_file_bytes: int = Field(10 * 1024 * 1024, gt=0)
+    max_file_bytes: int = Field(default=10 * 1024 * 1024, gt=0)
     """Files over this size are skipped (StarCoder2: 10 MiB)."""
 
     @field_validator("sources")

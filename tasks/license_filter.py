@@ -41,11 +41,11 @@ _MAX_EVIDENCE = 3
 class LicenseFilter(Config):
     """Knobs of license_filter."""
 
-    allow_classes: list[LicenseClass] = Field(["permissive"], min_length=1)
+    allow_classes: list[LicenseClass] = Field(default=["permissive"], min_length=1)
     """Classes to keep. StarCoder kept permissive; StarCoder2 permissive and no-license."""
-    allow: list[str] = Field([])
+    allow: list[str] = Field(default=[])
     """SPDX ids to count as permissive whatever their category, such as MPL-2.0."""
-    deny: list[str] = Field([])
+    deny: list[str] = Field(default=[])
     """SPDX ids to count as non-permissive whatever their category."""
 
     @field_validator("allow", "deny")

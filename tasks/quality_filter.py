@@ -42,9 +42,9 @@ class Rule(Config):
     """Drop below this."""
     max: float | None = None
     """Drop above this."""
-    languages: list[str] = Field([])
+    languages: list[str] = Field(default=[])
     """Judge only these; by default all."""
-    except_languages: list[str] = Field([])
+    except_languages: list[str] = Field(default=[])
     """Judge all but these."""
 
     @field_validator("languages", "except_languages")
@@ -103,7 +103,7 @@ class QualityFilter(TextSignals):
 
     rules: Literal["starcoder", "starcoder2"] | list[Rule] = "starcoder"
     """The published rules of either model, or rules of your own; the first that fails is named."""
-    more_rules: list[Rule] = Field([])
+    more_rules: list[Rule] = Field(default=[])
     """Judged after `rules`."""
 
     def all_rules(self) -> list[Rule]:

@@ -37,10 +37,22 @@ def runtime(tmp_path_factory):
 
 def _docs(texts, kind="code", stars=None):
     rows = [
-        {"doc_id": hashlib.md5(str(i).encode()).hexdigest(), "source": "s", "kind": kind, "repo": f"o/r{i % 3}", "path": f"src/{i}.py", "stars": stars,
-         "swhid": "", "language": None if i % 2 else "Python", "content": text, "size": len(text.encode()), "is_vendor": False, "is_generated": False}
+        {
+            "doc_id": hashlib.md5(str(i).encode()).hexdigest(),
+            "source": "s",
+            "kind": kind,
+            "repo": f"o/r{i % 3}",
+            "path": f"src/{i}.py",
+            "stars": stars,
+            "swhid": "",
+            "language": None if i % 2 else "Python",
+            "content": text,
+            "size": len(text.encode()),
+            "is_vendor": False,
+            "is_generated": False,
+        }
         for i, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
     return Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
 
 
@@ -58,7 +70,20 @@ def _spelled(tokenizer, ids):
     return b"".join(data[offsets[i] : offsets[i + 1]].tobytes() for i in ids)
 
 
-HOSTILE = ["", "a", "\x00", "a\r\nb\rc\n", "\u202eabc\u202c", "<|endoftext|>", "<fim_prefix>x<reponame>", "e\u0301", "👩‍👩‍👧" * 3, " " * 5000, "\ufeff", "½²٣"]
+HOSTILE = [
+    "",
+    "a",
+    "\x00",
+    "a\r\nb\rc\n",
+    "\u202eabc\u202c",
+    "<|endoftext|>",
+    "<fim_prefix>x<reponame>",
+    "e\u0301",
+    "👩‍👩‍👧" * 3,
+    " " * 5000,
+    "\ufeff",
+    "½²٣",
+]
 
 
 @settings(deadline=None)
@@ -74,7 +99,7 @@ def test_the_tokens_spell_the_content(tokenizer, runtime, texts):
 
 
 def test_one_long_line_and_many_documents_pass_through_in_order(tokenizer, runtime):
-    texts = ["x" * 3_000_000, *(f"doc {i}\n" for i in range(2000)), "é" * 700_000]
+    texts = ["x" * 1_500_000, *(f"doc {i}\n" for i in range(2000)), "é" * 700_000]
     tokens = _encode(_docs(texts), tokenizer, runtime).column("tokens")
     assert [_spelled(tokenizer, ids) for ids in tokens.to_pylist()] == [text.encode() for text in texts]
 

@@ -13,7 +13,7 @@ from tasks.kernels.fim import Sentinels, arrange, cut
 from tasks.kernels.packing import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX
 from tasks.kernels.special_tokens import STARCODER, STARCODER2, star_bucket
 
-CODE = "def area(self, r=1.5):\n    '''It's 3.14 × r²'''\n\n    return self.pi*r ** 2  # don't\r\n\tif x >= 10:\n" * 3
+CODE = "def area(self, r=1.5):\n    '''It's 3.14 * r²'''\n\n    return self.pi*r ** 2  # don't\r\n\tif x >= 10:\n" * 3
 PROSE = "the 'll 're don't I've we'll naïve café déjà vu Straße, Ωmega aΩ; a\u0301b²½ x²y\n\n\n        return x\n" * 3
 
 
@@ -29,8 +29,8 @@ def model():
 
 # Text that looks like code, with what GPT-2's pattern treats specially, and any Unicode between.
 hostile = st.sampled_from(
-    ["\n\n", "\t", "'s", "'ll", "'", "10", "²", "½", " ", "  ", "\r\n", "é", "ß", "中文", "👩‍👩‍👧", "🇨🇭", "\u202e", "\u00a0", "\u2003", "\x00",
-     "\x85", "ﬁ", "İ", "Ω", "<fim_middle>", "<|endoftext|>", "\ufeff", "a\u0301"]
+    ["\n\n", "\t", "'s", "'ll", "'", "10", "²", "½", " ", "  ", "\r\n", "é", "ß", "中文", "👩‍👩‍👧", "🇨🇭", "\u202e",
+     "\u00a0", "\u2003", "\x00", "\x85", "ﬁ", "İ", "Ω", "<fim_middle>", "<|endoftext|>", "\ufeff", "a\u0301"]
 )  # fmt: skip
 known = st.builds(lambda start, size: (CODE + PROSE)[start : start + size], st.integers(0, 600), st.integers(1, 25))
 texts = st.lists(st.one_of(known, hostile, st.text(max_size=4)), max_size=16).map("".join)
@@ -157,7 +157,7 @@ def test_tokens_spell_their_text(model, text):
     offsets = np.array([0, len(data)])
     assert first_misspelt(*tokens, *spelled, offsets, data) == -1
     assert first_misspelt(*tokens, *spelled, offsets, data ^ np.uint8(1)) == (0 if text else -1)
-    assert first_misspelt(*tokens, *spelled, offsets + [0, 1], np.append(data, data[:1] if text else 65).astype(np.uint8)) == 0
+    assert first_misspelt(*tokens, *spelled, offsets + np.array([0, 1]), np.append(data, data[:1] if text else 65).astype(np.uint8)) == 0
 
 
 @settings(deadline=None)
@@ -197,7 +197,17 @@ def test_special_tokens_are_starcoders():
 
 @pytest.mark.parametrize(
     ("stars", "bucket"),
-    [(None, "0"), (0, "0"), (1, "1-10"), (10, "1-10"), (11, "10-100"), (100, "10-100"), (101, "100-1000"), (1000, "100-1000"), (1001, "1000+")],
+    [
+        (None, "0"),
+        (0, "0"),
+        (1, "1-10"),
+        (10, "1-10"),
+        (11, "10-100"),
+        (100, "10-100"),
+        (101, "100-1000"),
+        (1000, "100-1000"),
+        (1001, "1000+"),
+    ],
 )
 def test_star_buckets(stars, bucket):
     assert star_bucket(stars) == bucket

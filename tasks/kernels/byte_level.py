@@ -9,6 +9,7 @@ Cost: that of `tokenizers`, 3 to 5 MB/s a core; spelling, a copy.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -87,8 +88,11 @@ def splits_like_starcoder(tokenizer: Tokenizer) -> bool:
     if tokenizer.normalizer is not None or tokenizer.pre_tokenizer is None:
         return False
     state = json.loads(tokenizer.pre_tokenizer.__getstate__())
-    steps = [tuple(step.get(key) for key in ("type", "individual_digits", "add_prefix_space", "use_regex")) for step in state.get("pretokenizers", ())]
-    return steps == [("Digits", True, None, None), ("ByteLevel", None, False, True)]
+    told = ("type", "individual_digits", "add_prefix_space", "use_regex")
+    return [tuple(step.get(key) for key in told) for step in state.get("pretokenizers", ())] == [
+        ("Digits", True, None, None),
+        ("ByteLevel", None, False, True),
+    ]
 
 
 def byte_of_character() -> dict[str, int]:
@@ -125,7 +129,7 @@ def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.Chunked
     """Slice texts where their bytes, summed, pass a multiple of the bound."""
     offsets, _ = string_buffers(texts)
     borders = [0, *(np.flatnonzero(np.diff(offsets[:-1] // CHUNK_BYTES)) + 1).tolist(), len(texts)]
-    for start, stop in zip(borders, borders[1:], strict=False):
+    for start, stop in pairwise(borders):
         yield texts.slice(start, stop - start)
 
 
@@ -142,7 +146,12 @@ def spell(tokens: np.ndarray, offsets: np.ndarray, data: np.ndarray, out: np.nda
 
 @njit(cache=True, nogil=True)
 def first_misspelt(
-    values: np.ndarray, lists: np.ndarray, token_offsets: np.ndarray, token_data: np.ndarray, text_offsets: np.ndarray, text_data: np.ndarray
+    values: np.ndarray,
+    lists: np.ndarray,
+    token_offsets: np.ndarray,
+    token_data: np.ndarray,
+    text_offsets: np.ndarray,
+    text_data: np.ndarray,
 ) -> int:
     """Find the first list of tokens that does not spell its text, byte by byte; -1 if all do."""
     for row in range(len(lists) - 1):

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from tasks.kernels.byte_level import Ragged, TokenBytes
 
 
+# UTF-8: bytes 10xxxxxx continue a character; those from 0x80 are no ASCII.
+CONTINUATION_MASK, CONTINUATION, FIRST_NON_ASCII = 0xC0, 0x80, 0x80
+LETTER_A, LETTER_Z, LOWER_CASE = 0x61, 0x7A, 0x20
+
+
 class Cuts(NamedTuple):
     """How m documents are cut. Axis 1 is prefix, middle, suffix."""
 
@@ -37,7 +42,7 @@ class Cuts(NamedTuple):
     bytes: np.ndarray
     """int64 [m, 3, 4]: where the piece begins, its kept run begins and ends, and the piece ends, in the document."""
     snippets: pa.Array
-    """Texts [m × 3 × 2] to encode: before and after the kept run of each piece."""
+    """Texts [m, 3, 2], flat, to encode: before and after the kept run of each piece."""
 
 
 def cut(tokens: Ragged, spelled: TokenBytes, docs: np.ndarray, draws: np.ndarray, *, has_joints: bool) -> Cuts:
@@ -113,7 +118,7 @@ def _cut_bytes(text: np.ndarray, draw_1: np.uint64, draw_2: np.uint64) -> tuple[
     """Turn two draws into two sorted cuts between characters, as byte offsets."""
     num_chars = 0
     for byte in text:
-        num_chars += (byte & 0xC0) != 0x80
+        num_chars += (byte & CONTINUATION_MASK) != CONTINUATION
     places = np.uint64(num_chars + 1)
     a = np.int64(((draw_1 >> np.uint64(32)) * places) >> np.uint64(32))
     b = np.int64(((draw_2 >> np.uint64(32)) * places) >> np.uint64(32))
@@ -124,7 +129,7 @@ def _cut_bytes(text: np.ndarray, draw_1: np.uint64, draw_2: np.uint64) -> tuple[
 def _byte_of_char(text: np.ndarray, char: int) -> int:
     chars = -1
     for byte in range(len(text)):
-        chars += (text[byte] & 0xC0) != 0x80
+        chars += (text[byte] & CONTINUATION_MASK) != CONTINUATION
         if chars == char:
             return byte
     return len(text)
@@ -147,12 +152,12 @@ def _kept_run(text: np.ndarray, begin: int, end: int, has_joints: bool) -> tuple
 
 @njit(cache=True, nogil=True)
 def _is_joint(text: np.ndarray, at: int) -> bool:
-    return _is_letter(text[at - 1]) and text[at] < 0x80 and not _is_letter(text[at])
+    return _is_letter(text[at - 1]) and text[at] < FIRST_NON_ASCII and not _is_letter(text[at])
 
 
 @njit(cache=True, nogil=True)
 def _is_letter(byte: int) -> bool:
-    return 0x61 <= (byte | 0x20) <= 0x7A
+    return LETTER_A <= (byte | LOWER_CASE) <= LETTER_Z
 
 
 class Sentinels(NamedTuple):
@@ -177,7 +182,7 @@ def arrange(docs: np.ndarray, cuts: Cuts, encoded: Ragged, encoded_at: int, is_s
     Args:
         docs: the m documents.
         cuts: how each is cut.
-        encoded: the tokens of the cuts' snippets, [m × 3 × 2] lists.
+        encoded: the tokens of the cuts' snippets.
         encoded_at: where the pool holds them.
         is_spm: which documents are written suffix first, bool [m].
         sentinels: where the pool holds the sentinels.

@@ -32,7 +32,9 @@ class SpanLosses(NamedTuple):
     """Bytes that those spell: int64 [spans]."""
 
 
-def span_losses(rows: np.ndarray, losses: pa.ChunkedArray, tokens: pa.ChunkedArray, spans: pa.Table, token_num_bytes: np.ndarray) -> SpanLosses:
+def span_losses(
+    rows: np.ndarray, losses: pa.ChunkedArray, tokens: pa.ChunkedArray, spans: pa.Table, token_num_bytes: np.ndarray
+) -> SpanLosses:
     """Sum the losses of one part over the spans of its documents.
 
     Args:
@@ -68,17 +70,18 @@ class GroupLoss(NamedTuple):
     num_bytes: int
 
 
-def by_group(parts: list[SpanLosses], groups: dict[str, str]) -> dict[str | None, GroupLoss]:
+def by_group(parts: list[SpanLosses], groups: dict[str, str], other: str) -> dict[str | None, GroupLoss]:
     """The loss overall (under None) and of each group, in order of name; groups of which no token was predicted are left out.
 
     Args:
         parts: the span losses of each part.
-        groups: doc_id → its group, for every document that occurs.
+        groups: doc_id → its group.
+        other: the group of a document that is not among them.
     """
     doc_ids = pa.chunked_array([chunk for part in parts for chunk in part.doc_id.chunks], pa.string()).combine_chunks().dictionary_encode()
-    names = sorted({groups[doc_id] for doc_id in doc_ids.dictionary.to_pylist()})
-    group_of_doc = np.array([names.index(groups[doc_id]) for doc_id in doc_ids.dictionary.to_pylist()], np.int64)
-    group = group_of_doc[np.asarray(doc_ids.indices)]
+    named = [groups.get(doc_id, other) for doc_id in doc_ids.dictionary.to_pylist()]
+    names = sorted(set(named))
+    group = np.array([names.index(name) for name in named], np.int64)[np.asarray(doc_ids.indices)]
     loss, num_tokens, num_bytes = (
         np.bincount(group, np.concatenate([part[column] for part in parts]) if parts else None, len(names)) for column in (1, 2, 3)
     )

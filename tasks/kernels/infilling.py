@@ -8,9 +8,10 @@ Guarantee: prefix + line + suffix is the document. Cost: one pass over the docum
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_LINE_CHARS = 120
 """A longer line would measure the bound on new tokens rather than the model."""

@@ -193,7 +193,7 @@ def _cached(full: str, status: os.stat_result, cache: Cache) -> Any:
 
 
 def _remember(full: str, status: os.stat_result, fact: Any, cache: Cache) -> Any:
-    if max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - _RACY_NS:
+    if status.st_mtime_ns < time.time_ns() - _RACY_NS:
         cache[full] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, fact]
     else:
         cache.pop(full, None)

@@ -1,0 +1,69 @@
+"""Licence evidence: the header of every file and the text of every licence file, against a Python loop with `identify`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from bench._tool import Corpus, Tool
+
+TITLE = "licence of every file, by header and licence text"
+
+
+def _ours(corpus: Corpus) -> object:
+    """The stage: headers, licence texts, path propagation, policy, verdicts."""
+    from tasks._stage import Runtime
+    from tasks.license_filter import LicenseFilter, license_filter
+    from tasks.schemas import Docs
+
+    return license_filter.function(Docs.of(corpus.table), LicenseFilter(), Runtime(Path()))
+
+
+def _our_headers(corpus: Corpus) -> object:
+    from tasks.kernels.licenses import header_licenses
+
+    return header_licenses(corpus.table.column("content"))
+
+
+def _our_texts(corpus: Corpus) -> list[tuple[str, ...]]:
+    from tasks.kernels.licenses import text_licenses
+
+    return [text_licenses(text) for text in _license_texts(corpus)]
+
+
+def _identify(corpus: Corpus) -> object:
+    """A regular expression over the first lines of every file; edit distance to 35 texts for every licence file."""
+    return _header_loop(corpus), _identify_texts(corpus)
+
+
+def _header_loop(corpus: Corpus) -> list[str | None]:
+    tag = re.compile(r"SPDX-License-Identifier:\s*(.+)")
+    found = (tag.search("\n".join(text.split("\n", 30)[:30])) for text in corpus.texts)
+    return [match[1] if match else None for match in found]
+
+
+def _identify_texts(corpus: Corpus) -> list[str | None]:
+    from identify.identify import license_id
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "LICENSE")
+        return [license_id(str(file)) for text in _license_texts(corpus) if file.write_text(text, encoding="utf-8") >= 0]
+
+
+def _license_texts(corpus: Corpus) -> list[str]:
+    """Licence files by their name, each text once."""
+    from tasks.kernels.languages import classify
+
+    paths = corpus.table.column("path").to_pylist()
+    chosen = [text for path, text in zip(paths, corpus.texts, strict=True) if (classify(path) or ("", None))[0] == "license"]
+    return list(dict.fromkeys(chosen))
+
+
+TOOLS = [
+    Tool("starloom", _ours, is_ours=True),
+    Tool("starloom, headers only", _our_headers),
+    Tool("starloom, licence texts only", _our_texts),
+    Tool("re loop and identify", _identify, requires=("identify", "ukkonen")),
+    Tool("identify, licence texts only", _identify_texts, requires=("identify", "ukkonen")),
+]

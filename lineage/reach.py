@@ -1,0 +1,110 @@
+"""What runs reach in a store: the records, manifests and objects without which they could not be shown again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lineage import keys
+from lineage.errors import CorruptError
+from lineage.records import Action, Artifact, Part
+from lineage.store import action_name, object_name
+
+if TYPE_CHECKING:
+    from lineage.records import Run
+    from lineage.store import Store
+
+
+REPAIR = "run `starloom verify --repair` first"
+
+
+def artifact_name(name: str) -> str:
+    """Where a manifest lies."""
+    return f"artifacts/{name}.json"
+
+
+def part_name(kind: str, part: Part) -> str:
+    """Where a part lies; files of a file artifact lie together, whatever its type."""
+    return object_name("files" if part.name else kind, part.hash)
+
+
+def objects_of(artifact: Artifact) -> list[str]:
+    """Names of an artifact's objects."""
+    return [part_name(artifact.type, part) for part in artifact.parts]
+
+
+def claims(action: Action) -> tuple[list[str], list[str]]:
+    """(names of manifests, names of objects) that an action says it made."""
+    manifests = [artifact_name(out) for out in action.outputs.values() if isinstance(out, str)]
+    objects = [part_name(kind, Part.from_json(out)) for kind, out in action.outputs.items() if not isinstance(out, str)]
+    return manifests, objects
+
+
+@dataclass
+class Reach:
+    """Names that are reached. What is named but not there is reached too, and reaches nothing."""
+
+    store: Store
+    names: set[str] = field(default_factory=set)
+
+    def run(self, run: Run) -> None:
+        """Reach what a run made and read."""
+        for step in run.steps:
+            self.action(step.stage, step.key)
+            for out in step.outputs.values():
+                self.artifact(out["artifact"])
+            for ref in step.inputs.values():
+                self.artifact(ref["artifact"])
+                if ref["verdicts"]:
+                    self.artifact(ref["verdicts"])
+
+    def action(self, stage: str, key: str) -> None:
+        """Reach an action, those on its parts, and what they made.
+
+        Raises:
+            CorruptError: if a record cannot be read: what it reaches cannot be told.
+        """
+        name = action_name(stage, key)
+        if name in self.names:
+            return
+        self.names.add(name)
+        action = self._action(stage, key)
+        if action is None:
+            return
+        for part in action.actions:
+            self.action(stage, part)
+        manifests, objects = claims(action)
+        self.names |= set(objects)
+        for manifest in manifests:
+            self.artifact(manifest.removeprefix("artifacts/").removesuffix(".json"))
+
+    def _action(self, stage: str, key: str) -> Action | None:
+        try:
+            return self.store.action(stage, key)
+        except (TypeError, KeyError) as error:
+            raise CorruptError(f"{action_name(stage, key)} is no record of an action: {error}", hint=REPAIR) from error
+
+    def artifact(self, name: str) -> None:
+        """Reach a manifest and its objects.
+
+        Raises:
+            CorruptError: if the manifest is not the one that its name says.
+        """
+        if artifact_name(name) in self.names:
+            return
+        self.names.add(artifact_name(name))
+        try:
+            artifact = self.store.artifact(name)
+        except FileNotFoundError:
+            return
+        except (TypeError, KeyError) as error:
+            raise CorruptError(f"{artifact_name(name)} is no manifest: {error}", hint=REPAIR) from error
+        if keys.digest(artifact.to_json()) != name:
+            raise CorruptError(f"{artifact_name(name)} is not the manifest that its name says", hint=REPAIR)
+        self.names |= set(objects_of(artifact))
+
+
+def split_action(name: str) -> tuple[str, str]:
+    """(stage, key) of the record of an action, from where it lies."""
+    _, stage, _, file = name.split("/")
+    return stage, file.removesuffix(".json")

@@ -1,0 +1,230 @@
+"""What became of a path, repository, document, sequence or checkpoint: one question asked of the record of a run.
+
+What is asked for is taken, in this order, as: the word `checkpoint` or the beginning of a checkpoint's hash (8 digits or
+more); PART:ROW, a sequence; the beginning of a doc_id (8 digits or more); the name of a repository; a path, whole or its
+end, with or without the repository before it. A prefix (checkpoint: seq: doc: repo: path:) leaves no doubt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lineage.errors import InputError
+from lineage.fates import dropped, origins, output_of
+from lineage.rows import Rows
+
+if TYPE_CHECKING:
+    from lineage.records import Run, StepState
+    from lineage.store import Store
+
+KINDS = {"checkpoint": "checkpoint", "seq": "sequence", "sequence": "sequence", "doc": "document", "repo": "repository", "path": "path"}
+_HASH = re.compile(r"[0-9a-f]{8,64}")
+_SEQUENCE = re.compile(r"\d+:\d+")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, of which run."""
+
+    rows: Rows
+    run: Run
+    what: str
+    kind: str | None
+    """checkpoint, sequence, document, repository, path; None where it is to be guessed."""
+    until_step: int | None = None
+    """Of a checkpoint: only what training had seen by this step."""
+    limit: int | None = None
+    """At most so many of each list; None for all."""
+
+
+def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int | None = None, limit: int | None = None) -> dict[str, Any]:
+    """The story of `what`, as a document whose `kind` says what it was taken for.
+
+    Raises:
+        InputError: if the run holds nothing of that name.
+    """
+    head, colon, rest = what.partition(":")
+    kind, name = (KINDS[head], rest) if colon and head in KINDS else (None, what)
+    rows = Rows(store)
+    run = newest(store) if run_id is None else store.run(run_id)
+    if run_id is None and kind in (None, "checkpoint") and _HASH.fullmatch(name):
+        run = _run_of_checkpoint(store, name) or run
+    question = Question(rows, run, name, kind, until_step, limit)
+    for guess, answer in ANSWERS.items():
+        if kind in (None, guess):
+            found = answer(question)
+            if found is not None:
+                return {"kind": guess, "run": run.id, "recipe": run.recipe, "store": store.url, **found}
+    raise InputError(f"run {run.id} knows nothing of {what!r}", hint=_hint(question))
+
+
+def newest(store: Store) -> Run:
+    """The newest run that is done, else the newest.
+
+    Raises:
+        InputError: if there is none.
+    """
+    for run_id in reversed(store.run_ids()):
+        run = store.run(run_id)
+        if run.status == "done":
+            return run
+    return store.run("latest")
+
+
+def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
+    for run_id in reversed(store.run_ids()):
+        run = store.run(run_id)
+        if any(hash_.startswith(prefix) for step in run.steps if (hash_ := output_of(step, "Checkpoint"))):
+            return run
+    return None
+
+
+def _hint(question: Question) -> str:
+    if question.kind in (None, "path", "repository"):
+        near = _near(question)
+        if near:
+            return f"did you mean {near}?"
+    return "name a repository, a path in one (repo/path), a doc_id, PART:ROW of a sequence, or `checkpoint`; another run with --run"
+
+
+def _near(question: Question) -> str | None:
+    import difflib  # noqa: PLC0415 - only on the error path
+
+    names: set[str] = set()
+    for step in origins(question.run):
+        for _, table in question.rows.tables(step.outputs["Docs"]["artifact"], ["repo"]):
+            names |= set(pc.unique(table.column("repo")).to_pylist())
+    repo = question.what.partition("/")[0]
+    found = difflib.get_close_matches(repo, sorted(names), n=1, cutoff=0.6)
+    return repr(found[0]) if found and found[0] != repo else None
+
+
+# Answers: None where the run holds nothing of that name
+
+
+def _checkpoint(question: Question) -> dict[str, Any] | None:
+    from lineage.tracing_training import trace_checkpoint
+
+    for step in reversed(question.run.steps):
+        written = output_of(step, "Checkpoint")
+        if written is None:
+            continue
+        is_named = question.what == "checkpoint" or (question.kind == "checkpoint" and question.what in ("", step.name))
+        if is_named or (_HASH.fullmatch(question.what) and written.startswith(question.what)):
+            return trace_checkpoint(question, step)
+    if question.kind == "checkpoint" or question.what == "checkpoint":
+        raise InputError(f"run {question.run.id} has no checkpoint {question.what!r}", hint="name a run that trained, with --run; `starloom runs` lists them")
+    return None
+
+
+def _sequence(question: Question) -> dict[str, Any] | None:
+    from lineage.tracing_training import trace_sequence
+
+    if not _SEQUENCE.fullmatch(question.what):
+        if question.kind == "sequence":
+            raise InputError(f"{question.what!r} names no sequence", hint="give its part and row, such as seq:0:15")
+        return None
+    part, row = map(int, question.what.split(":"))
+    return trace_sequence(question, part, row)
+
+
+def _document(question: Question) -> dict[str, Any] | None:
+    from lineage.tracing_documents import trace_document
+
+    prefix = question.what.lower()
+    if not _HASH.fullmatch(prefix):
+        if question.kind == "document":
+            raise InputError(f"{question.what!r} is no doc_id", hint="give at least its first 8 hexadecimal digits")
+        return None
+    found = [place for step in origins(question.run) for place in _where(question, step, "doc_id", prefix)]
+    if len(found) > 1:
+        raise InputError(f"{len(found)} documents begin with {prefix!r}", hint="give more digits: " + ", ".join(p.doc_id for p in found[:5]))
+    return trace_document(question, found[0]) if found else None
+
+
+def _repository(question: Question) -> dict[str, Any] | None:
+    from lineage.tracing_repositories import trace_repository
+
+    return trace_repository(question)
+
+
+def _path(question: Question) -> dict[str, Any] | None:
+    from lineage.tracing_documents import trace_document
+
+    places = [place for step in origins(question.run) for place in _where(question, step, "path", question.what)]
+    places = _best(places)
+    if len(places) == 1:
+        return trace_document(question, places[0])
+    if places:
+        return _several(question, places)
+    skipped = [row for step in origins(question.run) for row in _skipped(question, step)]
+    return {"kind": "skipped", "skipped": skipped[: question.limit], "num_skipped": len(skipped)} if skipped else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a document begins: its row in the text of the step that read it."""
+
+    step: StepState
+    artifact: str
+    part: int
+    row: int
+    doc_id: str
+    repo: str
+    path: str
+    rank: int = 0
+    """0: what was asked for is repo/path; 1: the whole path; 2: the end of it."""
+
+
+def _where(question: Question, step: StepState, column: str, wanted: str) -> list[Place]:
+    artifact, places = step.outputs["Docs"]["artifact"], []
+    for part, table in question.rows.tables(artifact, ["doc_id", "repo", "path"]):
+        full = pc.binary_join_element_wise(table.column("repo"), table.column("path"), "/")
+        is_it = pc.starts_with(table.column("doc_id"), wanted) if column == "doc_id" else _ends(full, wanted)
+        for row in pc.indices_nonzero(is_it).to_pylist():
+            doc_id, repo, path = (table.column(name)[row].as_py() for name in ("doc_id", "repo", "path"))
+            rank = 0 if f"{repo}/{path}" == wanted else 1 if path == wanted else 2
+            places.append(Place(step, artifact, part, row, doc_id, repo, path, rank))
+    return places
+
+
+def _ends(full: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:
+    return pc.or_(pc.equal(full, wanted), pc.ends_with(full, f"/{wanted.lstrip('/')}"))
+
+
+def _best(places: list[Place]) -> list[Place]:
+    """The documents that match best: repo/path before a whole path before the end of one."""
+    rank = min((place.rank for place in places), default=0)
+    return [place for place in places if place.rank == rank]
+
+
+def _several(question: Question, places: list[Place]) -> dict[str, Any]:
+    """Several documents under one name: each with its fate, for the asker to choose from."""
+    parts = sorted({place.part for place in places})
+    drops = dropped(question.rows, question.run, parts)
+    wanted = drops.filter(pc.is_in(drops.column("doc_id"), value_set=pa.array([place.doc_id for place in places])))
+    fates = {row["doc_id"]: f"{row['step']} {row['rule']}" for row in wanted.select(["doc_id", "step", "rule"]).to_pylist()}
+    shown = [
+        {"doc_id": place.doc_id, "repo": place.repo, "path": place.path, "dropped": fates.get(place.doc_id)} for place in places[: question.limit]
+    ]
+    return {"kind": "documents", "documents": shown, "num_documents": len(places), "num_kept": len(places) - len(fates)}
+
+
+def _skipped(question: Question, step: StepState) -> list[dict[str, Any]]:
+    artifact, rows = output_of(step, "Skipped"), []
+    if artifact is None:
+        return []
+    for part, table in question.rows.tables(artifact, None):
+        full = pc.binary_join_element_wise(table.column("repo"), table.column("path"), "/")
+        hits = table.filter(_ends(full, question.what))
+        rows += [{"step": step.name, "part": part, **row} for row in hits.to_pylist()]
+    return rows
+
+
+ANSWERS = {"checkpoint": _checkpoint, "sequence": _sequence, "document": _document, "repository": _repository, "path": _path}
+"""In the order in which a name is tried."""

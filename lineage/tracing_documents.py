@@ -1,0 +1,164 @@
+"""The story of one document: what each step of a run did with it, and why, down to the training steps that saw it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lineage.fates import REASON, input_of, output_of, producer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lineage.records import StepState
+    from lineage.tracing import Place, Question
+
+_DOC_ID = re.compile(r"[0-9a-f]{32}")
+_SPAN = ["sequence", "token_start", "token_end", "byte_start", "byte_end", "role"]
+_REDACTION = ["entity", "detector", "start", "end", "new_start", "new_end"]
+Event = dict[str, Any]
+
+
+def trace_document(question: Question, place: Place) -> dict[str, Any]:
+    """Who the document is, its fate, and an event for each step that did something with it."""
+    story = _Story(question, place)
+    events = [event for step in question.run.steps for event in story.events(step)]
+    drop = next((event for event in events if event["event"] == "dropped"), None)
+    columns = [name for name in question.rows.columns(place.artifact, place.part) if name != "content"]
+    (document,) = question.rows.take(place.artifact, place.part, [place.row], columns).to_pylist()
+    fate = {"kept": True} if drop is None else {"kept": False, **{name: drop[name] for name in ("step", *REASON)}}
+    return {"kind": "document", "document": document, "fate": fate, "events": events}
+
+
+class _Story:
+    def __init__(self, question: Question, place: Place) -> None:
+        self.question = question
+        self.rows = question.rows
+        self.place = place
+        self._found: dict[str, tuple[int, int] | None] = {place.artifact: (place.part, place.row)}
+        self._handlers: dict[str, Callable[[StepState], Iterator[Event]]] = {
+            "Signals": self._measured,
+            "Clusters": self._clustered,
+            "Verdicts": self._judged,
+            "Docs": self._text,
+            "Tokens": self._encoded,
+            "Spans": self._packed,
+            "Batches": self._trained,
+        }
+
+    def events(self, step: StepState) -> Iterator[Event]:
+        """What one step did with the document; nothing where it never saw it."""
+        docs = input_of(step, "Docs")
+        if docs is not None and not self._is_live(docs["artifact"], docs["verdicts"]):
+            return
+        for kind, handler in self._handlers.items():
+            if kind in step.outputs:
+                for event in handler(step):
+                    yield {"step": step.name, "stage": step.stage, **event}
+
+    def _at(self, artifact: str) -> tuple[int, int] | None:
+        """(part, row) of the document in a text; None where that text is without it."""
+        if artifact not in self._found:
+            found = self._own(artifact, [])
+            self._found[artifact] = (found[0]["part"], found[0]["row"]) if found else None
+        return self._found[artifact]
+
+    def _own(self, artifact: str, columns: list[str] | None) -> list[dict[str, Any]]:
+        """The document's rows of an artifact; its parts are those of the text."""
+        same = len(self.rows.artifact(artifact).parts) == len(self.rows.artifact(self.place.artifact).parts)
+        return self.rows.of_document(artifact, self.place.doc_id, columns, self.place.part if same else None)
+
+    def _is_live(self, artifact: str, verdicts: str | None) -> bool:
+        at = self._at(artifact)
+        if at is None or verdicts is None:
+            return at is not None
+        (row,) = self.rows.take(verdicts, at[0], [at[1]], ["keep"]).to_pylist()
+        return bool(row["keep"])
+
+    def _measured(self, step: StepState) -> Iterator[Event]:
+        for row in self._own(step.outputs["Signals"]["artifact"], None):
+            yield {"event": "measured", "signals": {name: value for name, value in row.items() if name not in ("doc_id", "part", "row")}}
+
+    def _clustered(self, step: StepState) -> Iterator[Event]:
+        artifact = step.outputs["Clusters"]["artifact"]
+        for row in self._own(artifact, ["cluster_id", "jaccard", "is_survivor", "reason"]):
+            cluster = row["cluster_id"]
+            num = sum(pc.sum(pc.equal(t.column("cluster_id"), cluster)).as_py() or 0 for _, t in self.rows.tables(artifact, ["cluster_id"]))
+            told = {name: row[name] for name in ("cluster_id", "jaccard", "is_survivor", "reason")}
+            yield {"event": "clustered", **told, "num_members": num}
+
+    def _judged(self, step: StepState) -> Iterator[Event]:
+        docs = input_of(step, "Docs")
+        at = self._at(docs["artifact"]) if docs else None
+        if docs is None or at is None:
+            return
+        (row,) = self.rows.take(step.outputs["Verdicts"]["artifact"], at[0], [at[1]], ["keep", *REASON]).to_pylist()
+        if row["keep"] is None:
+            return
+        event = {"event": "kept" if row.pop("keep") else "dropped", **row}
+        if row["detail"] and _DOC_ID.fullmatch(row["detail"]):
+            event["survivor"] = self._named(docs["artifact"], row["detail"])
+        yield event
+
+    def _named(self, artifact: str, doc_id: str) -> dict[str, Any] | None:
+        found = self.rows.of_documents(artifact, pa.array([doc_id]), ["doc_id", "repo", "path"]).to_pylist()
+        return {name: found[0][name] for name in ("doc_id", "repo", "path")} if found else None
+
+    def _text(self, step: StepState) -> Iterator[Event]:
+        before, artifact = input_of(step, "Docs"), step.outputs["Docs"]["artifact"]
+        at = self._at(artifact)
+        if at is None:
+            return
+        size = self._size(artifact, at)
+        if before is None:
+            yield {"event": "read", "bytes": size, "part": at[0], "row": at[1]}
+            return
+        old = self._at(before["artifact"])
+        redacted = output_of(step, "Redactions")
+        spans = [] if redacted is None else [{name: row[name] for name in _REDACTION} for row in self._own(redacted, _REDACTION)]
+        old_bytes = self._size(before["artifact"], old) if old else None
+        yield {"event": "rewritten", "bytes_before": old_bytes, "bytes": size, "redactions": spans, "part": at[0], "row": at[1]}
+
+    def _size(self, artifact: str, at: tuple[int, int]) -> int:
+        return int(self.rows.take(artifact, at[0], [at[1]], ["size"]).column("size")[0].as_py())
+
+    def _encoded(self, step: StepState) -> Iterator[Event]:
+        for row in self._own(step.outputs["Tokens"]["artifact"], ["tokens", "metadata"]):
+            yield {"event": "encoded", "tokens": len(row["tokens"]), "metadata_tokens": len(row["metadata"])}
+
+    def _packed(self, step: StepState) -> Iterator[Event]:
+        found = self._own(step.outputs["Spans"]["artifact"], _SPAN)
+        if not found:
+            return
+        packed = output_of(step, "Packed")
+        part, sequences = found[0]["part"], sorted({row["sequence"] for row in found})
+        splits: list[Any] = [None] * len(sequences)
+        if packed is not None:
+            splits = self.rows.take(packed, part, sequences, ["split"]).column("split").to_pylist()
+        told = []
+        for sequence, split in zip(sequences, splits, strict=True):
+            spans = [{name: row[name] for name in _SPAN[1:]} for row in found if row["sequence"] == sequence]
+            told.append({"sequence": f"{part}:{sequence}", "split": split, "spans": spans})
+        yield {"event": "packed", "sequences": told}
+
+    def _trained(self, step: StepState) -> Iterator[Event]:
+        packed = input_of(step, "Packed")
+        packer = producer(self.question.run, packed["artifact"]) if packed else None
+        spans = output_of(packer, "Spans") if packer else None
+        found = self._own(spans, ["sequence"]) if spans else []
+        if not found:
+            return
+        seen = self._seen(step.outputs["Batches"]["artifact"], found[0]["part"], {row["sequence"] for row in found})
+        yield {"event": "trained", "checkpoint": output_of(step, "Checkpoint"), "num_steps": len({s["step"] for s in seen}), "seen": seen}
+
+    def _seen(self, batches: str, part: int, sequences: set[int]) -> list[dict[str, Any]]:
+        rows = pa.array(np.fromiter(sequences, np.int32, len(sequences)))
+        seen = []
+        for _, table in self.rows.tables(batches, ["step", "part", "row"]):
+            hit = pc.and_(pc.equal(table.column("part"), part), pc.is_in(table.column("row"), value_set=rows))
+            seen += [{"step": row["step"], "sequence": f"{part}:{row['row']}"} for row in table.filter(hit).to_pylist()]
+        return seen

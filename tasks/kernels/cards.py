@@ -1,0 +1,257 @@
+"""Model cards and data cards in Markdown, from numbers.
+
+The front matter is what model hubs read (huggingface.co/docs/hub/model-cards; its field names as in SantaCoder's card:
+license, pipeline_tag, programming_language, model-index). Headings follow Mitchell et al. 2019, "Model cards for model
+reporting", arXiv 1810.03993, and Gebru et al. 2021, "Datasheets for datasets", arXiv 1803.09010, as far as there are
+numbers for them. Guarantee: the same numbers give the same bytes; no text from a corpus can break out of its cell.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tasks.kernels.charts import readable_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_CELL_CHARS = 80
+UNNAMED = "(none)"
+ACTIVE = re.compile(r"[\\`*\[\]|~#]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown acts on; an underscore between letters is only that."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of the recipe did."""
+
+    name: str
+    stage: str
+    config: dict[str, Any]
+    outputs: dict[str, dict[str, Any]]
+    """Artifact type → {"artifact": hash, "counts": {...}}."""
+
+    def counts(self, kind: str) -> dict[str, Any]:
+        """The counts of one of its outputs; empty if it has no such output."""
+        counts: dict[str, Any] = self.outputs.get(kind, {}).get("counts", {})
+        return counts
+
+
+@dataclass(frozen=True)
+class Group:
+    """Documents that have something in common."""
+
+    name: str
+    num_docs: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The documents that the model was made from, counted in three ways, each largest first."""
+
+    num_docs: int
+    num_bytes: int
+    languages: list[Group]
+    licenses: list[Group]
+    repositories: list[Group]
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """What is left after a step."""
+
+    step: str
+    num_docs: int
+    num_bytes: int
+    num_dropped: int = 0
+    dropped_bytes: int = 0
+    rules: dict[str, int] = field(default_factory=dict)
+    """Rule → documents that it dropped, most first."""
+
+
+def funnel_rows(steps: Iterable[Step]) -> list[FunnelRow]:
+    """A row for each step that wrote documents or judged them."""
+    rows = []
+    for step in steps:
+        if "Verdicts" in step.outputs:
+            counts = step.counts("Verdicts")
+            rules = dict(sorted(counts["rules"].items(), key=lambda rule: (-rule[1], rule[0])))
+            lost_bytes = counts["seen_bytes"] - counts["kept_bytes"]
+            rows.append(FunnelRow(step.name, counts["kept"], counts["kept_bytes"], counts["dropped"], lost_bytes, rules))
+        elif "Docs" in step.outputs:
+            rows.append(FunnelRow(step.name, step.counts("Docs")["rows"], step.counts("Docs")["text_bytes"]))
+    return rows
+
+
+def cell(value: object) -> str:
+    """A value as the text of one table cell: one line, bounded, with nothing that Markdown or HTML would act on."""
+    text = re.sub(r"\s+", " ", str(value)).strip()
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    if len(text) > MAX_CELL_CHARS:
+        text = text[: MAX_CELL_CHARS - 1] + "…"
+    return re.sub(ACTIVE, r"\\\g<0>", html.escape(text, quote=False))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; columns of numbers are those whose header starts with `#`, which is left out."""
+    is_number = [name.startswith("#") for name in header]
+    lines = [header_cells := [name.lstrip("#") for name in header], ["---:" if number else "---" for number in is_number]]
+    lines += [[cell(value) for value in row] for row in rows]
+    assert all(len(line) == len(header_cells) for line in lines), "a row has another number of cells than the header"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def group_table(title: str, groups: Sequence[Group], total_bytes: int, most: int) -> str:
+    """The largest groups, and the rest as one row."""
+    shown, rest = list(groups[:most]), groups[most:]
+    if rest:
+        shown.append(Group(f"{len(rest):,} others", sum(group.num_docs for group in rest), sum(group.num_bytes for group in rest)))
+    rows = [
+        (group.name or UNNAMED, f"{group.num_docs:,}", readable_bytes(group.num_bytes), _share(group.num_bytes, total_bytes))
+        for group in shown
+    ]
+    return table((title, "#documents", "#text", "#share of text"), rows)
+
+
+def data_card(name: str, corpus: Corpus, steps: Sequence[Step], *, max_repositories: int, max_licenses: int) -> str:
+    """The whole data card."""
+    rows = funnel_rows(steps)
+    return _document(
+        f"# Data card: {cell(name)}",
+        f"{corpus.num_docs:,} documents, {readable_bytes(corpus.num_bytes)} of text, from {len(corpus.repositories):,} repositories.",
+        "## What each step kept",
+        "![documents and text kept after each step](funnel.png)",
+        _funnel_table(rows),
+        "## Why documents were dropped",
+        table(("step", "rule", "#documents"), [(row.step, rule, f"{count:,}") for row in rows for rule, count in row.rules.items()]),
+        *_skipped(steps),
+        "## Languages",
+        group_table("language", corpus.languages, corpus.num_bytes, len(corpus.languages)),
+        "## Licences",
+        "As the repositories declare them; `license_filter` also judged licence files and headers.",
+        group_table("declared licence", corpus.licenses, corpus.num_bytes, max_licenses),
+        "## Personal data",
+        _redactions(steps),
+        "## Benchmarks",
+        *_benchmarks(steps),
+        "## Repositories",
+        group_table("repository", corpus.repositories, corpus.num_bytes, max_repositories),
+    )
+
+
+def _funnel_table(rows: Sequence[FunnelRow]) -> str:
+    told, before = [], None
+    for row in rows:
+        share = _share(row.num_dropped, row.num_docs + row.num_dropped) if row.num_dropped else ""
+        change = f"{row.num_bytes - before:+,} B" if before not in (None, row.num_bytes) else ""
+        told.append((row.step, f"{row.num_docs:,}", f"{row.num_dropped:,}", share, readable_bytes(row.num_bytes), change))
+        before = row.num_bytes
+    return table(("step", "#documents kept", "#dropped", "#share dropped", "#text kept", "#change"), told)
+
+
+def _skipped(steps: Sequence[Step]) -> list[str]:
+    counts = [(step.name, step.counts("Skipped")["rows"]) for step in steps if "Skipped" in step.outputs]
+    return [f"`{name}` left out {count:,} files that are no documents." for name, count in counts]
+
+
+def _redactions(steps: Sequence[Step]) -> str:
+    told = [f"`{step.name}` replaced {step.counts('Redactions')['rows']:,} occurrences." for step in steps if "Redactions" in step.outputs]
+    return " ".join(told) or "No step looked for personal data or keys."
+
+
+def _benchmarks(steps: Sequence[Step]) -> list[str]:
+    found = [step for step in steps if step.stage == "decontaminate"]
+    if not found:
+        return ["No step looked for benchmarks."]
+    told = []
+    for step in found:
+        names = sorted(set(_names_of(step.config.get("benchmarks"))))
+        named = f" ({', '.join(cell(name) for name in names)})" if names else ""
+        dropped = step.counts("Verdicts").get("dropped", 0)
+        told.append(f"`{step.name}` dropped {dropped:,} documents that hold a passage of a benchmark{named}.")
+    return told
+
+
+def _names_of(value: Any) -> Iterable[str]:
+    """Names in a list of benchmarks, written as strings or as mappings with a name."""
+    for item in value if isinstance(value, (list, tuple)) else ():
+        name = item.get("name") if isinstance(item, dict) else item
+        if isinstance(name, str):
+            yield name
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Numbers of a model card."""
+
+    recipe: str
+    num_parameters: int
+    architecture: list[tuple[str, str]]
+    num_steps: int
+    num_tokens: int
+    first_loss: float
+    """Of the first step, in nats per token."""
+    last_loss: float
+    """Mean of the last steps."""
+    scores: list[tuple[str, str, str, str, str]]
+    """benchmark, metric, language, value, number measured."""
+
+
+def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) -> str:
+    """The whole model card; `front_matter` is YAML."""
+    size, num_repositories = readable_bytes(corpus.num_bytes), len(corpus.repositories)
+    mostly = ", ".join(cell(group.name or UNNAMED) for group in corpus.languages[:3]) or "nothing"
+    loss = f" The loss fell from {facts.first_loss:.3f} at the first step to {facts.last_loss:.3f} nats per token at the end."
+    return _document(
+        f"---\n{front_matter.strip()}\n---",
+        f"# {cell(name)}",
+        f"A code language model of {facts.num_parameters:,} parameters, trained on {size} of source code from {num_repositories:,} "
+        f"repositories by the Starloom recipe {cell(facts.recipe)}.",
+        "## Use",
+        "It completes code and fills in the middle. It was not trained to follow instructions.",
+        _USE,
+        "## Architecture",
+        table(("GPTBigCode", "#"), facts.architecture),
+        "## Training",
+        f"{facts.num_steps:,} steps, {facts.num_tokens:,} tokens.{loss if facts.num_steps else ''}",
+        "![training loss by step](loss_curve.png)",
+        "## Evaluation",
+        table(("benchmark", "metric", "language", "#value", "#measured"), facts.scores) if facts.scores else "Nothing was measured.",
+        _METRICS,
+        "## Training data",
+        f"{corpus.num_docs:,} documents. [DATA_CARD.md](DATA_CARD.md) tells what was kept and dropped and why, and names the "
+        "repositories and their licences.",
+        "## Limits",
+        "What it writes may be wrong, insecure, or close to its training data, whose licences may ask for attribution; `starloom trace` "
+        f"finds the documents. It has seen mostly {mostly}.",
+        "## Provenance",
+        "[MANIFEST.json](MANIFEST.json) holds the SHA-256 of every file here and of every artifact that it was made from, step by step.",
+    )
+
+
+_USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+prompt = "<fim_prefix>def add(a, b):\\n<fim_suffix>\\n<fim_middle>"  # or plain code, to go on from it
+print(tokenizer.decode(model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=32)[0]))
+```"""
+
+
+_METRICS = (
+    "`heldout` is text of repositories kept out of training, in nats per token or bits per byte; `infilling` is the share of single "
+    "lines of it that come back exactly; `pass@k` is the chance that one of k samples passes the tests of a problem."
+)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
+
+
+def _document(*blocks: str) -> str:
+    return "\n\n".join(blocks) + "\n"

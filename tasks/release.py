@@ -1,0 +1,185 @@
+"""Gather what is published: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
+
+Reads   Checkpoint, Tokenizer
+        Losses   step, tokens, loss
+        Scores   benchmark, metric, language, value, count
+        Docs     language, declared_license, repo, size
+        the record of the steps above
+Writes  Release  model.safetensors, config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+                 README.md (the model card, with the front matter that model hubs read), DATA_CARD.md, loss_curve.png, funnel.png,
+                 MANIFEST.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from lineage.errors import InputError
+from lineage.keys import file_digest
+from tasks._stage import Config, Runtime, stage
+from tasks.schemas import Checkpoint, Docs, Losses, Record, Release, Scores, Tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from tasks.kernels.cards import Corpus, Group, ModelFacts, Step
+
+MODEL_FILES = ("model.safetensors", "config.json")
+GROUPS = ["language", "declared_license", "repo"]
+MANIFEST_FORMAT = 1
+
+
+class ReleaseCards(Config):
+    """Knobs of `release`."""
+
+    name: str | None = Field(None, min_length=1)
+    """What the model is called; by default the recipe's name."""
+    license: str = Field("other", min_length=1)
+    """Licence of the weights, as model hubs spell it: an SPDX id in lower case, or other."""
+    max_repositories: int = Field(200, ge=0)
+    """Repositories that the data card lists, largest first; the rest is one row."""
+    max_licenses: int = Field(40, ge=0)
+    """Declared licences that the data card lists, likewise."""
+
+
+@stage(over="whole", libraries=("matplotlib", "pyyaml"))
+def release(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    losses: Losses,
+    scores: Scores,
+    docs: Docs,
+    record: Record,
+    cfg: ReleaseCards,
+    runtime: Runtime,
+) -> Release:
+    """Write the folder; every number in it is read from the inputs."""
+    from tasks.kernels.cards import Step, data_card, funnel_rows, model_card
+    from tasks.kernels.charts import funnel, loss_curve
+
+    folder = runtime.scratch / "release"
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    folder.mkdir(parents=True)
+    _copy(checkpoint.path, MODEL_FILES, folder)
+    _copy(tokenizer.path, tokenizer.names(), folder)
+    name = cfg.name or record.recipe
+    steps = [Step(step.name, step.stage, step.config, step.outputs) for step in record.steps]
+    corpus = _corpus(docs)
+    curve, table = losses.read(["step", "tokens", "loss"]), scores.read()
+    facts = _facts(checkpoint.path, record.recipe, curve, table)
+    rows = funnel_rows(steps)
+    loss_curve(curve["step"].to_numpy(), curve["loss"].to_numpy(), folder / "loss_curve.png", f"Training loss: {name}")
+    funnel([row.step for row in rows], [row.num_docs for row in rows], [row.num_bytes for row in rows], folder / "funnel.png")
+    _write(folder / "README.md", model_card(_front_matter(name, corpus, table, cfg), name, facts, corpus))
+    card = data_card(name, corpus, steps, max_repositories=cfg.max_repositories, max_licenses=cfg.max_licenses)
+    _write(folder / "DATA_CARD.md", card)
+    _write(folder / "MANIFEST.json", json.dumps(_manifest(folder, name, record.recipe, steps), indent=2, sort_keys=True) + "\n")
+    return Release.of(folder)
+
+
+def _copy(source: Path, names: tuple[str, ...] | list[str], folder: Path) -> None:
+    for name in names:
+        if not (source / name).is_file():
+            raise InputError(f"there is no {name} in {source.name}, which a release needs", hint="train the model again with train_model")
+        if (folder / name).exists():
+            raise InputError(f"both the checkpoint and the tokenizer have a file {name}", hint="take it out of the tokenizer's folder")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8"))
+
+
+def _corpus(docs: Docs) -> Corpus:
+    """The documents counted by language, licence and repository, one part at a time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tasks.kernels.cards import Corpus
+
+    schema = pa.schema([*((name, pa.string()) for name in GROUPS), ("docs", pa.int64()), ("bytes", pa.int64())])
+    counted = [schema.empty_table()]
+    for part in docs.parts:
+        sums = part.read([*GROUPS, "size"]).group_by(GROUPS).aggregate([("size", "count"), ("size", "sum")])
+        counted.append(sums.rename_columns({"size_count": "docs", "size_sum": "bytes"}).select(schema.names).cast(schema))
+    everything = pa.concat_tables(counted)
+    num_docs, num_bytes = (int(pc.sum(everything[column], min_count=0).as_py()) for column in ("docs", "bytes"))
+    by = {name: _groups(everything, name) for name in GROUPS}
+    return Corpus(num_docs, num_bytes, by["language"], by["declared_license"], by["repo"])
+
+
+def _groups(everything: pa.Table, name: str) -> list[Group]:
+    from tasks.kernels.cards import Group
+
+    sums = everything.group_by(name).aggregate([("docs", "sum"), ("bytes", "sum")]).to_pylist()
+    groups = [Group(row[name] or "", row["docs_sum"], row["bytes_sum"]) for row in sums]
+    return sorted(groups, key=lambda group: (-group.num_bytes, group.name))
+
+
+def _facts(folder: Path, recipe: str, curve: pa.Table, scores: pa.Table) -> ModelFacts:
+    from model.config import Architecture
+    from tasks.kernels.cards import ModelFacts
+    from tasks.kernels.charts import running_mean
+
+    shape = Architecture.from_checkpoint(folder)
+    described = {
+        "layers": shape.num_layers,
+        "width": shape.width,
+        "query heads (one key and value head)": shape.num_heads,
+        "inner width": shape.inner_width,
+        "context in tokens": shape.context_tokens,
+        "vocabulary": shape.vocab_size,
+        "parameters": shape.num_parameters,
+    }
+    smooth = running_mean(curve["loss"].to_numpy())
+    first, last = (float(smooth[0]), float(smooth[-1])) if len(smooth) else (math.nan, math.nan)
+    rows = scores.to_pylist()
+    measured = [(row["benchmark"], row["metric"], row["language"] or "all", f"{row['value']:.4g}", f"{row['count']:,}") for row in rows]
+    tokens = curve["tokens"][-1].as_py() if len(curve) else 0
+    architecture = [(key, f"{value:,}") for key, value in described.items()]
+    return ModelFacts(recipe, shape.num_parameters, architecture, len(curve), tokens, first, last, measured)
+
+
+def _front_matter(name: str, corpus: Corpus, scores: pa.Table, cfg: ReleaseCards) -> str:
+    """YAML for model hubs; of the scores those over all languages."""
+    import yaml
+
+    benchmarks: dict[str, list[dict[str, Any]]] = {}
+    for row in scores.to_pylist():
+        if row["language"] is None:
+            benchmarks.setdefault(row["benchmark"], []).append({"type": row["metric"], "name": row["metric"], "value": row["value"]})
+    results = [
+        {"task": {"type": "text-generation"}, "dataset": {"type": benchmark, "name": benchmark}, "metrics": metrics}
+        for benchmark, metrics in benchmarks.items()
+    ]
+    fields = {
+        "license": cfg.license,
+        "language": ["code"],
+        "programming_language": [group.name for group in corpus.languages if group.name],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["code", "gpt_bigcode", "starloom"],
+        "model-index": [{"name": name, "results": results}],
+    }
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
+    return text
+
+
+def _manifest(folder: Path, name: str, recipe: str, steps: list[Step]) -> dict[str, Any]:
+    """Every file of the folder, and every step with its knobs and what it wrote."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {
+        "format": MANIFEST_FORMAT,
+        "name": name,
+        "recipe": recipe,
+        "files": {file: {"sha256": file_digest(folder / file), "bytes": (folder / file).stat().st_size} for file in names},
+        "steps": [{"name": step.name, "stage": step.stage, "config": step.config, "outputs": step.outputs} for step in steps],
+    }

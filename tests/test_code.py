@@ -1,0 +1,146 @@
+"""Digests of code: what changes them and what does not."""
+
+import importlib
+import sys
+import textwrap
+
+import pytest
+
+from lineage import code
+
+STAGE = '''
+"""A stage."""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from tasks.kernels.sums import total
+import tasks.kernels.marks as marks
+if TYPE_CHECKING:
+    from tasks.kernels.unused import Nothing
+LIMIT = 3
+OTHER = 4
+TABLE: dict[str, int] = {"a": 1}
+TABLE["b"] = 2
+
+class Knobs:
+    x: int = 1
+    """What x is."""
+
+def helper(value):
+    # a comment
+    return value + LIMIT
+
+def unreached():
+    return OTHER
+
+def stage(docs, cfg: Knobs):
+    """Do it."""
+    from tasks.kernels.late import later
+    return helper(total(docs)) + later() + marks.mark() + TABLE["a"]
+'''
+FILES = {
+    "tasks/__init__.py": "",
+    "tasks/kernels/__init__.py": "",
+    "tasks/_frame.py": "X = 1\n",
+    "tasks/a_stage.py": STAGE,
+    "tasks/kernels/sums.py": "from tasks.kernels.deep import base\n\ndef total(x):\n    return base(x)\n\ndef other(x):\n    return x\n",
+    "tasks/kernels/deep.py": "STEP = 7\n\ndef base(x):\n    return x * STEP\n",
+    "tasks/kernels/late.py": "def later():\n    return 1\n",
+    "tasks/kernels/marks.py": "def mark():\n    return 1\n\ndef unmarked():\n    return 2\n",
+    "tasks/kernels/unused.py": "class Nothing: ...\n",
+    "model/__init__.py": "",
+    "model/train.py": "RATE = 1\n\ndef main():\n    return RATE\n\nif __name__ == '__main__':\n    main()\n",
+}
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    code.parsed.cache_clear()
+    yield tmp_path
+    code.parsed.cache_clear()
+
+
+def digest(*, runs=()):
+    code.parsed.cache_clear()
+    return code.digests("tasks.a_stage", "stage", runs=runs)
+
+
+def edit(tree, name, before, after):
+    text = (tree / name).read_text()
+    assert before in text
+    (tree / name).write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("tasks/a_stage.py", "# a comment", "# another comment"),
+        ("tasks/a_stage.py", '"""Do it."""', '"""Do it differently said."""'),
+        ("tasks/a_stage.py", '"""What x is."""', '"""What x was."""'),
+        ("tasks/a_stage.py", "    return value + LIMIT", "\n    return  value  +  LIMIT\n"),
+        ("tasks/a_stage.py", "return OTHER", "return OTHER + 1"),
+        ("tasks/a_stage.py", "OTHER = 4", "OTHER = 5"),
+        ("tasks/kernels/sums.py", "return x\n", "return x + 1\n"),
+        ("tasks/kernels/marks.py", "return 2", "return 3"),
+        ("tasks/kernels/unused.py", "class Nothing: ...", "class Something: ..."),
+        ("tasks/_frame.py", "X = 1", "X = 2"),
+    ],
+)
+def test_what_the_stage_cannot_reach_or_only_reads_as_text_changes_nothing(tree, file, before, after):
+    first = digest()
+    edit(tree, file, before, after)
+    assert digest() == first
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("tasks/a_stage.py", "LIMIT = 3", "LIMIT = 4"),
+        ("tasks/a_stage.py", "x: int = 1", "x: int = 2"),
+        ("tasks/a_stage.py", 'TABLE["b"] = 2', 'TABLE["b"] = 3'),
+        ("tasks/a_stage.py", "return value + LIMIT", "return value - LIMIT"),
+        ("tasks/kernels/sums.py", "return base(x)", "return base(x) + 1"),
+        ("tasks/kernels/deep.py", "STEP = 7", "STEP = 8"),
+        ("tasks/kernels/late.py", "return 1", "return 2"),
+        ("tasks/kernels/marks.py", "return 1", "return 5"),
+        ("tasks/kernels/deep.py", "STEP = 7", "STEP = 7\nprint('a statement at module level')"),
+    ],
+)
+def test_a_change_that_the_stage_reaches_is_named_by_its_file(tree, file, before, after):
+    first = digest()
+    edit(tree, file, before, after)
+    second = digest()
+    assert {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)} == {file}
+
+
+def test_a_module_that_is_run_counts_as_a_whole(tree):
+    first = digest(runs=("model.train",))
+    assert "model/train.py" in first
+    assert "model/train.py" not in digest()
+    edit(tree, "model/train.py", "RATE = 1", "RATE = 2")
+    assert digest(runs=("model.train",)) != first
+
+
+def test_every_stage_of_the_project_has_a_digest():
+    stages = importlib.import_module("tasks._stage").registry()
+    for name, stage in stages.items():
+        found = code.digests(stage.module, stage.name, runs=stage.runs)
+        assert f"tasks/{name}.py" in found
+        assert not any(file.startswith(("lineage/", "tasks/_")) for file in found)
+
+
+def test_importing_a_stage_imports_nothing_heavy():
+    script = textwrap.dedent("""
+        import sys
+        from tasks._stage import registry
+        registry()
+        heavy = {"numba", "torch", "prefect", "presidio_analyzer", "detect_secrets", "tokenizers", "matplotlib", "spacy"} & set(sys.modules)
+        assert not heavy, heavy
+    """)
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,161 @@
+"""Reading sources into documents: nothing lost, nothing changed, nothing absolute."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lineage.errors import InputError
+from tasks._stage import Runtime
+from tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
+from tasks.kernels import sources
+from tasks.schemas import Repositories
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+def run(root: Path, **knobs):
+    config = Ingest.model_validate({"sources": [{"kind": "directory", "path": str(root)}], **knobs})
+    with tempfile.TemporaryDirectory() as scratch:
+        docs, skipped = ingest.function(Repositories(snapshot(config.sources, 0, {})), config, Runtime.alone(Path(scratch, "s")))
+    return docs.read().to_pylist(), skipped.read().to_pylist()
+
+
+def test_every_kind_of_file_has_its_fate(tmp_path):
+    files = {
+        "r/ok.py": "\ufeffprint('é')\r\n".encode(),
+        "r/empty.py": b"",
+        "r/nul.py": b"ab\0c",
+        "r/latin.py": b"caf\xe9",
+        "r/surrogate.py": b"\xed\xa0\x80",
+        "r/large.py": b"x" * 101,
+        "r/edge.py": b"x" * 100,
+        "r/what.unknown": b"1",
+        "r/LICENSE": b"MIT",
+        "r/README.md": b"# r",
+        "r/_vendor/gen_pb2.py": b"1",
+    }
+    docs, skipped = run(write(tmp_path, files), max_file_bytes=100)
+    by_path = {doc["path"]: doc for doc in docs}
+    assert {path: doc["content"].encode() for path, doc in by_path.items()} == {
+        path: files[f"r/{path}"] for path in ("ok.py", "empty.py", "edge.py", "LICENSE", "README.md", "_vendor/gen_pb2.py")
+    }
+    assert {row["path"]: (row["rule"], row["value"], row["threshold"]) for row in skipped} == {
+        "nul.py": ("binary", 2, None),
+        "latin.py": ("undecodable", 3, None),
+        "surrogate.py": ("undecodable", 0, None),
+        "large.py": ("too-large", 101, 100),
+        "what.unknown": ("unknown-language", None, None),
+    }
+    assert {path: doc["kind"] for path, doc in by_path.items()} == {
+        "ok.py": "code",
+        "empty.py": "code",
+        "edge.py": "code",
+        "LICENSE": "license",
+        "README.md": "documentation",
+        "_vendor/gen_pb2.py": "code",
+    }
+    assert (by_path["_vendor/gen_pb2.py"]["is_vendor"], by_path["_vendor/gen_pb2.py"]["is_generated"]) == (True, True)
+    assert (by_path["ok.py"]["is_vendor"], by_path["ok.py"]["is_generated"]) == (False, False)
+
+
+@given(
+    contents=st.dictionaries(
+        st.sampled_from([f"{repo}/{name}" for repo in "rq" for name in ("a.py", "b.md", "c.unknown", "LICENSE", "d/e.c")]),
+        st.binary(max_size=40) | st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    )
+)
+def test_files_are_documents_bytes_exact_or_skipped_rows_and_nothing_else(contents):
+    with tempfile.TemporaryDirectory() as folder:
+        docs, skipped = run(write(Path(folder), contents), max_file_bytes=30)
+        paths = [f"{row['repo']}/{row['path']}" for row in [*docs, *skipped]]
+        assert sorted(paths) == sorted(contents)
+        assert [(doc["repo"], doc["path"]) for doc in docs] == sorted((doc["repo"], doc["path"]) for doc in docs)
+        for doc in docs:
+            content = contents[f"{doc['repo']}/{doc['path']}"]
+            assert doc["content"].encode() == content
+            assert doc["size"] == len(content)
+            assert doc["swhid"] == "swh:1:cnt:" + sources.blob_id(content)
+        assert len({doc["doc_id"] for doc in docs}) == len(docs)
+        assert folder not in repr([docs, skipped])
+
+
+def test_two_places_give_the_same_rows(tmp_path):
+    files = {"r/a.py": b"1", "r/LICENSE": b"MIT", "q/b.bin": b"2", "loose.py": b"3"}
+    assert run(write(tmp_path / "one", files)) == run(write(tmp_path / "two/deeper", files))
+
+
+def test_an_installed_environment_becomes_documents(tmp_path):
+    config = Ingest.model_validate({"sources": [{"kind": "python-environment", "sample_bytes": 300_000}]})
+    found = snapshot(config.sources, 7, {})
+    docs, skipped = ingest.function(Repositories(found), config, Runtime.alone(tmp_path / "s"))
+    rows = docs.read().to_pylist()
+    assert 0 < sum(row["size"] for row in rows) <= 300_000
+    assert len(rows) + skipped.num_rows == sum(len(s.files) for s in found)
+    assert all(row["declared_license"] is None or "\n" not in row["declared_license"] for row in rows)
+
+
+def test_no_repository_at_all_gives_empty_tables(tmp_path):
+    docs, skipped = ingest.function(Repositories([]), Ingest(), Runtime.alone(tmp_path / "s"))
+    assert (docs.num_rows, skipped.num_rows) == (0, 0)
+
+
+@pytest.mark.parametrize("change", [lambda file: file.write_bytes(b"2"), os.remove], ids=["rewritten", "removed"])
+def test_a_file_that_changes_between_plan_and_reading_stops_the_run(tmp_path, change):
+    config = Ingest(sources=[Directory(kind="directory", path=str(write(tmp_path / "in", {"r/a.py": b"1"})))])
+    found = snapshot(config.sources, 0, {})
+    change(tmp_path / "in/r/a.py")
+    with pytest.raises(InputError, match=r"(?s)r/a\.py.*run again"):
+        ingest.function(Repositories(found), config, Runtime.alone(tmp_path / "s"))
+
+
+# ---- configuration
+
+
+def test_paths_are_relative_to_the_recipe_and_no_part_of_the_identity(tmp_path):
+    knobs = {"sources": [{"kind": "directory", "path": "in"}, {"kind": "python-environment", "prefix": "lib"}]}
+    config = Ingest.model_validate(knobs, context={"folder": str(tmp_path)})
+    directory, environment = config.sources
+    assert isinstance(directory, Directory)
+    assert isinstance(environment, PythonEnvironment)
+    assert directory.path == str(tmp_path / "in")
+    assert environment.prefix == str(tmp_path / "lib")
+    assert str(tmp_path) not in repr(config.identity())
+    assert config.identity() == Ingest.model_validate(knobs, context={"folder": "/elsewhere"}).identity()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"sources": []}, "at least 1"),
+        ({"sources": [{"kind": "directory", "path": "a"}, {"kind": "directory", "path": "b"}]}, "two sources are named 'directory'"),
+        ({"sources": [{"kind": "tarball", "path": "a"}]}, "python-environment"),
+        ({"sources": [{"kind": "directory"}]}, "path"),
+        ({"sources": [{"kind": "python-environment", "sample_bytes": 0}]}, "sample_bytes"),
+        ({"part_bytes": 0}, "part_bytes"),
+    ],
+)
+def test_knobs_that_mean_nothing_are_refused_by_name(knobs, message):
+    with pytest.raises(ValidationError, match=message):
+        Ingest.model_validate(knobs)
+
+
+def test_a_missing_source_names_the_path_and_the_remedy(tmp_path):
+    source = Directory(kind="directory", path=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"nowhere does not exist\n.*child folders are repositories"):
+        snapshot([source], 0, {})
+
+
+def test_two_distributions_of_one_name_are_refused(tmp_path):
+    write(tmp_path, {"p-1.dist-info/RECORD": b"", "p-2.dist-info/RECORD": b""})
+    with pytest.raises(InputError, match="holds p twice"):
+        snapshot([PythonEnvironment(kind="python-environment", prefix=str(tmp_path))], 0, {})

@@ -1,0 +1,219 @@
+"""Licences recognised in texts, headers and declarations, and judged by a policy."""
+
+import textwrap
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from identify.vendor.licenses import LICENSES
+
+from tasks.kernels import licenses
+
+TEXTS = dict(LICENSES)
+POLICY = licenses.Policy()
+
+
+def header(text: str) -> tuple[str, int, str] | None:
+    return licenses.header_licenses(pa.chunked_array([["", text]])).get(1)
+
+
+# ---- texts
+
+
+@pytest.mark.parametrize("spdx_id", sorted(TEXTS))
+def test_a_reference_text_is_recognised_as_itself_alone(spdx_id):
+    assert licenses.text_licenses(TEXTS[spdx_id]) == (licenses.canonical_id(spdx_id),)
+
+
+@pytest.mark.parametrize("spdx_id", ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "GPL-3.0", "AGPL-3.0", "MPL-2.0", "ISC"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        str.upper,
+        lambda text: textwrap.fill(text, 50),
+        lambda text: "\r\n".join("# " + line for line in text.splitlines()),
+        lambda text: "Copyright (c) 2019-2026 Somebody & Sons\n\n" + text,
+        lambda text: text.replace("[year] [fullname]", "1999 The Regents"),
+    ],
+    ids=["upper", "wrapped", "commented", "copyright", "named"],
+)
+def test_layout_case_and_copyright_lines_do_not_matter(spdx_id, change):
+    assert licenses.text_licenses(change(TEXTS[spdx_id])) == (licenses.canonical_id(spdx_id),)
+
+
+@given(st.lists(st.sampled_from(["MIT", "Apache-2.0", "GPL-3.0", "MPL-2.0", "Zlib", "OFL-1.1"]), min_size=1, max_size=4, unique=True))
+def test_a_file_of_several_licenses_states_them_all(chosen):
+    text = "\n\n----\n\n".join(TEXTS[spdx_id] for spdx_id in chosen)
+    assert set(licenses.text_licenses(text)) == {licenses.canonical_id(spdx_id) for spdx_id in chosen}
+
+
+def test_bsd_with_a_named_organisation_has_three_clauses():
+    text = TEXTS["BSD-3-Clause"].replace("the copyright holder nor", "the University of Somewhere, Berkeley nor")
+    assert licenses.text_licenses(text) == ("BSD-3-Clause",)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n\nEveryone is permitted to copy", ("GPL-3.0-only",)),
+        ("under the GNU Lesser General Public License, version 2.1 or later", ("LGPL-2.1-or-later",)),
+        ("This is licensed under the AGPLv3.", ("AGPL-3.0-only",)),
+        ("Released under the MIT License.", ("MIT",)),
+        ("Licensed under the Apache License, Version 2.0", ("Apache-2.0",)),
+        ("PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2\n-----", ("PSF-2.0",)),
+        ("SPDX-License-Identifier: EPL-2.0 OR MIT", ("EPL-2.0 OR MIT",)),
+        ("material that was previously distributed under the GNU General Public License (GPL), the law of Virginia", ()),
+        ("Thanks to everyone.", ()),
+        ("", ()),
+        ("\0\0 \u202e", ()),
+    ],
+)
+def test_notices_are_read_where_no_text_is(text, expected):
+    assert licenses.text_licenses(text) == expected
+
+
+@given(st.text(max_size=300))
+def test_any_text_has_an_answer_of_known_ids(text):
+    for spdx_id in licenses.text_licenses(text):
+        assert POLICY.judge(spdx_id) in ("permissive", "non-permissive")
+
+
+# ---- headers
+
+GPL_NOTICE = """\
+# This file is part of X.
+#
+# X is free software: you can redistribute it and/or modify it under the terms of the GNU General
+# Public License as published by the Free Software Foundation, either version 2 of the License, or
+# (at your option) any later version. See the GNU General Public License for more details.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# SPDX-License-Identifier: GPL-3.0-or-later\nx = 1", ("GPL-3.0-or-later", 1, "header")),
+        ("#!/bin/sh\n/* SPDX-License-Identifier: MIT */", ("MIT", 2, "header")),
+        ("<!-- SPDX-License-Identifier: (GPL-2.0 OR MIT) -->", ("(GPL-2.0 OR MIT)", 1, "header")),
+        ("// SPDX-License-Identifier: MIT\n// SPDX-License-Identifier: ISC", ("(MIT) AND (ISC)", 1, "header")),
+        ("\n" * 29 + "# SPDX-License-Identifier: MIT", ("MIT", 30, "header")),
+        ("\n" * 30 + "# SPDX-License-Identifier: MIT", None),
+        ("# SPDX-License-Identifier: Whatever-1", ("Whatever-1", 1, "header")),
+        (GPL_NOTICE, ("GPL-2.0-or-later", 3, "header notice")),
+        ("// This Source Code Form is subject to the terms of the Mozilla Public License, v. 2.0.", ("MPL-2.0", 1, "header notice")),
+        ("LICENSES = ['GNU General Public License v3', 'Mozilla Public License']", None),
+        ("x = 1", None),
+        ("é" * 5000, None),
+    ],
+)
+def test_a_file_states_its_own_license_at_its_top(text, expected):
+    assert header(text) == expected
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_headers_are_found_by_row_in_any_layout(kind):
+    rows = ["", "# SPDX-License-Identifier: MIT", "é\n// SPDX-License-Identifier: ISC", "x"]
+    column = pa.chunked_array([pa.array(rows[:2], kind), pa.array(rows[2:], kind)])
+    assert licenses.header_licenses(column) == {1: ("MIT", 1, "header"), 2: ("ISC", 2, "header")}
+
+
+# ---- declarations
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("MIT", "MIT"),
+        ("mit", "MIT"),
+        ("GPL-3.0", "GPL-3.0-only"),
+        ("Apache-2.0 OR BSD-3-Clause", "Apache-2.0 OR BSD-3-Clause"),
+        ("MIT/Apache-2.0", "MIT OR Apache-2.0"),
+        ("Apache-2.0 WITH LLVM-exception", "Apache-2.0 WITH LLVM-exception"),
+        ("Apache 2.0", "Apache-2.0"),
+        ("Apache License, Version 2.0", "Apache-2.0"),
+        ("The MIT License (MIT)", "MIT"),
+        ("MIT licence", "MIT"),
+        ("BSD", "BSD-3-Clause"),
+        ("BSD 2-Clause License", "BSD-2-Clause"),
+        ("GPLv3+", "GPL-3.0-or-later"),
+        ("GNU General Public License v2 or later (GPLv2+)", "GPL-2.0-or-later"),
+        ("LGPLv3", "LGPL-3.0-only"),
+        ("Python Software Foundation License", "PSF-2.0"),
+        ("CC BY-NC 4.0", "CC-BY-NC-4.0"),
+        ("License :: OSI Approved :: BSD License; License :: OSI Approved :: Apache Software License", "Apache-2.0 AND BSD-3-Clause"),
+        ("License :: OSI Approved; License :: OSI Approved :: MIT License", "MIT"),
+        ("License :: OSI Approved :: MIT License; License :: Other/Proprietary License", None),
+        ("Dual License", None),
+        ("ask my lawyer", None),
+    ],
+)
+def test_a_declaration_means_an_expression_or_nothing(declared, expected):
+    assert licenses.declared_expression(declared) == expected
+
+
+@pytest.mark.parametrize(
+    "table", [licenses._CLASSIFIERS, licenses._SHORT_NAMES, dict(licenses._PHRASES)], ids=["classifiers", "names", "phrases"]
+)
+def test_every_id_in_the_tables_is_a_current_one(table):
+    assert [spdx_id for spdx_id in table.values() if licenses.canonical_id(spdx_id) != spdx_id] == []
+
+
+# ---- policy
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("MIT", "permissive"),
+        ("CC0-1.0", "permissive"),
+        ("Artistic-2.0", "permissive"),
+        ("MPL-2.0", "non-permissive"),
+        ("GPL-2.0+", "non-permissive"),
+        ("CC-BY-NC-4.0", "non-permissive"),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", "non-permissive"),
+        ("Apache-2.0 WITH LLVM-exception", "permissive"),
+        ("Foo-1.0", "unknown-license"),
+        ("MIT OR", "unknown-license"),
+        ("", "unknown-license"),
+    ],
+)
+def test_one_license_is_judged_by_its_category(expression, expected):
+    assert POLICY.judge(expression) == expected
+
+
+EXPRESSIONS = st.recursive(
+    st.sampled_from(["MIT", "ISC", "GPL-3.0-only", "MPL-2.0"]),
+    lambda inner: st.tuples(inner, st.sampled_from(["AND", "OR"]), inner),
+    max_leaves=6,
+)
+
+
+@given(EXPRESSIONS)
+def test_or_needs_one_and_needs_all(tree):
+    def spelt(node) -> str:
+        return node if isinstance(node, str) else f"({spelt(node[0])} {node[1]} {spelt(node[2])})"
+
+    def permits(node) -> bool:
+        if isinstance(node, str):
+            return node in ("MIT", "ISC")
+        left, operator, right = node
+        return (permits(left) and permits(right)) if operator == "AND" else (permits(left) or permits(right))
+
+    assert POLICY.judge(spelt(tree)) == ("permissive" if permits(tree) else "non-permissive")
+
+
+def test_names_overrule_categories_and_denial_overrules_permission():
+    policy = licenses.Policy(allow=frozenset({"MPL-2.0", "ISC"}), deny=frozenset({"MIT", "ISC"}))
+    assert [policy.judge(e) for e in ("MPL-2.0", "MIT", "ISC", "MIT OR MPL-2.0")] == [
+        "permissive",
+        "non-permissive",
+        "non-permissive",
+        "permissive",
+    ]
+
+
+def test_old_and_lower_case_ids_have_a_current_form():
+    assert licenses.canonical_id("gpl-3.0+") == "GPL-3.0-or-later"
+    assert licenses.canonical_id("Classpath-exception-2.0") is None
+    assert "MIT" in licenses.known_ids()

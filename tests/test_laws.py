@@ -1,0 +1,205 @@
+"""Laws that hold for every stage, found by walking the registry. A new stage is tested because it exists."""
+
+from __future__ import annotations
+
+import functools
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lineage import keys
+from lineage.views import Tabular
+from tasks._stage import Runtime, registry
+from tasks._work import sealed_tables
+from tasks.schemas import Docs, Repositories, Tokenizer, Tokens, Verdicts
+
+STAGES = registry()
+FILTERS = sorted(name for name, stage in STAGES.items() if Verdicts in stage.outputs)
+REWRITERS = sorted(name for name, stage in STAGES.items() if Docs in stage.outputs and Docs in stage.inputs.values())
+HOSTILE = [
+    "",
+    "\n",
+    "\0",
+    "a\0b\r\nc\r",
+    "\ufeffimport os\n",
+    "x" * 100_000,
+    "\u202egnp.exe\u202c = 1\n",
+    "e\u0301" * 50 + "👩‍👩‍👧‍👦" * 20,
+    "\u2028\u2029\x85\x0b\x0c\n",
+    "<|endoftext|><fim_prefix>\n",
+    "mail = 'jane.doe@corp-mail.com'\nip = '81.2.69.142'\n",
+    "key = 'AKIAQYLPMN5HHHFPZAM2'\n" * 3,
+    "if x:\n\tpass\n" * 200,
+    "# SPDX-License-Identifier: GPL-3.0-only\nx = 1\n",
+    "a b c d e f g h i j\n" * 30,
+    "a b c d e f g h i j\n" * 30 + "z\n",
+    "\U0010ffff\ue000" * 10,
+]
+TEXT = st.sampled_from(HOSTILE) | st.text(st.characters(codec="utf-8"), max_size=200)
+
+
+def docs_table(texts: list[str], repos: list[int]) -> pa.Table:
+    rows = [
+        {
+            "doc_id": keys.digest([i, repo])[:32],
+            "source": "s",
+            "kind": "code",
+            "repo": f"repo{repo}",
+            "path": f"src/f{i}.py",
+            "language": ["Python", "C", None][i % 3],
+            "content": text,
+            "size": len(text.encode()),
+            "swhid": "swh:1:cnt:" + keys.digest(text)[:40],
+            "declared_license": "MIT",
+            "is_vendor": False,
+            "is_generated": False,
+        }
+        for i, (text, repo) in enumerate(sorted(zip(texts, repos, strict=True), key=lambda pair: pair[1]))
+    ]
+    return pa.Table.from_pylist(rows, schema=Docs.SCHEMA)
+
+
+CORPORA = st.lists(st.tuples(TEXT, st.integers(0, 3)), max_size=12).map(lambda pairs: docs_table([t for t, _ in pairs], [r for _, r in pairs]))
+
+
+def cut(table: pa.Table) -> Docs:
+    """The corpus with each repository in a part of its own."""
+    repos = table.column("repo").to_pylist()
+    return Docs.of_parts([table.filter(pa.array([r == repo for r in repos])) for repo in sorted(set(repos))] or [table])
+
+
+def applied(name: str, docs: Docs, folder, **more) -> dict[str, list[pa.Table]]:
+    """A stage over all parts of a corpus, as the frame would: type name → a table for each part."""
+    stage = STAGES[name]
+    config = stage.config()
+    inputs = {"docs": docs, **more}
+    if stage.prepare is not None:
+        halves = [stage.prepare.function(docs=part, cfg=stage.prepared_config(config), runtime=Runtime.alone(folder / "p")) for part in docs.parts]
+        parameter = next(p for p, kind in stage.inputs.items() if kind is stage.prepare.outputs[0])
+        inputs[parameter] = type(halves[0])([source for half in halves for source in half.sources])
+    found: dict[str, list[pa.Table]] = {kind.__name__: [] for kind in stage.outputs}
+    for i, calls in enumerate(_calls(stage, inputs)):
+        result = stage.function(**calls, cfg=config, runtime=Runtime.alone(folder / str(i)))
+        for output in result if isinstance(result, tuple) else (result,):
+            seen = calls.get("docs")
+            found[type(output).__name__] += [table for table, _, _ in sealed_tables(name, output, seen)]
+    return found
+
+
+def _calls(stage, inputs):
+    wanted = {name: inputs[name] for name in stage.inputs}
+    if stage.over == "whole":
+        return [wanted]
+    count = max(len(value.sources) for value in wanted.values() if isinstance(value, Tabular))
+    return [{name: value.parts[i] if isinstance(value, Tabular) else value for name, value in wanted.items()} for i in range(count)]
+
+
+def fates(verdicts: list[pa.Table]) -> dict[str, tuple]:
+    return {row["doc_id"]: (row["keep"], row["rule"], row["value"], row["detail"]) for table in verdicts for row in table.to_pylist()}
+
+
+LAWS = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@LAWS
+@given(CORPORA)
+def test_a_filter_judges_every_document_and_cutting_the_corpus_differently_changes_no_verdict(name, tmp_path, table):
+    whole = applied(name, Docs.of(table), tmp_path)["Verdicts"]
+    parts = applied(name, cut(table), tmp_path)["Verdicts"]
+    assert fates(whole) == fates(parts)
+    assert sum(t.num_rows for t in parts) == table.num_rows
+    assert all(keep is not None for keep, *_ in fates(whole).values())
+    assert all(rule for keep, rule, *_ in fates(whole).values() if not keep)  # nothing is dropped without a reason
+
+
+@pytest.mark.parametrize("name", FILTERS + REWRITERS)
+@LAWS
+@given(CORPORA)
+def test_the_same_input_gives_the_same_tables(name, tmp_path, table):
+    first, second = applied(name, cut(table), tmp_path), applied(name, cut(table), tmp_path)
+    assert {kind: [t.to_pylist() for t in ts] for kind, ts in first.items()} == {kind: [t.to_pylist() for t in ts] for kind, ts in second.items()}
+
+
+@pytest.mark.parametrize("name", REWRITERS)
+@LAWS
+@given(CORPORA)
+def test_a_rewriter_changes_only_what_it_says(name, tmp_path, table):
+    made = applied(name, Docs.of(table), tmp_path)
+    (docs,), (redactions,) = made["Docs"], made["Redactions"]
+    assert docs.drop(["content", "size"]).equals(table.drop(["content", "size"]))
+    for before, after, doc_id in zip(table["content"].to_pylist(), docs["content"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
+        spans = [row for row in redactions.to_pylist() if row["doc_id"] == doc_id]
+        assert outside(before.encode(), spans, "start", "end") == outside(after.encode(), spans, "new_start", "new_end")
+
+
+def outside(data: bytes, spans: list[dict], start: str, end: str) -> bytes:
+    kept, position = b"", 0
+    for span in sorted(spans, key=lambda s: s[start]):
+        kept, position = kept + data[position : span[start]], span[end]
+    return kept + data[position:]
+
+
+@functools.cache
+def tokenizer(folder) -> Tokenizer:
+    stage = STAGES["train_tokenizer"]
+    docs = docs_table(["def f(x):\n    return x + 1\n" * 20] * 4, [0, 1, 2, 3])
+    runtime = Runtime.alone(folder)
+    return stage.function(docs=Docs.of(docs), cfg=stage.config(vocab_size=400), runtime=runtime)
+
+
+@LAWS
+@given(CORPORA)
+def test_no_byte_is_lost_between_document_and_token(tmp_path_factory, table):
+    made = tokenizer(tmp_path_factory.getbasetemp() / "tokenizer")
+    folder = tmp_path_factory.mktemp("tokens")
+    (tokens,) = applied("encode", Docs.of(table), folder, tokenizer=made)["Tokens"]
+    packed = applied("pack_fim", Docs.of(table), folder, tokens=Tokens.of(tokens), tokenizer=made)
+    (spans,) = packed["Spans"]
+    covered = {doc_id: [] for doc_id in table["doc_id"].to_pylist()}
+    for span in spans.to_pylist():
+        if span["byte_start"] is not None:
+            covered[span["doc_id"]].append((span["byte_start"], span["byte_end"]))
+    for doc_id, size in zip(table["doc_id"].to_pylist(), table["size"].to_pylist(), strict=True):
+        ranges = sorted(r for r in covered[doc_id] if r[0] != r[1])
+        assert sum(end - start for start, end in ranges) == size
+        assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_an_unknown_knob_is_refused_by_name(name):
+    with pytest.raises(ValueError, match="no_such_knob"):
+        STAGES[name].config.model_validate({"no_such_knob": 1})
+
+
+KNOBS = [(name, knob) for name, stage in STAGES.items() for knob in stage.config.model_fields]
+
+
+@pytest.mark.parametrize(("name", "knob"), KNOBS)
+def test_a_knob_of_the_wrong_kind_is_refused_by_name(name, knob):
+    with pytest.raises(ValueError, match=knob):
+        STAGES[name].config.model_validate({knob: {"not": {"a": "value"}}})
+
+
+@pytest.mark.parametrize(("name", "knob"), KNOBS)
+def test_every_knob_says_what_it_is(name, knob):
+    assert STAGES[name].config.model_fields[knob].description, f"{name}.{knob} has no sentence under it"
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_every_stage_says_what_it_reads_and_writes(name):
+    stage = STAGES[name]
+    first, *rest = stage.document.strip().splitlines()
+    assert first.endswith("."), "the first line is a sentence"
+    text = "\n".join(rest)
+    assert "Reads" in text
+    assert "Writes" in text
+    for kind in (*stage.outputs, *(k for k in stage.inputs.values() if k is not Repositories and not (stage.prepare and k in stage.prepare.outputs))):
+        assert kind.__name__ in text, f"{name} does not mention {kind.__name__}"
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_every_config_has_stable_bytes(name):
+    keys.digest(STAGES[name].config().identity())

@@ -1,0 +1,104 @@
+"""Recipes: what is refused, with which words."""
+
+import pytest
+
+from flows.plan import below, make_plan
+from flows.recipe import load
+from lineage.errors import ConfigError
+
+
+def recipe(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+INGEST = "- ingest: {sources: [{kind: directory, path: .}]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages:\n- ingest\n- nearDedup\n", r"line 3: there is no stage 'nearDedup'(?s:.*)did you mean 'near_dedup'"),
+        ("stages:\n- ingest\n- near_dedup: {treshold: 0.6}\n", r"line 3: near_dedup has no knob 'treshold'(?s:.*)did you mean 'threshold'"),
+        ("stages:\n- ingest\n- near_dedup:\n    threshold: 1.5\n", r"line 4: near_dedup.threshold 1.5: .*less than or equal to 1"),
+        ("stages:\n- ingest\n- near_dedup: {threshold: high}\n", r"line 3: near_dedup.threshold 'high': .*number"),
+        ("stages:\n- ingest:\n  bad: [\n", r"line \d+: "),
+        ("stages:\n  - ingest: {a: 1\n", r"line \d: "),
+        ("name: x\nname: y\nstages: [ingest]\n", r"line 2: 'name' is given twice"),
+        ("name: x\n", r"a recipe is a mapping with a list of `stages`"),
+        ("stages: [ingest]\nstagez: []\n", r"line 2: a recipe has no 'stagez'(?s:.*)did you mean 'stages'"),
+        ("stages:\n- ingest\n- exact_dedup\n- exact_dedup\n", r"line 4: two steps are called 'exact_dedup'(?s:.*)as:"),
+        ("stages:\n- ingest\n- exact_dedup: 3\n", r"line 3: the knobs of exact_dedup are a mapping, not 3"),
+        ("stages:\n- 7\n", r"line 2: 7 is not a stage"),
+        ("stages:\n- ingest: {}\n  exact_dedup: {}\n", r"line 2: one stage a line, found ingest, exact_dedup"),
+    ],
+)
+def test_a_bad_recipe_names_the_line_the_word_and_the_remedy(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(recipe(tmp_path, text))
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml cannot be read"):
+        load(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("near_dedup.threshold", "not of the form"),
+        ("near_dedup=1", "not of the form"),
+        ("neardedup.threshold=1", r"no step 'neardedup'(?s:.*)did you mean 'near_dedup'"),
+        ("near_dedup.treshold=1", r"no knob 'treshold'(?s:.*)did you mean 'threshold'"),
+        ("near_dedup.threshold=[", "not a YAML value"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        load(recipe(tmp_path, f"stages:\n{INGEST}- near_dedup\n"), [setting])
+
+
+def test_settings_reach_nested_knobs_and_the_seed_every_stage_that_has_one(tmp_path):
+    found = load(recipe(tmp_path, f"seed: 7\nstages:\n{INGEST}- near_dedup\n"), ["near_dedup.threshold=0.9", "ingest.sources.0.name=here"])
+    assert found.steps[1].config.threshold == 0.9
+    assert found.steps[1].config.seed == 7
+    assert found.steps[0].config.sources[0].name == "here"
+
+
+def test_a_step_reads_the_nearest_of_its_type_above_it(tmp_path):
+    plan = make_plan(load(recipe(tmp_path, f"stages:\n{INGEST}- exact_dedup\n- near_dedup\n- redact_pii\n")))
+    assert {step.name: step.wiring for step in plan.steps} == {
+        "ingest": {},
+        "exact_dedup": {"docs": "ingest"},
+        "near_dedup.signatures": {"docs": "exact_dedup"},
+        "near_dedup": {"docs": "exact_dedup", "signatures": "near_dedup.signatures"},
+        "redact_pii": {"docs": "near_dedup"},
+    }
+    assert below(plan, "near_dedup") == {"near_dedup.signatures", "near_dedup", "redact_pii"}
+
+
+def test_from_and_as_override_the_wiring(tmp_path):
+    text = f"stages:\n{INGEST}- exact_dedup\n- exact_dedup: {{}}\n  as: again\n  from: ingest\n"
+    plan = make_plan(load(recipe(tmp_path, text)))
+    assert plan.step("again").wiring == {"docs": "ingest"}
+
+
+def test_until_cuts_the_plan_and_knows_its_steps(tmp_path):
+    found = load(recipe(tmp_path, f"stages:\n{INGEST}- exact_dedup\n- near_dedup\n"))
+    assert [step.name for step in make_plan(found, until="exact_dedup").steps] == ["ingest", "exact_dedup"]
+    with pytest.raises(ConfigError, match=r"no step 'exact'(?s:.*)did you mean 'exact_dedup'"):
+        make_plan(found, until="exact")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages:\n- exact_dedup\n", "exact_dedup reads Docs, and no step above it writes that"),
+        (f"stages:\n{INGEST}- exact_dedup: {{}}\n  from: near\n", "takes docs from 'near', which is no step above it"),
+        (f"stages:\n{INGEST}- train_tokenizer\n- exact_dedup: {{}}\n  from: {{docs: train_tokenizer}}\n", "which does not write it"),
+    ],
+)
+def test_wiring_that_cannot_be_is_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        make_plan(load(recipe(tmp_path, text)))

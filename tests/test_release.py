@@ -1,0 +1,225 @@
+"""The release folder: every number from the inputs, every hash right, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lineage.errors import InputError
+from model.config import Architecture
+from tasks._stage import Runtime
+from tasks.kernels.cards import MAX_CELL_CHARS, Group, cell, group_table, table
+from tasks.release import ReleaseCards, release
+from tasks.schemas import Checkpoint, Docs, Losses, Record, Scores, StepRecord, Tokenizer
+
+ARCHITECTURE = Architecture(vocab_size=512, context_tokens=128, num_layers=2, num_heads=2, width=16)
+HASH = "ab" * 32
+
+
+def docs_of(*rows):
+    """Documents of (repo, language, licence, size)."""
+    table = [
+        {"doc_id": f"{i:032x}", "source": "s", "kind": "code", "repo": repo, "path": f"{i}.py", "language": language, "content": "x" * size,
+         "size": size, "swhid": "swh:1:cnt:0", "declared_license": declared, "is_vendor": False, "is_generated": False}
+        for i, (repo, language, declared, size) in enumerate(rows)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(table, schema=Docs.SCHEMA)
+
+
+PARTS = [
+    docs_of(("a", "Python", "MIT", 1000), ("a", "Python", "MIT", 500), ("b", "C", None, 4000)),
+    docs_of(("c|<script>", "Python", "Apache-2.0 | evil\n# heading", 250)),
+]
+RULES = {"line-length": 1, "alphanumeric": 2}
+VERDICTS = {"rows": 9, "seen": 9, "kept": 6, "dropped": 3, "seen_bytes": 9000, "kept_bytes": 7000, "rules": RULES}
+STEPS = (
+    StepRecord(
+        "ingest",
+        "ingest",
+        {"part_bytes": 1},
+        {"Docs": {"artifact": HASH, "counts": {"rows": 9, "text_bytes": 9000}}, "Skipped": {"artifact": HASH, "counts": {"rows": 17}}},
+    ),
+    StepRecord("quality", "quality_filter", {"max_line_length": 1000}, {"Verdicts": {"artifact": HASH, "counts": VERDICTS}}),
+    StepRecord(
+        "redact_pii",
+        "redact_pii",
+        {},
+        {"Docs": {"artifact": HASH, "counts": {"rows": 6, "text_bytes": 6990}}, "Redactions": {"artifact": HASH, "counts": {"rows": 1234}}},
+    ),
+    StepRecord(
+        "decontaminate",
+        "decontaminate",
+        {"benchmarks": [{"name": "HumanEval", "path": {"sha256": HASH}}]},
+        {"Verdicts": {"artifact": HASH, "counts": {**VERDICTS, "kept": 4, "dropped": 2, "rules": {"benchmark": 2}, "kept_bytes": 5750}}},
+    ),
+    StepRecord("train_model", "train_model", {"num_steps": 3}, {"Checkpoint": {"artifact": HASH, "counts": {"rows": 0}}}),
+)
+SCORES = [
+    {"benchmark": "heldout", "metric": "loss", "value": 3.25, "count": 100, "language": None},
+    {"benchmark": "heldout", "metric": "loss", "value": 3.5, "count": 60, "language": "Python"},
+    {"benchmark": "own", "metric": "pass@1", "value": 0.125, "count": 8, "language": None},
+]
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    checkpoint, tokenizer = tmp_path / "checkpoint", tmp_path / "tokenizer"
+    for folder in (checkpoint, tokenizer):
+        folder.mkdir()
+    header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (checkpoint / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    (checkpoint / "config.json").write_text(json.dumps(ARCHITECTURE.to_checkpoint()))
+    (checkpoint / "trainer_state.json").write_text("{}")
+    (tokenizer / "tokenizer.json").write_text('{"version": "1.0"}')
+    (tokenizer / "tokenizer_config.json").write_text("{}")
+    losses = {"step": [1, 2, 3], "tokens": [64, 128, 192], "loss": [6.5, 5.0, 4.25], "learning_rate": [0.1] * 3, "grad_norm": [1.0] * 3}
+    return {
+        "checkpoint": Checkpoint.of(checkpoint),
+        "tokenizer": Tokenizer.of(tokenizer),
+        "losses": Losses.of(pa.table(losses)),
+        "scores": Scores.of(pa.Table.from_pylist(SCORES, schema=Scores.SCHEMA)),
+        "docs": Docs.of_parts(PARTS),
+        "record": Record("demo", STEPS),
+    }
+
+
+def released(inputs, scratch, **knobs):
+    return release.function(**inputs, cfg=ReleaseCards(**knobs), runtime=Runtime.alone(scratch)).path
+
+
+def front_matter(folder):
+    _, text, _ = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(text)
+
+
+def test_holds_what_is_needed_and_no_more(inputs, tmp_path):
+    folder = released(inputs, tmp_path / "scratch")
+    names = ["DATA_CARD.md", "MANIFEST.json", "README.md", "config.json", "funnel.png", "loss_curve.png", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]  # fmt: skip  # noqa: E501
+    assert sorted(path.name for path in folder.iterdir()) == names
+    for name, source in (("model.safetensors", "checkpoint"), ("config.json", "checkpoint"), ("tokenizer.json", "tokenizer")):
+        assert (folder / name).read_bytes() == (inputs[source].path / name).read_bytes()
+
+
+def test_manifest_hashes_every_file_and_names_every_artifact(inputs, tmp_path):
+    folder = released(inputs, tmp_path / "scratch")
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    others = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "MANIFEST.json"}
+    assert manifest["files"] == {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in others.items()}
+    assert (manifest["recipe"], manifest["name"]) == ("demo", "demo")
+    assert [(step["name"], step["config"], step["outputs"]) for step in manifest["steps"]] == [(s.name, s.config, s.outputs) for s in STEPS]
+
+
+def test_bytes_do_not_depend_on_place_order_of_parts_or_leftovers(inputs, tmp_path):
+    first = released(inputs, tmp_path / "one")
+    (tmp_path / "two" / "release").mkdir(parents=True)
+    (tmp_path / "two" / "release" / "left").write_text("by a killed run")
+    second = released({**inputs, "docs": Docs.of_parts(PARTS[::-1])}, tmp_path / "two")
+    assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
+    for name in ("README.md", "DATA_CARD.md", "MANIFEST.json"):
+        assert str(tmp_path) not in (first / name).read_text()
+
+
+def test_model_card_has_the_numbers_of_the_inputs(inputs, tmp_path):
+    folder = released(inputs, tmp_path / "scratch", name="tiny", license="apache-2.0")
+    card = (folder / "README.md").read_text()
+    assert f"{ARCHITECTURE.num_parameters:,} parameters" in card
+    assert "3 steps, 192 tokens. The loss fell from 6.500 at the first step to 4.250" in card
+    assert "| heldout | loss | Python | 3.5 | 60 |" in card
+    assert "| own | pass@1 | all | 0.125 | 8 |" in card
+    assert "4 documents" in card
+    assert "recipe demo" in card
+    front = front_matter(folder)
+    assert (front["license"], front["pipeline_tag"]) == ("apache-2.0", "text-generation")
+    assert front["programming_language"] == ["C", "Python"]
+    (index,) = front["model-index"]
+    assert index["name"] == "tiny"
+    assert {(r["dataset"]["name"], m["type"], m["value"]) for r in index["results"] for m in r["metrics"]} == {
+        ("heldout", "loss", 3.25),
+        ("own", "pass@1", 0.125),
+    }
+
+
+def test_data_card_has_the_numbers_of_the_inputs(inputs, tmp_path):
+    card = (released(inputs, tmp_path / "scratch") / "DATA_CARD.md").read_text()
+    assert "4 documents, 5.8 kB of text, from 3 repositories." in card
+    for row in (
+        "| ingest | 9 | 0 |  | 9.0 kB |  |",
+        "| quality | 6 | 3 | 33.3% | 7.0 kB | -2,000 B |",
+        "| redact_pii | 6 | 0 |  | 7.0 kB | -10 B |",
+        "| quality | alphanumeric | 2 |",
+        "| quality | line-length | 1 |",
+        "| decontaminate | benchmark | 2 |",
+        "| C | 1 | 4.0 kB | 69.6% |",
+        "| Python | 3 | 1.8 kB | 30.4% |",
+        "| MIT | 2 | 1.5 kB | 26.1% |",
+        "| (none) | 1 | 4.0 kB | 69.6% |",
+        "| b | 1 | 4.0 kB | 69.6% |",
+        "| a | 2 | 1.5 kB | 26.1% |",
+    ):
+        assert row in card
+    assert "17 files" in card
+    assert "replaced 1,234 occurrences" in card
+    assert "dropped 2 documents that hold a passage of a benchmark (HumanEval)" in card
+    assert card.index("| b | 1") < card.index("| a | 2")
+    assert "<script>" not in card
+    assert "\n# heading" not in card
+
+
+def test_long_lists_end_in_one_row(inputs, tmp_path):
+    card = (released(inputs, tmp_path / "scratch", max_repositories=1, max_licenses=0) / "DATA_CARD.md").read_text()
+    assert "| 2 others | 3 | 1.8 kB | 30.4% |" in card
+    assert "| 3 others | 4 | 5.8 kB | 100.0% |" in card
+
+
+def test_of_nothing(inputs, tmp_path):
+    nothing = {"docs": Docs.of(Docs.SCHEMA.empty_table()), "losses": Losses.of(Losses.SCHEMA.empty_table()),
+               "scores": Scores.of(Scores.SCHEMA.empty_table()), "record": Record("alone", ())}  # fmt: skip
+    folder = released({**inputs, **nothing}, tmp_path / "scratch")
+    assert "Nothing was measured." in (folder / "README.md").read_text()
+    assert "nan" not in (folder / "README.md").read_text()
+    assert "No step looked for benchmarks." in (folder / "DATA_CARD.md").read_text()
+    assert front_matter(folder)["model-index"] == [{"name": "alone", "results": []}]
+
+
+def test_refuses_a_checkpoint_without_weights(inputs, tmp_path):
+    (inputs["checkpoint"].path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no model\.safetensors in checkpoint"):
+        released(inputs, tmp_path / "scratch")
+
+
+def test_refuses_two_files_of_one_name(inputs, tmp_path):
+    (inputs["tokenizer"].path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"have a file config\.json"):
+        released(inputs, tmp_path / "scratch")
+
+
+@given(st.text())
+def test_a_cell_is_one_line_that_ends_no_cell_and_starts_no_tag(text):
+    told = cell(text)
+    assert not re.search(r"[\r\n<>]", told)
+    assert not re.search(r"(?<!\\)(\\\\)*\|", told)
+    assert len(re.sub(r"\\(.)|&\w+;", "x", told)) <= MAX_CELL_CHARS
+    assert told.isprintable()
+
+
+def test_a_cell_of_plain_text_is_itself():
+    assert cell("near_dedup 3.1 (MIT)") == "near_dedup 3.1 (MIT)"
+    assert cell("__init__ *a*") == r"\_\_init\_\_ \*a\*"
+
+
+def test_a_table_has_its_columns():
+    assert table(("a", "#b"), [("x", 1)]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+    with pytest.raises(AssertionError):
+        table(("a", "b"), [("x",)])
+
+
+def test_group_table_of_all_has_no_rest():
+    assert "others" not in group_table("x", [Group("a", 1, 1)], 1, 1)
