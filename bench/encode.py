@@ -18,15 +18,20 @@ PATTERN = r"""'(?:[sdmt]|ll|ve|re)|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N}
 
 
 @functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder that goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="starloom-bench-tokenizer-")
+
+
+@functools.cache
 def tokenizer_folder() -> Path:
     """A tokenizer trained on some of the environment, the same for every tool; made in the warm-up."""
     from tasks._stage import Runtime
     from tasks.schemas import Docs
     from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
-    scratch = Path(tempfile.mkdtemp(prefix="starloom-bench-tokenizer-"))
     docs = Docs.of(environment_corpus(TRAINING_BYTES).table)
-    path: Path = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB_SIZE), Runtime.alone(scratch)).path
+    path: Path = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB_SIZE), Runtime.alone(Path(_scratch().name))).path
     return path
 
 

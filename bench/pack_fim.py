@@ -12,6 +12,9 @@ from bench._tool import Corpus, Tool
 from bench.encode import tokenizer_folder
 
 if TYPE_CHECKING:
+    from numpy.random import RandomState
+    from tokenizers import Tokenizer
+
     from tasks.schemas import Tokens
 
 TITLE = "fill-in-the-middle at rate 0.5 and packing, one core"
@@ -67,7 +70,7 @@ def _plain(corpus: Corpus) -> object:
     return np.array(stream[: len(stream) // SEQUENCE_LENGTH * SEQUENCE_LENGTH], np.uint16).reshape(-1, SEQUENCE_LENGTH)
 
 
-def _permuted(ids, model, random) -> list[int]:  # type: ignore[no-untyped-def]  # types of heavy libraries, imported in the tool
+def _permuted(ids: list[int], model: Tokenizer, random: RandomState) -> list[int]:
     """One document in the order of PSM or of the second variant of SPM."""
     text = model.decode(ids, skip_special_tokens=False)
     low, high = sorted(random.randint(0, len(text) + 1, 2).tolist())

@@ -54,7 +54,9 @@ def _called(words: list[str]) -> int:
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="starloom", description="From source repositories to a released code LLM, every token traceable to its file.", allow_abbrev=False
+        prog="starloom",
+        description="From source repositories to a released code LLM, every token traceable to its file.",
+        allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     chosen = next((word for word in words if not word.startswith("-")), None)

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words after `starloom run`."""
     add_recipe_arguments(parser)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one a core)")
-    parser.add_argument("--no-prefect", action="store_true", help="walk the plan without Prefect: no server is started, nothing is shown in its UI")
+    parser.add_argument(
+        "--no-prefect", action="store_true", help="walk the plan without Prefect: no server is started, nothing is shown in its UI"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -89,7 +91,11 @@ def _summary(prepared: Prepared, run: Run, seconds: float) -> str:
     ran = sum(step.num_actions - step.num_cached for step in run.steps)
     cached = sum(step.num_cached for step in run.steps)
     place = f"{prepared.store.url}/runs/{run.id}"
-    lines = [f"\ndone in {seconds:.1f} s: {count(ran)} actions run, {count(cached)} taken from the store", f"  run      {run.id}", f"  outputs  {place}"]
+    lines = [
+        f"\ndone in {seconds:.1f} s: {count(ran)} actions run, {count(cached)} taken from the store",
+        f"  run      {run.id}",
+        f"  outputs  {place}",
+    ]
     lines += [f"  {line}" for line in _pictures(prepared, run)]
     lines += ["", "next:", f"  starloom show {run.id}"]
     return "\n".join([*lines, *_suggestions(prepared, run)])

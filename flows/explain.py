@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tasks._step import Standing
 
 SHOWN_REASONS = 4
+SHOWN_PARTS = 8
 SHOWN_LENGTH = 60
 
 
@@ -67,7 +68,9 @@ def reasons(now: Components, before: dict[str, Any] | None) -> tuple[str, ...]:
     if before is None:
         return ("never run with this store",)
     found = [*_code(now.code, before["code"]), *_config(now.config, before["config"], "config")]
-    found += [f"library: {n} {before['libraries'].get(n, 'none')} → {v}" for n, v in now.libraries.items() if before["libraries"].get(n) != v]
+    found += [
+        f"library: {n} {before['libraries'].get(n, 'none')} → {v}" for n, v in now.libraries.items() if before["libraries"].get(n) != v
+    ]
     found += _inputs(now.inputs, before["inputs"])
     if now.format != before["format"]:
         found.append(f"store format {before['format']} → {now.format}")
@@ -95,7 +98,8 @@ def _inputs(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
             continue
         if isinstance(content, list) and isinstance(old, list) and len(content) == len(old):
             changed = [str(i) for i, (a, b) in enumerate(zip(content, old, strict=True)) if a != b]
-            found.append(f"input: part{'s' if len(changed) > 1 else ''} {', '.join(changed[:8])}{' …' if len(changed) > 8 else ''} of {name}")  # noqa: PLR2004 - a line's worth
+            shown = ", ".join(changed[:SHOWN_PARTS]) + (" …" if len(changed) > SHOWN_PARTS else "")
+            found.append(f"input: part{'s' if len(changed) > 1 else ''} {shown} of {name}")
         elif isinstance(content, list) and isinstance(old, list):
             found.append(f"input: {name} has {len(content)} parts, had {len(old)} ({len(set(content) - set(old))} new)")
         else:
@@ -110,7 +114,6 @@ def _short(value: Any) -> str:
 
 def _left(seconds: float | None, stands: Standing) -> float | None:
     return None if seconds is None else round(seconds * (1 - stands.num_cached / stands.num_actions), 1)
-
 
 
 def last_states(store: Store, recipe: str, steps: list[str]) -> tuple[Run | None, dict[str, StepState]]:

@@ -89,10 +89,14 @@ def _wired(step: Step, line: RecipeStep, nearest: dict[type, str], written: dict
             continue
         source = line.sources.get(parameter, line.sources.get("*"))
         if source is not None and source not in written:
-            raise ConfigError(f"{line.name} takes {parameter} from {source!r}, which is no step above it", hint=did_you_mean(source, list(written)))
+            raise ConfigError(
+                f"{line.name} takes {parameter} from {source!r}, which is no step above it", hint=did_you_mean(source, list(written))
+            )
         if source is not None and (kind in written[source] or parameter in line.sources):
             if kind not in written[source]:
-                raise ConfigError(f"{line.name} takes {parameter} ({kind.__name__}) from {source}, which does not write it", hint="name another step")
+                raise ConfigError(
+                    f"{line.name} takes {parameter} ({kind.__name__}) from {source}, which does not write it", hint="name another step"
+                )
             wiring[parameter] = source
         elif kind in nearest:
             wiring[parameter] = nearest[kind]

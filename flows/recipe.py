@@ -1,19 +1,18 @@
 """Recipes: a YAML file that names stages and their knobs, read with the line of everything in it.
 
-    name: demo
-    seed: 42
-    stages:
-      - ingest: {sources: [{kind: python-environment}]}
-      - license_filter                       # all knobs at their defaults
-      - near_dedup: {threshold: 0.7}
-        as: second_pass                      # a second use of a stage has a name of its own
-        from: redact_pii                     # inputs come from here rather than from the nearest step above
+name: demo
+seed: 42
+stages:
+  - ingest: {sources: [{kind: python-environment}]}
+  - license_filter                       # all knobs at their defaults
+  - near_dedup: {threshold: 0.7}
+    as: second_pass                      # a second use of a stage has a name of its own
+    from: redact_pii                     # inputs come from here rather than from the nearest step above
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -23,6 +22,8 @@ from lineage.errors import ConfigError, did_you_mean
 from tasks._stage import load_stage, stage_names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks._stage import Config, Stage
 
 Location = tuple[str | int, ...]
@@ -78,7 +79,9 @@ class _Document:
             for key_node, child in node.value:
                 key = key_node.value
                 if key in found:
-                    raise ConfigError(f"{self.path}, line {key_node.start_mark.line + 1}: {key!r} is given twice", hint="keep one of the two")
+                    raise ConfigError(
+                        f"{self.path}, line {key_node.start_mark.line + 1}: {key!r} is given twice", hint="keep one of the two"
+                    )
                 found[key] = self._plain(child, (*where, key))
                 self.lines[(*where, key)] = key_node.start_mark.line + 1
             return found

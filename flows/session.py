@@ -229,7 +229,7 @@ def funnel(run: Run) -> list[dict[str, Any]]:
             )
         elif "Docs" in step.outputs:
             counts = step.outputs["Docs"]["counts"]
-            rows.append({"step": step.name, "documents": counts.get("rows", 0), "bytes": counts.get("text_bytes", 0), "dropped": 0, "rules": {}})
+            rows.append(
+                {"step": step.name, "documents": counts.get("rows", 0), "bytes": counts.get("text_bytes", 0), "dropped": 0, "rules": {}}
+            )
     return rows
-
-

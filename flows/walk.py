@@ -55,9 +55,7 @@ class Walk:
 
     def record(self, step: Step) -> Record:
         """The account of the steps above, without clocks or paths."""
-        done = [
-            StepRecord(above.name, above.stage.label, above.config.identity(), self.written[above.name]) for above in self._above(step)
-        ]
+        done = [StepRecord(above.name, above.stage.label, above.config.identity(), self.written[above.name]) for above in self._above(step)]
         return Record(self.plan.recipe.name, tuple(done))
 
     def _above(self, step: Step) -> tuple[Step, ...]:

@@ -1,8 +1,8 @@
 """Verifying a store: every object hashed, every record held against what it says, each lie named.
 
-What is checked, in this order: runs (their result against their outputs, keys against components), actions (key against
-components and place, parts against the manifest that they make up), manifests (name against content) and objects (name
-against bytes); and that whatever one of them names is there.
+What is checked, in this order: manifests (name against content), runs (result against outputs, keys against components),
+actions (key against components and place, parts against the manifest that they make up), objects (name against bytes);
+and that whatever one of them names is there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from lineage import keys
 from lineage.reach import artifact_name, claims, objects_of, split_action
-from lineage.records import Action, Artifact, Components, Part, Run
+from lineage.records import Action, Artifact, Components, Run
 from lineage.storage import LocalStorage
 from lineage.store import action_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from lineage.records import StepState
     from lineage.storage import Storage
     from lineage.store import Store
 
@@ -77,12 +78,19 @@ def verify(store: Store, on_progress: Callable[[int, int], None] = lambda _done,
         on_progress: called with bytes hashed and bytes in all.
     """
     found = _read(store)
+    for name, artifact in list(found.artifacts.items()):
+        if artifact_name(artifact.hash) != name:
+            found.lie(name, f"is the manifest of {artifact.hash}")
+            del found.artifacts[name]  # nothing else is held against it
     for name, run in found.runs.items():
         _check_run(found, name, run)
+    for artifact in found.artifacts.values():
+        _require(found, found.objects, objects_of(artifact))
     for name, action in found.actions.items():
         _check_action(found, name, action)
-    for name, artifact in found.artifacts.items():
-        _check_artifact(found, name, artifact)
+        _check_parts(found, name, action)
+    for name, action in found.actions.items():
+        _check_claims(found, name, action)
     _check_objects(found, store.storage, on_progress)
     lies = tuple(Lie(name, problem, users) for (name, problem), users in zip(found.problems.items(), _users(found), strict=True))
     return Report(len(found.runs), len(found.actions), len(found.artifacts), len(found.objects), sum(found.objects.values()), lies)
@@ -91,9 +99,9 @@ def verify(store: Store, on_progress: Callable[[int, int], None] = lambda _done,
 def _read(store: Store) -> _Contents:
     found, storage = _Contents(), store.storage
     runs = [f"runs/{run_id}/run.json" for run_id in store.run_ids()]
-    found.runs = dict(_parsed(found, storage, runs, Run.from_json))
+    found.runs = dict(_parsed(found, storage, runs, _run))
     _ = dict(_parsed(found, storage, list(storage.names("tags")), lambda document: document["run"]))
-    found.actions = dict(_parsed(found, storage, list(storage.names("actions")), Action.from_json))
+    found.actions = dict(_parsed(found, storage, list(storage.names("actions")), _action))
     found.artifacts = dict(_parsed(found, storage, list(storage.names("artifacts")), Artifact.from_json))
     found.objects = {name: storage.num_bytes(name) for name in storage.names("objects")}
     return found
@@ -114,6 +122,19 @@ def _parsed(found: _Contents, storage: Storage, names: Sequence[str], parse: Cal
                 yield name, document
 
 
+def _run(document: Any) -> Run:
+    run = Run.from_json(document)
+    for step in run.steps:
+        _named(step)  # raises where a step does not say what it read and wrote
+    return run
+
+
+def _action(document: Any) -> Action:
+    action = Action.from_json(document)
+    claims(action)  # raises where it does not say what it made
+    return action
+
+
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
@@ -129,10 +150,19 @@ def _check_run(found: _Contents, name: str, run: Run) -> None:
     for step in run.steps:
         if (key := _key(step.components)) != step.key:
             found.lie(name, f"says that the key of {step.name} is {step.key[:12]}; its components make {key[:12]}")
-        refs = [out["artifact"] for out in step.outputs.values()]
-        refs += [ref[part] for ref in step.inputs.values() for part in ("artifact", "verdicts") if ref[part]]
-        for ref in refs:
-            _require(found, found.artifacts, artifact_name(ref))
+        _require(found, found.artifacts, _named(step))
+
+
+def _named(step: StepState) -> list[str]:
+    """The manifests that a step of a run names."""
+    read = [ref[part] for ref in step.inputs.values() for part in ("artifact", "verdicts") if ref[part]]
+    return [artifact_name(hash_) for hash_ in [*(out["artifact"] for out in step.outputs.values()), *read]]
+
+
+def _require(found: _Contents, known: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            found.lie(name, MISSING)
 
 
 def _check_action(found: _Contents, name: str, action: Action) -> None:
@@ -142,19 +172,11 @@ def _check_action(found: _Contents, name: str, action: Action) -> None:
         found.lie(name, f"says that its key is {action.key[:12]}; its components make {made[:12]}")
     elif action.components.get("stage") != stage:
         found.lie(name, f"is of the stage {action.components.get('stage')}")
-    manifests, objects = claims(action)
-    for manifest in manifests:
-        _require(found, found.artifacts, manifest)
-    for part in objects:
-        _require(found, found.objects, part)
-    _check_parts(found, name, stage, action)
 
 
-def _check_parts(found: _Contents, name: str, stage: str, action: Action) -> None:
-    """Of a step: its parts' records are there, and name the parts of the manifest."""
-    places = [action_name(stage, key) for key in action.actions]
-    for place in places:
-        _require(found, found.actions, place)
+def _check_parts(found: _Contents, name: str, action: Action) -> None:
+    """The parts of a step's manifest are those that its parts' actions made."""
+    places = _parts_of(name, action)
     for kind, output in action.outputs.items():
         artifact = found.artifacts.get(artifact_name(output)) if isinstance(output, str) else None
         if artifact is None or not places or any(place not in found.actions for place in places):
@@ -167,12 +189,20 @@ def _check_parts(found: _Contents, name: str, stage: str, action: Action) -> Non
                 found.lie(place, f"says that it made another {kind} than part {number} of {artifact_name(str(output))}")
 
 
-def _check_artifact(found: _Contents, name: str, artifact: Artifact) -> None:
-    if artifact_name(artifact.hash) != name:
-        found.lie(name, f"is the manifest of {artifact.hash}")
-        return
-    for part in objects_of(artifact):
-        _require(found, found.objects, part)
+def _parts_of(name: str, action: Action) -> list[str]:
+    stage, _ = split_action(name)
+    return [action_name(stage, key) for key in action.actions]
+
+
+def _check_claims(found: _Contents, name: str, action: Action) -> None:
+    """What an action claims is there. What a run or manifest misses as well is named once, by itself."""
+    manifests, objects = claims(action)
+    missing = [claim for claim in manifests if claim not in found.artifacts]
+    missing += [claim for claim in objects if claim not in found.objects]
+    missing += [place for place in _parts_of(name, action) if place not in found.actions]
+    for claim in missing:
+        if claim not in found.problems:
+            found.lie(name, f"claims {claim}, which is missing")
 
 
 def _check_objects(found: _Contents, storage: Storage, on_progress: Callable[[int, int], None]) -> None:
@@ -202,25 +232,20 @@ def _key(components: dict[str, Any]) -> str:
         return f"nothing ({error})"
 
 
-def _require(found: _Contents, known: dict[str, Any], name: str) -> None:
-    if name not in known:
-        found.lie(name, MISSING)
-
-
 def _users(found: _Contents) -> Iterator[tuple[str, ...]]:
-    """For each problem the steps that it touches, at most five."""
+    """For each problem the steps that it touches."""
     users: dict[str, list[str]] = {}
     for run in found.runs.values() if found.problems else ():
         for step in run.steps:
-            refs = [out["artifact"] for out in step.outputs.values()] + [ref["artifact"] for ref in step.inputs.values()]
-            action = found.actions.get(action_name(step.stage, step.key))
-            names = {action_name(step.stage, step.key), *(action_name(step.stage, key) for key in (action.actions if action else ()))}
-            for manifest in map(artifact_name, refs):
+            place = action_name(step.stage, step.key)
+            action = found.actions.get(place)
+            names = {place, *(_parts_of(place, action) if action else ())}
+            for manifest in _named(step):
                 names |= {manifest, *(objects_of(found.artifacts[manifest]) if manifest in found.artifacts else ())}
             for name in names:
                 users.setdefault(name, []).append(f"{run.id}/{step.name}")
     for name in found.problems:
-        yield tuple(users.get(name, [])[:5])
+        yield tuple(users.get(name, []))
 
 
 # Repair
@@ -245,9 +270,8 @@ def repair(store: Store, report: Report) -> Repair:
     tainted = bad | {name for name, artifact in found.artifacts.items() if bad & set(objects_of(artifact))}
     actions = {name for name in bad if name.startswith("actions/")}
     actions |= {name for name, action in found.actions.items() if tainted & {name for names in claims(action) for name in names}}
-    actions |= {name for name, action in found.actions.items() if actions & {action_name(split_action(name)[0], key) for key in action.actions}}
-    reached = {artifact_name(out["artifact"]) for run in found.runs.values() for step in run.steps for out in step.outputs.values()}
-    reached |= {artifact_name(ref[part]) for run in found.runs.values() for step in run.steps for ref in step.inputs.values() for part in ref if part != "type" and ref[part]}
+    actions |= {name for name, action in found.actions.items() if actions & set(_parts_of(name, action))}
+    reached = {manifest for run in found.runs.values() for step in run.steps for manifest in _named(step)}
     removed = sorted(actions)
     removed += sorted(name for name in bad if name.startswith("objects/"))
     removed += sorted(name for name in tainted if name.startswith("artifacts/") and (name in bad or name not in reached))

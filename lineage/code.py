@@ -13,37 +13,63 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tasks", "model")
 """Packages whose code shapes outputs."""
 
-Definition = ast.stmt
+Summary = dict[str, Any]
+"""Of a definition: its digest, the (name, attribute) pairs that it mentions, and what it imports inside itself.
+Of a module: its definitions by name, its imports by local name as [module, name or null], and its other statements.
+Plain JSON values, so that it can be kept: most of the time is in parsing."""
 
 
-@dataclass(frozen=True)
-class Module:
-    """The top level of a source file."""
+class Reader:
+    """Reads project modules from their source, without importing them.
 
-    name: str
-    definitions: dict[str, list[Definition]] = field(default_factory=lambda: defaultdict(list))
-    imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    """Local name → (module, name in it or None for the module itself)."""
-    always: list[Definition] = field(default_factory=list)
+    Args:
+        memory: summaries by the hash of the source text; brought up to date. Keep it for the next time.
+    """
+
+    def __init__(self, memory: dict[str, Summary] | None = None) -> None:
+        self.memory = {} if memory is None else memory
+        self.grew = False
+        self._modules: dict[str, Summary] = {}
+
+    def module(self, name: str) -> Summary:
+        """The summary of a project module.
+
+        Raises:
+            ModuleNotFoundError: if there is none.
+        """
+        if name not in self._modules:
+            file = _file(name)
+            if file is None:
+                raise ModuleNotFoundError(f"no project module {name}")
+            text = file.read_bytes()
+            key = hashlib.sha256(text).hexdigest()
+            if key not in self.memory:
+                self.memory[key], self.grew = _summary_of_module(text), True
+            self._modules[name] = self.memory[key]
+        return self._modules[name]
+
+    def declares(self, module: str, name: str) -> bool:
+        """Whether a name is defined or imported at the top of a module."""
+        return _file(module) is not None and (name in self.module(module)["definitions"] or name in self.module(module)["imports"])
 
 
-def digests(module: str, symbol: str, *, runs: tuple[str, ...] = ()) -> dict[str, str]:
+def digests(module: str, symbol: str, *, runs: tuple[str, ...] = (), reader: Reader | None = None) -> dict[str, str]:
     """File → digest of the definitions in it that `module.symbol` reaches.
 
     Args:
         module: dotted name of the module that declares the function.
         symbol: the function's name.
         runs: modules that are run rather than imported; all of them counts.
+        reader: remembers what it has parsed.
     """
-    walk = _Walk()
+    walk = _Walk(reader or Reader())
     walk.reach(module, symbol)
     for name in runs:
         walk.reach_all(name)
@@ -51,7 +77,9 @@ def digests(module: str, symbol: str, *, runs: tuple[str, ...] = ()) -> dict[str
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader) -> None:
+        self._read = reader.module
+        self._declares = reader.declares
         self._seen: dict[str, set[str]] = defaultdict(set)
         self._todo: list[tuple[str, str]] = []
 
@@ -61,60 +89,56 @@ class _Walk:
             self._visit(*self._todo.pop())
 
     def reach_all(self, module: str) -> None:
-        for symbol in parsed(module).definitions:
+        for symbol in self._read(module)["definitions"]:
             self.reach(module, symbol)
-        for target, name in parsed(module).imports.values():
+        for target, name in self._read(module)["imports"].values():
             self._follow(target, name)
 
     def digests(self) -> dict[str, str]:
         found = {}
         for name in sorted(self._seen):
-            module = parsed(name)
-            spelt = [ast.dump(node) for node in module.always]
-            spelt += [ast.dump(node) for symbol in sorted(self._seen[name]) for node in module.definitions[symbol]]
+            module = self._read(name)
+            spelt = [part["digest"] for part in module["always"]]
+            spelt += [part["digest"] for symbol in sorted(self._seen[name]) for part in module["definitions"][symbol]]
             found[_relative(name)] = hashlib.sha256("\0".join(spelt).encode()).hexdigest()[:16]
         return found
 
     def _visit(self, name: str, symbol: str) -> None:
-        module = parsed(name)
+        module = self._read(name)
         first = name not in self._seen
         if symbol in self._seen[name]:
             return
-        if symbol in module.definitions:
+        if symbol in module["definitions"]:
             self._seen[name].add(symbol)
-            self._follow_uses(module, module.definitions[symbol])
-        elif symbol in module.imports:
-            self._follow(*module.imports[symbol])
+            self._follow_uses(name, module, module["definitions"][symbol])
+        elif symbol in module["imports"]:
+            self._follow(*module["imports"][symbol])
         if first:
-            self._follow_uses(module, module.always)
+            self._follow_uses(name, module, module["always"])
 
     def _follow(self, target: str, name: str | None) -> None:
         if not is_ours(target):
             return
         if name is None:
-            self._todo += [(target, symbol) for symbol in parsed(target).definitions]
+            self._todo += [(target, symbol) for symbol in self._read(target)["definitions"]]
         elif is_ours(f"{target}.{name}") and _file(f"{target}.{name}") is not None:
             self._follow(f"{target}.{name}", None)
         else:
             self._todo.append((target, name))
 
-    def _follow_uses(self, module: Module, nodes: list[Definition]) -> None:
-        for node in nodes:
-            local = _imports_in(node)
-            for owner, attribute in _names_in(node):
-                if owner in local or owner in module.imports:
-                    target, name = local.get(owner) or module.imports[owner]
-                    submodule = target if name is None else f"{target}.{name}"
-                    if is_ours(submodule) and attribute is not None and _declares(submodule, attribute):
+    def _follow_uses(self, name: str, module: Summary, parts: list[Summary]) -> None:
+        for part in parts:
+            known = {**module["imports"], **part["imports"]}
+            for owner, attribute in part["names"]:
+                if owner in known:
+                    target, imported = known[owner]
+                    submodule = target if imported is None else f"{target}.{imported}"
+                    if is_ours(submodule) and attribute is not None and self._declares(submodule, attribute):
                         self._follow(submodule, attribute)
                     else:
-                        self._follow(target, name)
-                elif owner in module.definitions:
-                    self._todo.append((module.name, owner))
-
-
-def _declares(module: str, name: str) -> bool:
-    return _file(module) is not None and (name in parsed(module).definitions or name in parsed(module).imports)
+                        self._follow(target, imported)
+                elif owner in module["definitions"]:
+                    self._todo.append((name, owner))
 
 
 def is_ours(module: str) -> bool:
@@ -123,31 +147,43 @@ def is_ours(module: str) -> bool:
     return head in PACKAGES and not rest.startswith("_")
 
 
-@lru_cache(maxsize=None)
-def parsed(name: str) -> Module:
-    """The top level of a project module, without importing it."""
-    file = _file(name)
-    if file is None:
-        raise ModuleNotFoundError(f"no project module {name}")
-    tree = _WithoutTexts().visit(ast.parse(file.read_bytes()))
-    module = Module(name)
-    for node in tree.body:
+def _summary_of_module(text: bytes) -> Summary:
+    module: Summary = {"definitions": {}, "imports": {}, "always": []}
+    for node in _WithoutTexts().visit(ast.parse(text)).body:
         _sort_in(module, node)
     return module
 
 
-def _sort_in(module: Module, node: ast.stmt) -> None:
+def _sort_in(module: Summary, node: ast.stmt) -> None:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        module.definitions[node.name].append(node)
+        module["definitions"].setdefault(node.name, []).append(_summary(node))
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
-        module.imports.update(_imported(node))
+        module["imports"].update(_imported(node))
     elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names = [leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
-        for name in names:
-            module.definitions[name].append(node)
+        summary = _summary(node)
+        for name in {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}:
+            module["definitions"].setdefault(name, []).append(summary)
     elif not _is_for_types(node):
-        module.always.append(node)
+        module["always"].append(_summary(node))
+
+
+def _summary(node: ast.stmt) -> Summary:
+    """Digest, names and inner imports of one statement."""
+    names: set[tuple[str, str | None]] = set()
+    imports: dict[str, list[str | None]] = {}
+    owners: set[ast.AST] = set()
+    for inner in ast.walk(node):  # breadth first: an attribute comes before the name that it is taken of
+        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
+            owners.add(inner.value)
+            names.add((inner.value.id, inner.attr))
+        elif isinstance(inner, ast.Name) and inner not in owners:
+            names.add((inner.id, None))
+        elif isinstance(inner, (ast.Import, ast.ImportFrom)):
+            imports.update(_imported(inner))
+            names |= {(name, None) for name in _imported(inner) if isinstance(inner, ast.ImportFrom)}
+    ordered = sorted(([owner, attribute] for owner, attribute in names), key=str)
+    return {"digest": hashlib.sha256(ast.dump(node).encode()).hexdigest()[:16], "names": ordered, "imports": imports}
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -158,39 +194,17 @@ def _is_for_types(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, tuple[str, str | None]]:
+def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, list[str | None]]:
+    """Local name → [module, name in it or None for the module itself]."""
     if isinstance(node, ast.ImportFrom):
-        return {alias.asname or alias.name: (node.module or "", alias.name) for alias in node.names}
-    return {alias.asname or alias.name.partition(".")[0]: (alias.name, None) for alias in node.names}
-
-
-def _imports_in(node: ast.AST) -> dict[str, tuple[str, str | None]]:
-    found: dict[str, tuple[str, str | None]] = {}
-    for inner in ast.walk(node):
-        if isinstance(inner, (ast.Import, ast.ImportFrom)):
-            found.update(_imported(inner))
-    return found
-
-
-def _names_in(node: ast.AST) -> list[tuple[str, str | None]]:
-    """(name, attribute taken of it or None), for every name that the node mentions."""
-    found: list[tuple[str, str | None]] = []
-    owners: set[ast.AST] = set()
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
-            owners.add(inner.value)
-            found.append((inner.value.id, inner.attr))
-        elif isinstance(inner, ast.Name) and inner not in owners:
-            found.append((inner.id, None))
-        elif isinstance(inner, (ast.Import, ast.ImportFrom)):
-            found += [(name, None) for name in _imported(inner) if isinstance(inner, ast.ImportFrom)]
-    return found
+        return {alias.asname or alias.name: [node.module or "", alias.name] for alias in node.names}
+    return {alias.asname or alias.name.partition(".")[0]: [alias.name, None] for alias in node.names}
 
 
 class _WithoutTexts(ast.NodeTransformer):
     """Drops every statement that is only a string: docstrings of modules, classes, functions and fields."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:  # noqa: N802 - the name is ast's
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if _is_text(node) else node
 
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lineage.leases import STALE_SECONDS, collecting
@@ -21,12 +20,12 @@ from lineage.reach import Reach, split_action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lineage.store import Store
 
 DEFAULT_AGE_SECONDS = 86_400.0
 KINDS = ("runs", "actions", "artifacts", "objects", "tmp")
-_WORK_KEY_LENGTH = 64
 
 
 @dataclass
@@ -42,7 +41,9 @@ class Collection:
     num_young_bytes: int = 0
 
 
-def collect(store: Store, *, keep_last: int | None = None, older_than_seconds: float = DEFAULT_AGE_SECONDS, dry_run: bool = False) -> Collection:
+def collect(
+    store: Store, *, keep_last: int | None = None, older_than_seconds: float = DEFAULT_AGE_SECONDS, dry_run: bool = False
+) -> Collection:
     """Remove what is not reached; waits for nobody.
 
     Raises:
@@ -66,9 +67,9 @@ class _Sweep:
         kept, leaving = self._runs(keep_last)
         reach, lost = Reach(self.store), Reach(self.store)
         for run_id in kept:
-            reach.run(self.store.run(run_id))
+            reach.run(run_id)
         for run_id in leaving:
-            lost.run(self.store.run(run_id))
+            lost.run(run_id)
         self._keep_young(reach, lost)
         for run_id in leaving:
             self._remove_run(run_id)
@@ -86,11 +87,18 @@ class _Sweep:
 
     def _keep_young(self, reach: Reach, lost: Reach) -> None:
         """What a killed run finished is a root while it is young."""
-        for name in list(self.storage.names("actions")):
+        young = Reach(self.store)
+        for name in self.storage.names("actions"):
             if name not in reach.names and name not in lost.names and not self._is_old(name):
-                before = len(reach.names)
-                reach.action(*split_action(name))
-                self.found.num_young += len(reach.names) - before
+                young.action(*split_action(name))
+        for name in young.names - reach.names:
+            if self.storage.exists(name):
+                self._spare(name)
+        reach.names |= young.names
+
+    def _spare(self, name: str) -> None:
+        self.found.num_young += 1
+        self.found.num_young_bytes += self.storage.num_bytes(name)
 
     def _is_old(self, name: str) -> bool:
         return self.storage.age_seconds(name, self.now) >= self.age_seconds
@@ -108,20 +116,21 @@ class _Sweep:
         for name in list(self.storage.names(kind)):
             if name in reach.names:
                 self.found.num_kept[kind] += 1
-            elif name in lost.names or self._is_old(name):
+            elif name in lost.names or kind == "artifacts" or self._is_old(name):  # a manifest that no record names serves nobody
                 self.found.num_removed[kind] += 1
                 self.found.num_bytes += self.storage.num_bytes(name)
                 self._remove(name)
             else:
-                self.found.num_young += 1
-                self.found.num_young_bytes += self.storage.num_bytes(name)
+                self._spare(name)
 
     def _sweep_leftovers(self, kept: set[str]) -> None:
         """Aliases of runs that are gone, and leases of processes that died."""
         self.found.num_kept["runs"] = len(kept)
         known = kept | set(self.found.removed_runs)
         stale = [name for name in self.storage.names("runs") if name.split("/")[1] not in known]
-        stale += [name for name in self.storage.names("leases") if self.storage.age_seconds(name, self.now) > max(self.age_seconds, STALE_SECONDS)]
+        stale += [
+            name for name in self.storage.names("leases") if self.storage.age_seconds(name, self.now) > max(self.age_seconds, STALE_SECONDS)
+        ]
         for name in stale:
             self._remove(name)
 
@@ -172,12 +181,13 @@ def _entries(folder: Path) -> list[Path]:
 @contextlib.contextmanager
 def _unused(folder: Path) -> Iterator[bool]:
     """Hold the lock of a folder of work while it is removed; False if a live process holds it (see `Store.work`)."""
-    key = folder.name[:_WORK_KEY_LENGTH]
-    lock = folder.with_name(f"{key}.lock")
-    beside = folder.name.removeprefix(key).split("-")
-    if len(beside) > 1 and beside[1].isdigit() and Path(f"/proc/{beside[1]}").exists():  # it works beside the holder of the lock
+    key, _, beside = folder.name.partition("-")
+    pid = beside.partition("-")[0]
+    if pid.isdigit() and _lives(int(pid)):  # it works beside the one that holds the lock
         yield False
         return
+    lock = folder.with_name(f"{key}.lock")
+    was_there = lock.exists()
     with lock.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,4 +195,15 @@ def _unused(folder: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-        os.unlink(lock)
+        if not was_there or not folder.exists():
+            lock.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, and alive
+        return True
+    return True

@@ -6,6 +6,7 @@ runs and are not read.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lineage.fates import REASON, dropped, funnel, is_a_line, judgements, origin
 from lineage.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Set as AbstractSet
 
     from lineage.records import Run, StepState
     from lineage.store import Store
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 KEPT, ABSENT = "kept", "not there"
 _FATE = ["step", *REASON]
 _CHANGE = ["before_order", "before_fate", "after_order", "after_fate"]
+_DOC_ID = re.compile(r"[0-9a-f]{32}")
 _NO_TEXTS = pa.schema([("doc_id", pa.string()), ("swhid", pa.string())])
 
 
@@ -61,7 +63,10 @@ def settings(before: Run, after: Run) -> list[dict[str, Any]]:
         if old is None or new is None:
             found.append({"step": name, "what": "step", "name": name, "before": old and old.stage, "after": new and new.stage})
             continue
-        pairs = [("config", old.config, new.config), *((part, old.components[part], new.components[part]) for part in ("code", "libraries"))]
+        pairs = [
+            ("config", old.config, new.config),
+            *((part, old.components[part], new.components[part]) for part in ("code", "libraries")),
+        ]
         found += [{"step": name, "what": what, **line} for what, a, b in pairs for line in _differences(a, b)]
     return found
 
@@ -107,7 +112,7 @@ def documents(rows: Rows, before: Run, after: Run, limit: int | None) -> dict[st
     }
 
 
-def _same_verdicts(rows: Rows, before: Run, after: Run) -> Set[tuple[str, str]]:
+def _same_verdicts(rows: Rows, before: Run, after: Run) -> AbstractSet[tuple[str, str]]:
     """(step, hash) of the parts of verdicts that both runs have."""
     sides = [{(j.step, part.hash) for j in judgements(run) for part in rows.artifact(j.verdicts).parts} for run in (before, after)]
     return sides[0] & sides[1]
@@ -167,35 +172,46 @@ def _counted(changes: pa.Table) -> list[dict[str, Any]]:
 
 
 def _listed(rows: Rows, runs: tuple[Run, Run], shown: pa.Table) -> list[dict[str, Any]]:
-    ids = shown.column("doc_id").combine_chunks()
-    names: dict[str, dict[str, Any]] = {}
-    for run in reversed(runs):
-        left = pa.array([doc_id for doc_id in ids.to_pylist() if doc_id not in names], pa.string())
-        for step in origins(run) if len(left) else ():
-            names |= {row["doc_id"]: row for row in rows.of_documents(step.outputs["Docs"]["artifact"], left, ["doc_id", "repo", "path"]).to_pylist()}
-    skipped = [_skipped(rows, run) if len(ids) else {} for run in runs]
+    """The shown changes, with the names of the documents and of the survivors that they lost to."""
+    details = [detail for side in ("before", "after") for detail in shown.column(f"{side}_detail").to_pylist()]
+    survivors = [detail for detail in details if detail and _DOC_ID.fullmatch(detail)]
+    names = _names(rows, runs, [*shown.column("doc_id").to_pylist(), *survivors])
+    skipped = [_skipped(rows, run) if len(shown) else {} for run in runs]
     found = []
     for row in shown.to_pylist():
         who = names[row["doc_id"]]
-        place = {name: who[name] for name in ("doc_id", "repo", "path")}
         sides = {
-            side: _fate(row, side, None if missing is None else missing.get((who["repo"], who["path"])))
+            side: _fate(row, side, names, missing.get((who["repo"], who["path"])))
             for side, missing in zip(("before", "after"), skipped, strict=True)
         }
-        found.append({**place, **sides})
+        found.append({**who, **sides})
     return found
 
 
-def _fate(row: dict[str, Any], side: str, skipped: str | None) -> dict[str, Any]:
+def _names(rows: Rows, runs: tuple[Run, Run], doc_ids: list[str]) -> dict[str, dict[str, str]]:
+    """doc_id → doc_id, repo and path, in whichever of the runs has it."""
+    names: dict[str, dict[str, str]] = {}
+    for step in [*origins(runs[1]), *origins(runs[0])]:
+        left = sorted(set(doc_ids) - names.keys())
+        if left:
+            table = rows.of_documents(step.outputs["Docs"]["artifact"], pa.array(left, pa.string()), ["doc_id", "repo", "path"])
+            names |= {row["doc_id"]: row for row in table.select(["doc_id", "repo", "path"]).to_pylist()}
+    return names
+
+
+def _fate(row: dict[str, Any], side: str, names: dict[str, dict[str, str]], skipped: str | None) -> dict[str, Any]:
     fate = row[f"{side}_fate"]
     if fate == ABSENT:
         return {"fate": ABSENT, **({"rule": f"skipped: {skipped}"} if skipped else {})}
-    return {"fate": fate, **({} if fate == KEPT else {name: row[f"{side}_{name}"] for name in _FATE})}
+    if fate == KEPT:
+        return {"fate": KEPT}
+    survivor = names.get(row[f"{side}_detail"])
+    return {"fate": fate, **{name: row[f"{side}_{name}"] for name in _FATE}, **({"survivor": survivor} if survivor else {})}
 
 
 def _skipped(rows: Rows, run: Run) -> dict[tuple[str, str], str]:
     """(repo, path) of the files that a run read and did not take → why."""
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for step in origins(run):
         artifact = output_of(step, "Skipped")
         for _, table in rows.tables(artifact, ["repo", "path", "rule"]) if artifact else ():
@@ -215,7 +231,7 @@ def scores(rows: Rows, before: Run, after: Run) -> list[dict[str, Any]]:
 
 
 def _scores(rows: Rows, run: Run) -> dict[tuple[str, str, str, str | None], float]:
-    found = {}
+    found: dict[tuple[str, str, str, str | None], float] = {}
     for step in _scored(run):
         for _, table in rows.tables(step.outputs["Scores"]["artifact"], None):
             found |= {(step.name, row["benchmark"], row["metric"], row["language"]): row["value"] for row in table.to_pylist()}

@@ -47,16 +47,19 @@ class CorruptError(StoreError):
     """A stored object does not hold the bytes that its name says."""
 
 
-class Cancelled(StarloomError):
+class Cancelled(StarloomError):  # noqa: N818 - it is no error of anybody's
     """The run was asked to stop."""
 
 
+SHOWN_WORDS = 12
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A remedy for a misspelt word: the nearest known one, else all of them (at most twelve)."""
-    import difflib  # noqa: PLC0415 - only on the error path
+    """A remedy for a misspelt word: the nearest known one, else all of them (a dozen at most)."""
+    import difflib
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:
         return f"did you mean {near[0]!r}?"
-    shown = ", ".join(sorted(known)[:12])
-    return f"known: {shown}" + (" …" if len(known) > 12 else "")
+    shown = ", ".join(sorted(known)[:SHOWN_WORDS])
+    return f"known: {shown}" + (" …" if len(known) > SHOWN_WORDS else "")

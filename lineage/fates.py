@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence, Set
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from lineage.records import Run, StepState
     from lineage.rows import Rows
@@ -82,7 +83,7 @@ def is_a_line(run: Run) -> bool:
     return True
 
 
-def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: Set[tuple[str, str]] = frozenset()) -> pa.Table:
+def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: AbstractSet[tuple[str, str]] = frozenset()) -> pa.Table:
     """Every dropped document of a run: doc_id, the step that dropped it first, its reason, and the part it lies in.
 
     Args:
@@ -98,7 +99,11 @@ def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: Set
         wanted = [i for i in wanted if manifest[i].counts.get("dropped", 1)]
         for part, table in rows.tables(judged.verdicts, ["doc_id", "keep", *REASON], wanted):
             drops = table.filter(pc.invert(table.column("keep"))).drop_columns(["keep"])
-            columns = {"step": pa.repeat(judged.step, len(drops)), "order": pa.repeat(order, len(drops)), "part": pa.repeat(part, len(drops))}
+            columns = {
+                "step": pa.repeat(judged.step, len(drops)),
+                "order": pa.repeat(order, len(drops)),
+                "part": pa.repeat(part, len(drops)),
+            }
             for name, column in columns.items():
                 drops = drops.append_column(name, column)
             found.append(drops.cast(_NO_DROPS))

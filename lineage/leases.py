@@ -38,7 +38,9 @@ def running(store: Store, run_id: str) -> Iterator[None]:
         deadline = time.monotonic() + LONGEST_COLLECTION_SECONDS
         while _live(store, "gc"):
             if time.monotonic() > deadline:
-                raise StoreError(f"`starloom gc` has held the store {store.url} for ten minutes", hint="see whether it still runs; then try again")
+                raise StoreError(
+                    f"`starloom gc` has held the store {store.url} for ten minutes", hint="see whether it still runs; then try again"
+                )
             time.sleep(0.2)
         yield
 

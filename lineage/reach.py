@@ -11,7 +11,6 @@ from lineage.records import Action, Artifact, Part
 from lineage.store import action_name, object_name
 
 if TYPE_CHECKING:
-    from lineage.records import Run
     from lineage.store import Store
 
 
@@ -47,8 +46,17 @@ class Reach:
     store: Store
     names: set[str] = field(default_factory=set)
 
-    def run(self, run: Run) -> None:
-        """Reach what a run made and read."""
+    def run(self, run_id: str) -> None:
+        """Reach what a run made and read.
+
+        Raises:
+            CorruptError: if its record cannot be read.
+        """
+        try:
+            run = self.store.run(run_id)
+        except (TypeError, KeyError) as error:
+            raise CorruptError(f"runs/{run_id}/run.json is no record of a run: {error}", hint=REPAIR) from error
+        self.names.add(f"runs/{run_id}/run.json")
         for step in run.steps:
             self.action(step.stage, step.key)
             for out in step.outputs.values():
@@ -81,7 +89,7 @@ class Reach:
     def _action(self, stage: str, key: str) -> Action | None:
         try:
             return self.store.action(stage, key)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise CorruptError(f"{action_name(stage, key)} is no record of an action: {error}", hint=REPAIR) from error
 
     def artifact(self, name: str) -> None:

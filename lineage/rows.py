@@ -42,7 +42,9 @@ class Rows:
             try:
                 self._artifacts[name] = self.store.artifact(name)
             except FileNotFoundError as error:
-                raise InputError(f"the artifact {name[:12]} is no longer in {self.store.url}", hint="run the recipe again; it is made anew") from error
+                raise InputError(
+                    f"the artifact {name[:12]} is no longer in {self.store.url}", hint="run the recipe again; it is made anew"
+                ) from error
         return self._artifacts[name]
 
     def path(self, name: str, part: int) -> Path:
@@ -80,7 +82,8 @@ class Rows:
                 table = file.read_row_groups(groups.tolist(), columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise CorruptError(
-                f"the part {path.name} cannot be read: {str(error).splitlines()[0]}", hint="`starloom verify --repair`, then run the recipe again"
+                f"the part {path.name} cannot be read: {str(error).splitlines()[0]}",
+                hint="`starloom verify --repair`, then run the recipe again",
             ) from error
         read_before = np.cumsum([0, *(sizes[group] for group in groups)])
         return table.take(pa.array(wanted - starts[group_of] + read_before[np.searchsorted(groups, group_of)]))

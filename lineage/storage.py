@@ -43,10 +43,12 @@ class Storage(ABC):
     """Whether another process that opens the same URL sees the same bytes."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. FileNotFoundError if there is none."""
 
     @abstractmethod
-    def write(self, name: str, data: bytes) -> None: ...
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace a file, atomically."""
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
@@ -57,20 +59,24 @@ class Storage(ABC):
         """Move a finished local file in under `name`; one that is there already stands."""
 
     @abstractmethod
-    def exists(self, name: str) -> bool: ...
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
 
     @abstractmethod
     def names(self, prefix: str) -> Iterator[str]:
         """All names under a folder, sorted; none if the folder is not there."""
 
     @abstractmethod
-    def age_seconds(self, name: str, now: float) -> float: ...
+    def age_seconds(self, name: str, now: float) -> float:
+        """Seconds from its last change until `now` (seconds since the epoch)."""
 
     @abstractmethod
-    def num_bytes(self, name: str) -> int: ...
+    def num_bytes(self, name: str) -> int:
+        """Its size."""
 
     @abstractmethod
-    def delete(self, name: str) -> None: ...
+    def delete(self, name: str) -> None:
+        """Remove it, if it is there."""
 
     @abstractmethod
     def local(self, name: str) -> Path:
@@ -171,13 +177,14 @@ class RemoteStorage(Storage):
     """Anything that fsspec speaks. A put is one atomic upload; reads of parts are cached on the local disk."""
 
     def __init__(self, url: str) -> None:
-        import fsspec  # noqa: PLC0415 - 0.1 s that a local store need not pay
+        import fsspec
 
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise StoreError(
-                f"the store {url!r} cannot be opened: {error}", hint="install the extra that serves this kind of URL, e.g. pip install 'starloom[s3]'"
+                f"the store {url!r} cannot be opened: {error}",
+                hint="install the extra that serves this kind of URL, e.g. pip install 'starloom[s3]'",
             ) from error
         self.url = url
         self.shared = "memory" not in _protocols(self._fs)

@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lineage import keys, parquet
@@ -29,6 +28,7 @@ from lineage.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -61,7 +61,9 @@ class Store:
 
     # Objects
 
-    def put_table(self, kind: str, table: pa.Table, rows_per_group: int, counts: dict[str, Any] | None = None, mask: str | None = None) -> Part:
+    def put_table(
+        self, kind: str, table: pa.Table, rows_per_group: int, counts: dict[str, Any] | None = None, mask: str | None = None
+    ) -> Part:
         """Write a table as a part."""
         with self.storage.making(".parquet") as aside:
             parquet.write_table(table, aside, rows_per_group)
@@ -157,7 +159,13 @@ class Store:
     def tags(self) -> dict[str, str]:
         """Tag → id of the run that it names and keeps from being collected."""
         names = sorted(name for name in self.storage.names("tags") if name.endswith(".json"))
-        return {name.removeprefix("tags/").removesuffix(".json"): str(self._json(name)["run"]) for name in names}
+        return {name.removeprefix("tags/").removesuffix(".json"): self._tagged(name) for name in names}
+
+    def _tagged(self, name: str) -> str:
+        document = self._json(name)
+        if not isinstance(document, dict) or not isinstance(document.get("run"), str):
+            raise CorruptError(f"{name} in {self.url} names no run", hint="`starloom verify --repair` sets damaged things aside")
+        return document["run"]
 
     def tag(self, tag: str, run_id: str) -> None:
         """Name a run; a tag that is there moves.
@@ -177,7 +185,9 @@ class Store:
         """
         known = self.tags()
         if tag not in known:
-            raise InputError(f"there is no tag {tag!r} in {self.url}", hint=did_you_mean(tag, list(known)) if known else "there are no tags yet")
+            raise InputError(
+                f"there is no tag {tag!r} in {self.url}", hint=did_you_mean(tag, list(known)) if known else "there are no tags yet"
+            )
         self.storage.delete(f"tags/{tag}.json")
 
     # Caches and work in hand
@@ -215,7 +225,9 @@ class Store:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise CorruptError(f"{name} in {self.url} is damaged: {error}", hint="`starloom verify --repair` sets damaged things aside") from error
+            raise CorruptError(
+                f"{name} in {self.url} is damaged: {error}", hint="`starloom verify --repair` sets damaged things aside"
+            ) from error
 
 
 def object_name(kind: str, name: str) -> str:
@@ -232,8 +244,11 @@ def _check_format(storage: Storage) -> None:
     try:
         found = json.loads(storage.read("store.json"))["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{storage.url}/store.json does not say which format the store has", hint="restore the file, or choose another store") from error
+        raise StoreError(
+            f"{storage.url}/store.json does not say which format the store has", hint="restore the file, or choose another store"
+        ) from error
     if found > FORMAT:
         raise StoreError(
-            f"the store {storage.url} has format {found}; this Starloom reads up to {FORMAT}", hint="install the Starloom that wrote it, or a newer one"
+            f"the store {storage.url} has format {found}; this Starloom reads up to {FORMAT}",
+            hint="install the Starloom that wrote it, or a newer one",
         )

@@ -52,8 +52,8 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
     kind, name = (KINDS[head], rest) if colon and head in KINDS else (None, what)
     rows = Rows(store)
     run = newest(store) if run_id is None else store.run(run_id)
-    if run_id is None and kind in (None, "checkpoint") and _HASH.fullmatch(name):
-        run = _run_of_checkpoint(store, name) or run
+    if run_id is None and kind in (None, "checkpoint") and (_HASH.fullmatch(name) or name in ("checkpoint", "")):
+        run = _run_of_checkpoint(store, name.removeprefix("checkpoint")) or run
     question = Question(rows, run, name, kind, until_step, limit)
     for guess, answer in ANSWERS.items():
         if kind in (None, guess):
@@ -77,6 +77,7 @@ def newest(store: Store) -> Run:
 
 
 def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
+    """The newest run that made a checkpoint whose hash begins so."""
     for run_id in reversed(store.run_ids()):
         run = store.run(run_id)
         if any(hash_.startswith(prefix) for step in run.steps if (hash_ := output_of(step, "Checkpoint"))):
@@ -93,7 +94,7 @@ def _hint(question: Question) -> str:
 
 
 def _near(question: Question) -> str | None:
-    import difflib  # noqa: PLC0415 - only on the error path
+    import difflib
 
     names: set[str] = set()
     for step in origins(question.run):
@@ -118,7 +119,10 @@ def _checkpoint(question: Question) -> dict[str, Any] | None:
         if is_named or (_HASH.fullmatch(question.what) and written.startswith(question.what)):
             return trace_checkpoint(question, step)
     if question.kind == "checkpoint" or question.what == "checkpoint":
-        raise InputError(f"run {question.run.id} has no checkpoint {question.what!r}", hint="name a run that trained, with --run; `starloom runs` lists them")
+        raise InputError(
+            f"run {question.run.id} has no checkpoint {question.what!r}",
+            hint="name a run that trained, with --run; `starloom runs` lists them",
+        )
     return None
 
 
@@ -143,7 +147,9 @@ def _document(question: Question) -> dict[str, Any] | None:
         return None
     found = [place for step in origins(question.run) for place in _where(question, step, "doc_id", prefix)]
     if len(found) > 1:
-        raise InputError(f"{len(found)} documents begin with {prefix!r}", hint="give more digits: " + ", ".join(p.doc_id for p in found[:5]))
+        raise InputError(
+            f"{len(found)} documents begin with {prefix!r}", hint="give more digits: " + ", ".join(p.doc_id for p in found[:5])
+        )
     return trace_document(question, found[0]) if found else None
 
 
@@ -157,13 +163,23 @@ def _path(question: Question) -> dict[str, Any] | None:
     from lineage.tracing_documents import trace_document
 
     places = [place for step in origins(question.run) for place in _where(question, step, "path", question.what)]
-    places = _best(places)
+    skipped = [row for step in origins(question.run) for row in _skipped(question, step)]
+    rank = min(
+        (_rank(name, question.what) for name in [*((p.repo, p.path) for p in places), *((s["repo"], s["path"]) for s in skipped)]),
+        default=0,
+    )
+    places = [place for place in places if _rank((place.repo, place.path), question.what) == rank]
+    skipped = [file for file in skipped if _rank((file["repo"], file["path"]), question.what) == rank]
     if len(places) == 1:
         return trace_document(question, places[0])
     if places:
         return _several(question, places)
-    skipped = [row for step in origins(question.run) for row in _skipped(question, step)]
     return {"kind": "skipped", "skipped": skipped[: question.limit], "num_skipped": len(skipped)} if skipped else None
+
+
+def _rank(name: tuple[str, str], wanted: str) -> int:
+    """How well a file is named: 0 by repo/path, 1 by its whole path, 2 by the end of it."""
+    return 0 if "/".join(name) == wanted else 1 if name[1] == wanted else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +193,6 @@ class Place:
     doc_id: str
     repo: str
     path: str
-    rank: int = 0
-    """0: what was asked for is repo/path; 1: the whole path; 2: the end of it."""
 
 
 def _where(question: Question, step: StepState, column: str, wanted: str) -> list[Place]:
@@ -188,19 +202,12 @@ def _where(question: Question, step: StepState, column: str, wanted: str) -> lis
         is_it = pc.starts_with(table.column("doc_id"), wanted) if column == "doc_id" else _ends(full, wanted)
         for row in pc.indices_nonzero(is_it).to_pylist():
             doc_id, repo, path = (table.column(name)[row].as_py() for name in ("doc_id", "repo", "path"))
-            rank = 0 if f"{repo}/{path}" == wanted else 1 if path == wanted else 2
-            places.append(Place(step, artifact, part, row, doc_id, repo, path, rank))
+            places.append(Place(step, artifact, part, row, doc_id, repo, path))
     return places
 
 
 def _ends(full: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:
     return pc.or_(pc.equal(full, wanted), pc.ends_with(full, f"/{wanted.lstrip('/')}"))
-
-
-def _best(places: list[Place]) -> list[Place]:
-    """The documents that match best: repo/path before a whole path before the end of one."""
-    rank = min((place.rank for place in places), default=0)
-    return [place for place in places if place.rank == rank]
 
 
 def _several(question: Question, places: list[Place]) -> dict[str, Any]:
@@ -210,7 +217,8 @@ def _several(question: Question, places: list[Place]) -> dict[str, Any]:
     wanted = drops.filter(pc.is_in(drops.column("doc_id"), value_set=pa.array([place.doc_id for place in places])))
     fates = {row["doc_id"]: f"{row['step']} {row['rule']}" for row in wanted.select(["doc_id", "step", "rule"]).to_pylist()}
     shown = [
-        {"doc_id": place.doc_id, "repo": place.repo, "path": place.path, "dropped": fates.get(place.doc_id)} for place in places[: question.limit]
+        {"doc_id": place.doc_id, "repo": place.repo, "path": place.path, "dropped": fates.get(place.doc_id)}
+        for place in places[: question.limit]
     ]
     return {"kind": "documents", "documents": shown, "num_documents": len(places), "num_kept": len(places) - len(fates)}
 

@@ -82,7 +82,7 @@ def _steps(run: Run, documents: pa.Table, drops: pa.Table) -> dict[str, dict[str
 def _listed(documents: pa.Table, drops: pa.Table, limit: int | None) -> list[dict[str, Any]]:
     shown = drops.slice(0, limit)
     paths = documents.column("path").take(pc.index_in(shown.column("doc_id"), value_set=documents.column("doc_id").combine_chunks()))
-    return shown.drop_columns(["order", "part"]).append_column("path", paths).to_pylist()
+    return list(shown.drop_columns(["order", "part"]).append_column("path", paths).to_pylist())
 
 
 def _skipped(rows: Rows, run: Run, repo: str) -> dict[str, Any]:
@@ -124,7 +124,9 @@ def _trains_on(step: StepState, packer: StepState) -> bool:
 
 def _seen(rows: Rows, packer: StepState, step: StepState, sequences: pa.Table) -> dict[str, Any]:
     exposures = first_steps(rows, packer.outputs["Packed"]["artifact"], step.outputs["Batches"]["artifact"], None)
-    firsts = np.array([exposures[p].first[s] for p, s in zip(*(sequences.column(n).to_pylist() for n in ("part", "sequence")), strict=True)], np.int64)
+    firsts = np.array(
+        [exposures[p].first[s] for p, s in zip(*(sequences.column(n).to_pylist() for n in ("part", "sequence")), strict=True)], np.int64
+    )
     seen = firsts[firsts >= 0]
     first_step = int(seen.min()) if len(seen) else None
     return {"step": step.name, "checkpoint": output_of(step, "Checkpoint"), "sequences_seen": len(seen), "first_step": first_step}

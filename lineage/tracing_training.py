@@ -61,7 +61,8 @@ def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[i
     found = [pa.table({"doc_id": pa.array([], pa.string()), **{n: pa.array([], pa.int64()) for n in ("part", "sequence", "tokens")}})]
     for part, table in rows.tables(packer.outputs["Spans"]["artifact"], ["sequence", "token_start", "token_end", "doc_id", "role"], parts):
         mine = table.filter(pc.is_in(table.column("doc_id"), value_set=doc_ids))
-        found.append(_text_spans(mine).append_column("part", pa.repeat(part, len(_text_spans(mine)))).select(found[0].column_names))
+        text = _text_spans(mine)
+        found.append(text.append_column("part", pa.repeat(part, len(text))).select(found[0].column_names))
     return pa.concat_tables(found)
 
 
@@ -78,21 +79,31 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     packed, batches = input_of(step, "Packed"), output_of(step, "Batches")
     packer = producer(run, packed["artifact"]) if packed else None
     if packed is None or packer is None or batches is None or "Spans" not in packer.outputs:
-        raise InputError(f"{step.name} of run {run.id} kept no record of which sequences it saw", hint="name a run of train_model, with --run")
+        raise InputError(
+            f"{step.name} of run {run.id} kept no record of which sequences it saw", hint="name a run of train_model, with --run"
+        )
     exposures = first_steps(rows, packed["artifact"], batches, question.until_step)
     found = [_documents_of(rows, run, packer, part, exposure) for part, exposure in enumerate(exposures)]
     documents = pa.concat_tables(found).sort_by([("tokens", "descending"), ("doc_id", "ascending")])
     times = np.concatenate([exposure.times for exposure in exposures]) if exposures else np.zeros(0, np.int64)
     lasts = [int(exposure.last.max()) for exposure in exposures if len(exposure.last)]
     return {
-        "checkpoint": {"artifact": output_of(step, "Checkpoint"), "step": step.name, "until_step": question.until_step, "steps": max(lasts, default=-1)},
+        "checkpoint": {
+            "artifact": output_of(step, "Checkpoint"),
+            "step": step.name,
+            "until_step": question.until_step,
+            "last_step": max(lasts, default=-1),
+        },
         "num_documents": len(documents),
         "num_sequences": int((times > 0).sum()),
         "num_sequences_packed": len(times),
         "num_passes": int(times.max()) if len(times) else 0,
         "tokens": pc.sum(documents.column("tokens"), min_count=0).as_py(),
         "tokens_seen": pc.sum(documents.column("tokens_seen"), min_count=0).as_py(),
-        **{name: _totals(documents, column) for name, column in {"repositories": "repo", "languages": "language", "licenses": "license"}.items()},
+        **{
+            name: _totals(documents, column)
+            for name, column in {"repositories": "repo", "languages": "language", "licenses": "license"}.items()
+        },
         "documents": documents.slice(0, question.limit).to_pylist(),
     }
 
@@ -192,4 +203,6 @@ def _sightings(rows: Rows, step: StepState, packed: str, part: int, row: int) ->
         return []
     table = pa.concat_tables([table for _, table in rows.tables(batches, ["step", "part", "row"])])
     hit = pc.and_(pc.equal(table.column("part"), part), pc.equal(table.column("row"), row))
-    return [{"train": step.name, "checkpoint": output_of(step, "Checkpoint"), "step": at} for at in table.filter(hit).column("step").to_pylist()]
+    return [
+        {"train": step.name, "checkpoint": output_of(step, "Checkpoint"), "step": at} for at in table.filter(hit).column("step").to_pylist()
+    ]

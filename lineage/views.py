@@ -24,9 +24,10 @@ class Stored:
     name: str
 
     def local(self) -> Path:
-        from pathlib import Path as LocalPath  # noqa: PLC0415 - keeps the import list free of what only this line needs
+        """The file on a local disk, fetched if it is not there."""
+        from pathlib import Path as LocalPath
 
-        from lineage.storage import open_storage  # noqa: PLC0415 - a worker opens the store only when it reads
+        from lineage.storage import open_storage
 
         return LocalPath(self.name) if self.url is None else open_storage(self.url).local(self.name)
 
@@ -45,10 +46,12 @@ class PartSource:
         return pc.fill_null(_load(self.verdicts, ["keep"]).column("keep"), fill_value=False)
 
     def read(self, columns: list[str] | None) -> pa.Table:
+        """The rows still in."""
         table, keep = _load(self.data, columns), self.keep()
         return table if keep is None else table.filter(keep)
 
     def batches(self, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows still in, streamed."""
         keep, start = self.keep(), 0
         for batch in _stream(self.data, columns, rows):
             live = batch if keep is None else batch.filter(keep.slice(start, batch.num_rows).combine_chunks())
@@ -57,6 +60,7 @@ class PartSource:
                 yield live
 
     def num_rows(self) -> int:
+        """How many rows are still in."""
         keep = self.keep()
         if keep is not None:
             return int(pc.sum(keep, min_count=0).as_py())

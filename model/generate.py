@@ -99,13 +99,17 @@ def choose(logits_BV: Tensor, batch: Sequence[Continuation]) -> list[int]:
 
 
 def draw(logits_V: Tensor, row: Continuation) -> int:
-    """A token of the nucleus, the fewest likeliest tokens that hold top_p (Holtzman et al. 2020, arXiv 1904.09751)."""
+    """A token of the nucleus, the fewest likeliest tokens that hold top_p (Holtzman et al. 2020, arXiv 1904.09751).
+
+    The number drawn is laid along the tokens in the order of their ids, so that two tokens as likely as each other but for rounding
+    cannot change places under it.
+    """
     probability_V = (logits_V.double().cpu() / row.prompt.temperature).softmax(-1)
     sorted_V, tokens_V = probability_V.sort(descending=True, stable=True)
-    cumulative_V = sorted_V.cumsum(-1)
-    size = int((cumulative_V < row.prompt.top_p).sum().clamp(max=len(cumulative_V) - 1)) + 1
-    point = uniform(row) * float(cumulative_V[size - 1])
-    return int(tokens_V[min(size - 1, int((cumulative_V[:size] <= point).sum()))])
+    is_beyond_V = sorted_V.cumsum(-1) - sorted_V >= row.prompt.top_p
+    probability_V[tokens_V[is_beyond_V]] = 0.0
+    cumulative_V = probability_V.cumsum(-1)
+    return int((cumulative_V <= uniform(row) * cumulative_V[-1]).sum())
 
 
 def uniform(row: Continuation) -> float:

@@ -85,7 +85,7 @@ class Trainer:
         self.job, self.training = job, job.training
         self.started = time.perf_counter()
         fix_numerics(self.training.threads)
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self.precision = resolved(self.device, self.training.precision)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lineage import keys, parquet
@@ -16,6 +15,8 @@ from tasks._work import sealed_tables
 from tasks.schemas import Docs, Record, Repositories
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
     from tasks._stage import Config, Stage
@@ -119,7 +120,9 @@ def completed(table: pa.Table, path: Path) -> pa.Table:
     import pyarrow as pa
 
     if "content" not in table.column_names:
-        raise InputError(f"{path} has no column `content`; it has {', '.join(table.column_names[:8])}", hint="rename the column that holds the text")
+        raise InputError(
+            f"{path} has no column `content`; it has {', '.join(table.column_names[:8])}", hint="rename the column that holds the text"
+        )
     rows, made = table.num_rows, {}
     texts = [text.encode() for text in table.column("content").to_pylist()]
     derived: dict[str, Any] = {

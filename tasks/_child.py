@@ -69,8 +69,9 @@ def _lines(child: subprocess.Popen[str], is_cancelled: Callable[[], bool]) -> It
 
 
 def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 

@@ -6,6 +6,7 @@ actions are all done ends in a completed state that is called Cached.
 
 from __future__ import annotations
 
+import contextvars
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,18 @@ class _Progress:
         self._name = name
         self._artifact: UUID | None = None
         self._last = time.monotonic()
+        self._context = contextvars.copy_context()  # a library may call back from a thread of its own, where no task run is known
 
     def __call__(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
         if not total or (now - self._last < UPDATE_SECONDS and not (done == total and self._artifact)):
             return
-        self._last, percent = now, 100.0 * done / total
+        self._last = now
+        self._context.copy().run(self._write, 100.0 * done / total, text)
+
+    def _write(self, percent: float, text: str) -> None:
         if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key=f"{self._name}-progress".replace("_", "-").replace(".", "-"), description=text)  # type: ignore[assignment]
+            key = f"{self._name}-progress".replace("_", "-").replace(".", "-")
+            self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
         else:
             update_progress_artifact(self._artifact, percent, description=text)

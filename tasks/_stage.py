@@ -123,7 +123,7 @@ class Runtime:
             StageError: with its last lines, if it fails.
             Cancelled: if the run was asked to stop.
         """
-        from tasks._child import run_child  # noqa: PLC0415 - only stages that start a process need it
+        from tasks._child import run_child
 
         run_child(argv, on_line=on_line, env=env, is_cancelled=self._is_cancelled)
 
@@ -206,7 +206,9 @@ def _declared(
 def stage_names() -> list[str]:
     """Names of all stages, from the files of this package; imports none of them."""
     package = importlib.import_module("tasks")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name not in ("kernels", "schemas"))
+    return sorted(
+        m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name not in ("kernels", "schemas")
+    )
 
 
 def load_stage(name: str) -> Stage:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lineage import code, keys
 from lineage.errors import ConfigError, StageError
 from lineage.records import Components
-from lineage.store import FORMAT
+from lineage.store import FORMAT, Store
 from lineage.views import Files, Tabular
 from tasks.schemas import ARTIFACTS, Record, Repositories
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lineage.records import Action, Artifact
-    from lineage.store import Store
     from tasks._stage import Config, Stage
     from tasks.kernels.sources import RepositorySnapshot
 
@@ -121,22 +120,23 @@ def _part_digests(ref: Ref, store: Store) -> list[str]:
 
 def standing(bound: Bound, store: Store) -> Standing:
     """Which actions of a bound stage are done. Reads one record when all are."""
-    read = contents(bound, store)
-    components = _components(bound, {**read.by_part, **read.whole})
+    read, digests = contents(bound, store), _code(bound.stage, store)
+    components = _components(bound, digests, {**read.by_part, **read.whole})
     done = store.action(bound.stage.label, components.key)
     if done is not None or bound.stage.over == "whole":
         return Standing(components, done)
     each = tuple(
-        _components(bound, {**{name: digests[i] for name, digests in read.by_part.items()}, **read.whole}) for i in range(read.num_parts)
+        _components(bound, digests, {**{name: parts[i] for name, parts in read.by_part.items()}, **read.whole})
+        for i in range(read.num_parts)
     )
     return Standing(components, None, each, tuple(store.action(bound.stage.label, c.key) for c in each))
 
 
-def _components(bound: Bound, inputs: dict[str, Any]) -> Components:
+def _components(bound: Bound, digests: dict[str, str], inputs: dict[str, Any]) -> Components:
     stage = bound.stage
     return Components(
         stage=stage.label,
-        code=_code(stage.module, stage.name, stage.runs),
+        code=digests,
         config=bound.config.identity(),
         libraries={name: _version(name) for name in stage.libraries},
         inputs=inputs,
@@ -144,17 +144,34 @@ def _components(bound: Bound, inputs: dict[str, Any]) -> Components:
     )
 
 
-@functools.lru_cache(maxsize=None)
-def _code(module: str, symbol: str, runs: tuple[str, ...]) -> dict[str, str]:
-    return code.digests(module, symbol, runs=runs)
+_digests: dict[tuple[str, str], dict[str, str]] = {}
+"""Of stages, for as long as this process lives: it runs the code that it started with."""
 
 
-@functools.lru_cache(maxsize=None)
+def _code(stage: Stage, store: Store) -> dict[str, str]:
+    named = (stage.module, stage.name)
+    if named not in _digests:
+        reader = _reader(store.url)
+        _digests[named] = code.digests(*named, runs=stage.runs, reader=reader)
+        if reader.grew:
+            store.put_index("code", reader.memory)
+            reader.grew = False
+    return _digests[named]
+
+
+@functools.cache
+def _reader(store_url: str) -> code.Reader:
+    return code.Reader(Store.open(store_url).index("code"))
+
+
+@functools.cache
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError as error:
-        raise ConfigError(f"{distribution} is not installed, and a stage of the recipe needs it", hint=_install_hint(distribution)) from error
+        raise ConfigError(
+            f"{distribution} is not installed, and a stage of the recipe needs it", hint=_install_hint(distribution)
+        ) from error
 
 
 def _install_hint(distribution: str) -> str:

@@ -85,7 +85,14 @@ def _do(
 
 
 def _call(
-    store: Store, step: str, stage: Stage, config: Config, components: Components, inputs: dict[str, Any], runtime: Runtime, where: dict[str, Any]
+    store: Store,
+    step: str,
+    stage: Stage,
+    config: Config,
+    components: Components,
+    inputs: dict[str, Any],
+    runtime: Runtime,
+    where: dict[str, Any],
 ) -> Action:
     started = time.perf_counter()
     try:
@@ -168,7 +175,10 @@ def _sealed(store: Store, step: str, stage: Stage, inputs: dict[str, Any], resul
 
 def _sealed_parts(store: Store, step: str, output: Tabular, docs: Docs | None) -> list[Part]:
     kind = type(output)
-    return [store.put_table(kind.__name__, table, kind.ROWS_PER_GROUP, counts, mask) for table, counts, mask in sealed_tables(step, output, docs)]
+    return [
+        store.put_table(kind.__name__, table, kind.ROWS_PER_GROUP, counts, mask)
+        for table, counts, mask in sealed_tables(step, output, docs)
+    ]
 
 
 def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> list[tuple[pa.Table, dict[str, Any], str | None]]:
@@ -258,5 +268,6 @@ def commit() -> str | None:
 
     if not (ROOT / ".git").exists():
         return None
-    told = subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    words = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
     return told.stdout.strip() or None

@@ -30,10 +30,10 @@ COLUMNS = ["doc_id", "repo", "path", "language", "kind", "stars", "content"]
 class Encode(Config):
     """Knobs of `encode`."""
 
-    metadata_rate: float = Field(0.2, ge=0, le=1)
+    metadata_rate: float = Field(default=0.2, ge=0, le=1)
     """Chance of each metadata field (repository, path, stars) to stand before a document; 0 writes none."""
-    metadata_kinds: tuple[str, ...] = ("code",)
-    """Kinds of document that may carry metadata fields."""
+    metadata_kinds: tuple[str, ...] = ("code", "documentation")
+    """Kinds of document that may carry metadata fields: files of repositories; other kinds have templates of their own."""
     seed: int = 0
     """Seed of the draws, which depend on nothing else but the document and the field."""
 
@@ -92,12 +92,12 @@ def _metadata(model: tokenizers.Tokenizer, batch: pa.RecordBatch, cfg: Encode) -
     is_last = np.append(doc[1:] != doc[:-1], True)[: len(doc)]
     texts = pc.binary_join_element_wise(texts, pa.array(np.where(is_last, "\n", ""), pa.string()), "")
     fields = encode_texts(model, texts)
-    ids = np.insert(fields.values, fields.offsets[:-1], _special_ids(model, [token for token, _ in METADATA_FIELDS], cfg)[field])
+    ids = np.insert(fields.values, fields.offsets[:-1], _special_ids(model, METADATA_FIELDS, cfg)[field])
     per_document = np.bincount(doc, np.diff(fields.offsets) + 1, batch.num_rows).astype(np.int64)
     return Ragged(ids, np.append(0, np.cumsum(per_document)))
 
 
-def _special_ids(model: tokenizers.Tokenizer, names: list[str], cfg: Encode) -> np.ndarray:
+def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], cfg: Encode) -> np.ndarray:
     """Ids of the template's special tokens, all of which the tokenizer must have if any may be written."""
     import numpy as np
 

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 class PackFim(Config):
     """Knobs of `pack_fim`."""
 
-    sequence_length: int = Field(2048, ge=1)
+    sequence_length: int = Field(default=2048, ge=1)
     """Tokens of a packed sequence."""
-    fim_rate: float = Field(0.5, ge=0, le=1)
+    fim_rate: float = Field(default=0.5, ge=0, le=1)
     """Chance of a document to be written for fill-in-the-middle."""
-    spm_rate: float = Field(0.5, ge=0, le=1)
+    spm_rate: float = Field(default=0.5, ge=0, le=1)
     """Chance of such a document to be written suffix first (SPM) rather than prefix first (PSM)."""
     fim_kinds: tuple[str, ...] = ("code",)
     """Kinds of document that fill-in-the-middle is for."""
-    heldout_fraction: float = Field(0.02, ge=0, lt=1)
+    heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Share of repositories kept from training, to measure the loss on; never written for fill-in-the-middle."""
     seed: int = 0
     """Seed of the draws, which depend on nothing else but the document (or, for the split, its repository)."""

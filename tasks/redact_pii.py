@@ -62,17 +62,17 @@ class RedactPii(Config):
     """What is looked for."""
     style: Literal["starcoder", "placeholder"] = "starcoder"
     """`starcoder`: one of ten synthetic addresses or keys; `placeholder`: <EMAIL> and <KEY>. IP addresses become private ones in both."""
-    base64_entropy_limit: float = Field(4.5, ge=0, le=8)
+    base64_entropy_limit: float = Field(default=4.5, ge=0, le=8)
     """Bits a character above which a quoted Base64 string may be a key."""
-    hex_entropy_limit: float = Field(3.0, ge=0, le=8)
+    hex_entropy_limit: float = Field(default=3.0, ge=0, le=8)
     """Bits a character above which a quoted string of hexadecimal digits may be a key."""
-    gibberish_limit: float = Field(3.7, ge=0)
+    gibberish_limit: float = Field(default=3.7, ge=0)
     """Score of letter pairs above which a string is no word. It judges kinds of key that do not name themselves."""
-    min_hex_length: int = Field(16, ge=0)
+    min_hex_length: int = Field(default=16, ge=0)
     """Hexadecimal strings shorter than this are identifiers (revisions, colours), not keys."""
-    max_hash_fraction: float = Field(0.02, ge=0)
+    max_hash_fraction: float = Field(default=0.02, ge=0)
     """A file with more words for hashes than this fraction of its lines keeps what looks like a digest."""
-    max_hex_of_one_length: int = Field(8, ge=0)
+    max_hex_of_one_length: int = Field(default=8, ge=0)
     """A file with more hexadecimal strings of one length than this holds digests or test vectors, not keys."""
     kept_ips: tuple[str, ...] = pii_rules.POPULAR_DNS_SERVERS
     """Addresses of public services. Private and reserved ones are always kept."""
@@ -229,9 +229,7 @@ def _find_emails(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
         token = flat.line(start, stop)
         for matched in email_matches(token):
             span = pii_rules.email_span(token, *matched, after_backslash=start > 0 and flat.data[start - 1] == ord("\\"))
-            if span is None or not email_matches(token[slice(*span)]):
-                continue  # Presidio accepts any match with a host in it: `//github.com/index#crate@1.0.0`
-            if not pii_rules.is_kept_email(token[slice(*span)], cfg.kept_emails, cfg.kept_email_domains):
+            if span and not pii_rules.is_kept_email(token[slice(*span)], cfg.kept_emails, cfg.kept_email_domains):
                 yield flat.finding(start, token, span, "EMAIL", "presidio:EmailRecognizer")
 
 
@@ -248,15 +246,17 @@ def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
     """Find the keys of each text, then every place where they stand: a key given once is a key everywhere."""
+    document = cache(flat.document)
+    speaks_of_hashes = cache(lambda text: pii_rules.speaks_of_hashes(document(text), cfg.max_hash_fraction))
     judged: dict[tuple[int, str, str], bool] = {}
     for kind, secret, line, position in _key_candidates(flat, cfg):
         text = flat.text_at(position)
         if (text, kind, secret) not in judged:
-            judged[text, kind, secret] = _is_key(kind, secret, line, flat.document(text), cfg)
+            judged[text, kind, secret] = _is_key(kind, secret, line, cfg, file_speaks_of_hashes=speaks_of_hashes(text))
     alike = Counter((text, len(secret)) for text, kind, secret in judged if kind == "HexHighEntropyString")
     for (text, kind, secret), is_key in judged.items():
         if is_key and (kind != "HexHighEntropyString" or alike[text, len(secret)] <= cfg.max_hex_of_one_length):
-            yield from _everywhere(text, flat.document(text), secret.encode(), f"detect-secrets:{kind}")
+            yield from _everywhere(text, document(text), secret.encode(), f"detect-secrets:{kind}")
 
 
 def _everywhere(text: int, document: bytes, value: bytes, detector: str) -> Iterator[Finding]:
@@ -287,13 +287,13 @@ def _secrets(line: str, start: int, kinds: tuple[str, ...], plugins: dict[str, A
     return ((kind, secret, line, start) for kind in kinds for secret in secrets_on(line.rstrip(), plugins[kind]))
 
 
-def _is_key(kind: str, secret: str, line: str, document: bytes, cfg: RedactPii) -> bool:
-    if pii_rules.is_word_like(kind, secret, _pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):
-        return False
+def _is_key(kind: str, secret: str, line: str, cfg: RedactPii, *, file_speaks_of_hashes: bool) -> bool:
+    """Tell whether StarCoder's rules let a string pass that a plugin found."""
     if kind not in pii_rules.WEAK_KINDS:
         return True
-    speaks = pii_rules.speaks_of_hashes(document, cfg.max_hash_fraction)
-    return not pii_rules.is_hash(secret, line.partition(secret)[0], file_speaks_of_hashes=speaks)
+    if pii_rules.is_word_like(secret, _pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):
+        return False
+    return not pii_rules.is_hash(secret, line.partition(secret)[0], file_speaks_of_hashes=file_speaks_of_hashes)
 
 
 def secrets_on(line: str, plugin: Any) -> list[str]:
@@ -356,6 +356,8 @@ def recognizers() -> dict[str, Any]:
     """Presidio's recognizers of e-mail and IP addresses.
 
     The e-mail recognizer takes the list of public suffixes that tldextract bundles: it asks no network, writes no cache.
+    And it looks up the host after the `@`. Presidio looks up the whole match as if it were a URL: it takes
+    `//github.com/index#crate@1.0.0` and refuses `host/jane@doe.org`.
     The IP recognizer lacks the pattern of the unspecified address `::`, which is nobody's and stands in every slice.
     """
     import tldextract
@@ -365,7 +367,7 @@ def recognizers() -> dict[str, Any]:
 
     class OfflineEmailRecognizer(email_recognizer):  # type: ignore[misc, valid-type]
         def validate_result(self, pattern_text: str) -> bool:
-            return bool(suffixes(pattern_text).fqdn)
+            return bool(suffixes(pattern_text.rpartition("@")[2]).fqdn)
 
     patterns = [pattern for pattern in ip_recognizer.PATTERNS if pattern.name != "IPv6_unspecified"]
     return {"EMAIL": OfflineEmailRecognizer(name="EmailRecognizer"), "IP_ADDRESS": ip_recognizer(patterns)}

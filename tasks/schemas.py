@@ -56,14 +56,15 @@ class Docs(Tabular):
         ]
     )
 
-    def verdicts(
-        self, keep: Any, rule: Any = None, value: Any = None, threshold: Any = None, detail: Any = None
-    ) -> Verdicts:
+    def verdicts(self, keep: Any, rule: Any = None, value: Any = None, threshold: Any = None, detail: Any = None) -> Verdicts:
         """Verdicts on the live rows of a one-part view.
 
         Args:
             keep: booleans aligned with `read()`.
-            rule, value, threshold, detail: None, one value for all rows, or values aligned likewise (nulls allowed).
+            rule: None, one value for all rows, or values aligned likewise (nulls allowed).
+            value: likewise; what was measured.
+            threshold: likewise; what it was held against.
+            detail: likewise; evidence in words.
 
         Raises:
             ValueError: if a column's length is not the number of live rows, or `keep` holds a null.
@@ -254,7 +255,7 @@ class Record:
     steps: tuple[StepRecord, ...]
 
 
-ARTIFACTS: dict[str, type[Tabular] | type[Files]] = {
+ARTIFACTS: dict[str, type[Tabular | Files]] = {
     kind.__name__: kind
     for kind in (
         Docs,

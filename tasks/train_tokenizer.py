@@ -28,11 +28,11 @@ SMALLEST_VOCABULARY = 256 + 38
 class TrainTokenizer(Config):
     """Knobs of `train_tokenizer`."""
 
-    vocab_size: int = Field(49_152, ge=SMALLEST_VOCABULARY)
+    vocab_size: int = Field(default=49_152, ge=SMALLEST_VOCABULARY)
     """Tokens of the vocabulary, special tokens and the 256 bytes among them."""
     special_tokens: Literal["starcoder", "starcoder2"] = "starcoder"
     """Whose special tokens come first."""
-    sample_bytes: int = Field(1_000_000_000, gt=0)
+    sample_bytes: int = Field(default=1_000_000_000, gt=0)
     """Text to learn from, shared out among languages as they share the corpus."""
     seed: int = 0
     """Seed of the sample."""

@@ -1,6 +1,7 @@
 """Digests of code: what changes them and what does not."""
 
 import importlib
+import json
 import sys
 import textwrap
 
@@ -59,13 +60,10 @@ def tree(tmp_path, monkeypatch):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    code.parsed.cache_clear()
-    yield tmp_path
-    code.parsed.cache_clear()
+    return tmp_path
 
 
 def digest(*, runs=()):
-    code.parsed.cache_clear()
     return code.digests("tasks.a_stage", "stage", runs=runs)
 
 
@@ -123,6 +121,20 @@ def test_a_module_that_is_run_counts_as_a_whole(tree):
     assert "model/train.py" not in digest()
     edit(tree, "model/train.py", "RATE = 1", "RATE = 2")
     assert digest(runs=("model.train",)) != first
+
+
+def test_what_was_parsed_is_remembered_by_its_text(tree):
+    memory = {}
+    first = code.Reader(memory)
+    expected = code.digests("tasks.a_stage", "stage", reader=first)
+    assert first.grew
+    again = code.Reader(json.loads(json.dumps(memory)))
+    assert code.digests("tasks.a_stage", "stage", reader=again) == expected
+    assert not again.grew
+    edit(tree, "tasks/kernels/deep.py", "STEP = 7", "STEP = 8")
+    changed = code.Reader(memory)
+    assert code.digests("tasks.a_stage", "stage", reader=changed) != expected
+    assert changed.grew
 
 
 def test_every_stage_of_the_project_has_a_digest():

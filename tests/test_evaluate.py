@@ -77,7 +77,9 @@ def saved_network(folder, *, is_zero):
     return Checkpoint.of(folder)
 
 
-KNOBS = {"max_sequences": 40, "max_infills": 3, "infill_max_new_tokens": 8, "max_new_tokens": 8, "num_samples": 2, "k": (1, 2)}
+KNOBS = {
+    "max_sequences": 40, "max_infills": 3, "infill_max_new_tokens": 8, "max_new_tokens": 8, "num_samples": 2, "k": (1, 2), "threads": 1
+}  # fmt: skip
 
 
 def run(checkpoint, corpus, scratch, benchmarks, **knobs):
@@ -250,3 +252,9 @@ def test_refuses_k_above_the_samples(knobs, benchmark):
 def test_refuses_benchmarks_of_one_name(benchmark):
     with pytest.raises(ValidationError, match="names of their own"):
         Evaluate(**{**KNOBS, "benchmarks": [benchmark, benchmark]})
+
+
+def test_the_default_benchmark_is_the_projects_own():
+    (benchmark,) = Evaluate().benchmarks
+    assert benchmark.name == "starloom_tiny"
+    assert set(Evaluate().identity()["benchmarks"][0]["path"]) == {"sha256"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import pyarrow as pa
 import pytest
@@ -61,7 +62,9 @@ def docs_table(texts: list[str], repos: list[int]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=Docs.SCHEMA)
 
 
-CORPORA = st.lists(st.tuples(TEXT, st.integers(0, 3)), max_size=12).map(lambda pairs: docs_table([t for t, _ in pairs], [r for _, r in pairs]))
+CORPORA = st.lists(st.tuples(TEXT, st.integers(0, 3)), max_size=12).map(
+    lambda pairs: docs_table([t for t, _ in pairs], [r for _, r in pairs])
+)
 
 
 def cut(table: pa.Table) -> Docs:
@@ -76,7 +79,9 @@ def applied(name: str, docs: Docs, folder, **more) -> dict[str, list[pa.Table]]:
     config = stage.config()
     inputs = {"docs": docs, **more}
     if stage.prepare is not None:
-        halves = [stage.prepare.function(docs=part, cfg=stage.prepared_config(config), runtime=Runtime.alone(folder / "p")) for part in docs.parts]
+        halves = [
+            stage.prepare.function(docs=part, cfg=stage.prepared_config(config), runtime=Runtime.alone(folder / "p")) for part in docs.parts
+        ]
         parameter = next(p for p, kind in stage.inputs.items() if kind is stage.prepare.outputs[0])
         inputs[parameter] = type(halves[0])([source for half in halves for source in half.sources])
     found: dict[str, list[pa.Table]] = {kind.__name__: [] for kind in stage.outputs}
@@ -120,7 +125,9 @@ def test_a_filter_judges_every_document_and_cutting_the_corpus_differently_chang
 @given(CORPORA)
 def test_the_same_input_gives_the_same_tables(name, tmp_path, table):
     first, second = applied(name, cut(table), tmp_path), applied(name, cut(table), tmp_path)
-    assert {kind: [t.to_pylist() for t in ts] for kind, ts in first.items()} == {kind: [t.to_pylist() for t in ts] for kind, ts in second.items()}
+    assert {kind: [t.to_pylist() for t in ts] for kind, ts in first.items()} == {
+        kind: [t.to_pylist() for t in ts] for kind, ts in second.items()
+    }
 
 
 @pytest.mark.parametrize("name", REWRITERS)
@@ -165,7 +172,7 @@ def test_no_byte_is_lost_between_document_and_token(tmp_path_factory, table):
     for doc_id, size in zip(table["doc_id"].to_pylist(), table["size"].to_pylist(), strict=True):
         ranges = sorted(r for r in covered[doc_id] if r[0] != r[1])
         assert sum(end - start for start, end in ranges) == size
-        assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -196,7 +203,10 @@ def test_every_stage_says_what_it_reads_and_writes(name):
     text = "\n".join(rest)
     assert "Reads" in text
     assert "Writes" in text
-    for kind in (*stage.outputs, *(k for k in stage.inputs.values() if k is not Repositories and not (stage.prepare and k in stage.prepare.outputs))):
+    for kind in (
+        *stage.outputs,
+        *(k for k in stage.inputs.values() if k is not Repositories and not (stage.prepare and k in stage.prepare.outputs)),
+    ):
         assert kind.__name__ in text, f"{name} does not mention {kind.__name__}"
 
 

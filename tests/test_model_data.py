@@ -16,7 +16,7 @@ examples = settings(max_examples=40, deadline=None)
 
 
 def write_part(path: Path, splits: list[str], *, length: int = 4, first: int = 0, kind: pa.DataType | None = None) -> Path:
-    """A part file whose row r holds the tokens first + r, first + r + 1, …"""
+    """A part file whose row r holds the tokens first + r, first + r + 1 and so on."""
     rows = [[(first + row + at) % 50 for at in range(length)] for row in range(len(splits))]
     table = pa.table({"sequence": np.arange(len(splits)), "split": splits, "tokens": pa.array(rows, pa.list_(kind or pa.uint16()))})
     pq.write_table(table, path, row_group_size=3)

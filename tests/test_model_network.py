@@ -1,5 +1,7 @@
 """The network: shapes, causality, the cache, multi-query attention and the chunked loss, each against a plain reference."""
 
+# ruff: noqa: N803, N806, N812  # shapes as suffixes, as in model/
+
 import json
 import math
 import subprocess

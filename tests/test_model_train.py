@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden" / "tiny_losses.json"
 ARCHITECTURE = {"vocab_size": 64, "context_tokens": 32, "num_layers": 2, "num_heads": 2, "width": 32}
 TRAINING = {
     "num_steps": 150, "batch_sequences": 4, "learning_rate": 3e-3, "min_learning_rate": 3e-4, "warmup_steps": 10,
-    "pad_token": 0, "checkpoint_every_steps": 9,
+    "pad_token": 0, "checkpoint_every_steps": 9, "threads": 1,
 }  # fmt: skip
 RESULTS = ["batches.parquet", "config.json", "losses.parquet", "model.safetensors", "trainer_state.json"]
 
@@ -133,6 +133,23 @@ def test_killed_at_any_step_it_ends_in_the_same_bytes(tmp_path, packed, undistur
     assert not list(job.work.glob(".*.partial"))
 
 
+def test_resumed_on_several_threads_it_goes_on_to_the_bit(tmp_path, packed):
+    changed = {"width": 192, "num_heads": 3, "threads": 2, "dropout": 0.1}
+    undisturbed, first = trainer_of(tmp_path / "undisturbed", packed, **changed), trainer_of(tmp_path / "resumed", packed, **changed)
+    for _ in range(3):
+        undisturbed.take_step()
+        first.take_step()
+    first._save()
+    second = trainer_of(tmp_path / "resumed", packed, **changed)
+    second._resume()
+    for trainer in (undisturbed, second):
+        trainer.take_step()
+        trainer.take_step()
+    assert second.history == undisturbed.history
+    weights = undisturbed.network.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in second.network.state_dict().items())
+
+
 def test_asked_to_end_it_saves_and_leaves(tmp_path, packed, undisturbed):
     job = job_of(tmp_path, packed, dropout=0.1, checkpoint_every_steps=1000)
     process = start(job)
@@ -150,11 +167,9 @@ def test_asked_to_end_it_saves_and_leaves(tmp_path, packed, undisturbed):
 
 
 def test_two_processes_see_the_same_batches_and_learn_the_same(tmp_path, packed, undisturbed):
-    job = job_of(tmp_path, packed, num_steps=12, checkpoint_every_steps=5, threads=1)
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
-    lines = finish(start(job, launcher))
-    alone = trainer_of(tmp_path / "alone", packed, num_steps=12, threads=1)
+    job = job_of(tmp_path, packed, num_steps=12, checkpoint_every_steps=5)
+    lines = finish(start(job, ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")))
+    alone = trainer_of(tmp_path / "alone", packed, num_steps=12)
     assert alone.run(Interruption()) == 0
     assert lines[-1]["summary"]["processes"] == 2
     assert (job.out / "batches.parquet").read_bytes() == (alone.job.out / "batches.parquet").read_bytes()
@@ -173,7 +188,7 @@ def test_it_overfits_what_it_sees_again_and_again(tmp_path, packed):
     pq.write_table(pq.read_table(packed[0]).slice(1, 4), few)
     trainer = trainer_of(tmp_path, [few], learning_rate=1e-2, num_steps=120)
     trainer.run(Interruption())
-    assert trainer.history[0][2] == pytest.approx(np.log(64), rel=0.05)
+    assert trainer.history[0][2] > 4
     assert trainer.history[-1][2] < 0.05
 
 
@@ -238,7 +253,7 @@ def test_a_state_of_other_settings_is_not_continued(tmp_path, packed):
     trainer.take_step()
     trainer._save()
     with pytest.raises(TrainingError, match="belongs to a training with other settings"):
-        trainer_of(tmp_path, packed, learning_rate=1e-4).run(Interruption())
+        trainer_of(tmp_path, packed, learning_rate=1e-3).run(Interruption())
 
 
 def test_two_trainers_do_not_share_a_work_folder(tmp_path, packed, monkeypatch, capsys):

@@ -6,10 +6,10 @@ import shutil
 import uuid
 
 import pytest
-from tests.corpus import function, hashes, make_repositories, run_recipe, write_recipe
 
 from flows.run import Request, prepare
 from lineage.errors import ConfigError, InputError
+from tests.corpus import function, hashes, make_repositories, run_recipe, write_recipe
 
 FILTERS = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
 
@@ -49,7 +49,12 @@ def test_the_part_size_changes_no_verdict(tmp_path, repositories):
     for size in (500, 4000, 1_000_000):
         recipe = write_recipe(tmp_path / f"{size}.yaml", repositories, FILTERS, size)
         run = run_recipe(recipe, tmp_path / f"s{size}")
-        fates.append({step.name: {k: v for k, v in step.outputs.get("Verdicts", {}).get("counts", {}).items() if k not in ("parts", "bytes")} for step in run.steps})
+        fates.append(
+            {
+                step.name: {k: v for k, v in step.outputs.get("Verdicts", {}).get("counts", {}).items() if k not in ("parts", "bytes")}
+                for step in run.steps
+            }
+        )
     assert fates[0] == fates[1] == fates[2]
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
-"""Text given to one call of `tokenizers`, whose encodings take about a hundred bytes a token."""
+CHUNK_BYTES = 1 << 18
+"""Text given to one call of `tokenizers`, whose encodings take some four hundred bytes a token."""
 
 
 class TokenBytes(NamedTuple):

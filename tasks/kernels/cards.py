@@ -132,7 +132,7 @@ def data_card(name: str, corpus: Corpus, steps: Sequence[Step], *, max_repositor
         "## Languages",
         group_table("language", corpus.languages, corpus.num_bytes, len(corpus.languages)),
         "## Licences",
-        "As the repositories declare them; `license_filter` also judged licence files and headers.",
+        "As the repositories declare them; files and headers may say otherwise.",
         group_table("declared licence", corpus.licenses, corpus.num_bytes, max_licenses),
         "## Personal data",
         _redactions(steps),

@@ -53,8 +53,9 @@ WHOLE_MATCH_KINDS = frozenset({"GitHubTokenDetector"})
 SECRET_WITHIN = {
     "ArtifactoryDetector": re.compile(r"A[KP]\w+"),
     "AzureStorageKeyDetector": re.compile(r"(?<=AccountKey=).+"),
+    "NpmDetector": re.compile(r"[\w-]+"),
 }
-"""Plugins that report delimiters or the name with the secret: where in it the secret lies."""
+"""Plugins that report delimiters, the name or the rest of the line with the secret: where in it the secret lies."""
 
 HASH_WORDS = ("sha", "md5", "hash", "byte", "checksum", "digest", "rev", "commit", "etag")
 """The first four are StarCoder's."""
@@ -88,10 +89,9 @@ def email_span(text: str, start: int, end: int, *, after_backslash: bool) -> tup
         The span of the address, or None for a placeholder such as `{user}@host` and `%s@host`.
     """
     at = text.index("@", start, end)
-    local = text[start:at]
-    if _TEMPLATE_END.search(local):
+    if _TEMPLATE_END.search(text[:at]):
         return None
-    name = _LOCAL_PART.search(local)
+    name = _LOCAL_PART.search(text[start:at])
     assert name is not None
     start += name.start()
     if start == 0 and after_backslash and (escape := _ESCAPE_REST.match(text)):
@@ -174,10 +174,8 @@ def speaks_of_hashes(content: bytes, max_fraction: float) -> bool:
     return len(_HASH_WORD.findall(content)) > max_fraction * (content.count(b"\n") + 1)
 
 
-def is_word_like(kind: str, value: str, scores: PairScores, gibberish_limit: float, min_hex_length: int) -> bool:
-    """Tell whether a string of a weak kind looks like words or like a short identifier."""
-    if kind not in WEAK_KINDS:
-        return False
+def is_word_like(value: str, scores: PairScores, gibberish_limit: float, min_hex_length: int) -> bool:
+    """Tell whether a string is like words, or is hexadecimal and short like an identifier."""
     if is_hex(value):
         return len(value) < min_hex_length
     return gibberish_score(value, scores) <= gibberish_limit

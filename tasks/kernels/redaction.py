@@ -92,11 +92,17 @@ def _splice(
     read, written = 0, 0
     for row in range(len(text)):
         stop = offsets[text[row]] + start[row]
-        new_data[written : written + stop - read] = data[read:stop]
-        written += stop - read
+        written = _copy(data, read, stop, new_data, written)
         new_start[row] = written - new_offsets[text[row]]
-        piece = pieces[piece_offsets[row] : piece_offsets[row + 1]]
-        new_data[written : written + len(piece)] = piece
-        written += len(piece)
+        written = _copy(pieces, piece_offsets[row], piece_offsets[row + 1], new_data, written)
         read = offsets[text[row]] + end[row]
-    new_data[written:] = data[read:]
+    _copy(data, read, len(data), new_data, written)
+
+
+@njit(cache=True, nogil=True)
+def _copy(source: np.ndarray, start: int, stop: int, target: np.ndarray, written: int) -> int:
+    """Append a span to what is written; byte by byte, as slices take numba seconds to compile."""
+    for at in range(start, stop):
+        target[written] = source[at]
+        written += 1
+    return written

@@ -77,8 +77,8 @@ STARCODER2 = (
 
 PRESETS = {"starcoder": STARCODER, "starcoder2": STARCODER2}
 
-# Each field of StarCoder's template: the token that opens it, and the column of Docs that follows.
-METADATA_FIELDS = (("<reponame>", "repo"), ("<filename>", "path"), ("<gh_stars>", "stars"))
+# The fields of StarCoder's template in order, each by the token that opens it: repository, path, bucket of stars.
+METADATA_FIELDS = ("<reponame>", "<filename>", "<gh_stars>")
 
 # Largest number of stars of a bucket, and the bucket's name; the last has no upper end.
 STAR_BUCKETS = ((0, "0"), (10, "1-10"), (100, "10-100"), (1000, "100-1000"))

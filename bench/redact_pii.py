@@ -1,0 +1,57 @@
+"""Redaction on one core: screens and then the detectors, against the detectors on every line."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bench._tool import Corpus, Tool
+
+TITLE = "e-mail addresses, IP addresses and keys, one core"
+
+
+def _ours(corpus: Corpus) -> object:
+    """From documents to rewritten documents and the ledger, through the stage."""
+    from tasks._stage import Runtime
+    from tasks.redact_pii import RedactPii, redact_pii
+    from tasks.schemas import Docs
+
+    with tempfile.TemporaryDirectory() as folder:
+        return redact_pii.function(Docs.of(corpus.table), RedactPii(), Runtime.alone(Path(folder, "scratch")))
+
+
+def _our_screens(corpus: Corpus) -> object:
+    """The four passes over the bytes, and no detector."""
+    import pyarrow as pa
+
+    from tasks.kernels import pii_screens
+    from tasks.kernels.arrow_bytes import string_buffers
+
+    column = corpus.table.column("content").combine_chunks()
+    _, data = string_buffers(column if isinstance(column, pa.Array) else column.chunk(0))
+    quoted = pii_screens.quoted_entropy(data, base64_limit=4.5, hex_limit=3.0)
+    return [pii_screens.email_tokens(data), pii_screens.ip_tokens(data), quoted, pii_screens.key_marks(data)]
+
+
+def _presidio(corpus: Corpus) -> object:
+    """Presidio's two recognizers on whole documents."""
+    from tasks.redact_pii import recognizers
+
+    both = recognizers().values()
+    return [recognizer.analyze(text, entities=[]) for text in corpus.texts for recognizer in both]
+
+
+def _detect_secrets(corpus: Corpus) -> object:
+    """StarCoder's 18 plugins of detect-secrets on every line, with their filters."""
+    from tasks.redact_pii import key_plugins, secrets_on
+
+    plugins = key_plugins(4.5, 3.0).values()
+    return [secrets_on(line.rstrip(), plugin) for text in corpus.texts for line in text.split("\n") for plugin in plugins]
+
+
+TOOLS = (
+    Tool("starloom", _ours, is_ours=True),
+    Tool("starloom, screens only", _our_screens),
+    Tool("Presidio, every document", _presidio, requires=("presidio-analyzer",)),
+    Tool("detect-secrets, every line", _detect_secrets, requires=("detect-secrets",)),
+)

@@ -1,0 +1,51 @@
+"""`starloom export`: an artifact, out of the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.output import count, print_json, short, size
+from cli.places import add_store_argument, open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words after `starloom export`."""
+    parser.add_argument(
+        "artifact",
+        metavar="ARTIFACT",
+        help="RUN/STEP, RUN/STEP/TYPE, or the first digits of an artifact's hash; after a filter: the documents it left",
+    )
+    parser.add_argument("out", metavar="OUT", help="the folder to make")
+    parser.add_argument(
+        "--format", choices=("parquet", "jsonl"), default="parquet", help="of tables (default: parquet); files are copied as they are"
+    )
+    add_store_argument(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Write it out."""
+    from cli.progress import bar
+    from lineage.export import export, resolve
+
+    store = open_store(arguments)
+    what = resolve(store, arguments.artifact)
+    with bar("exporting", "parts", quiet=arguments.json) as on_progress:
+        made = export(store, what, Path(arguments.out), arguments.format, on_progress)
+    if arguments.json:
+        print_json(made)
+        return 0
+    rows = f"{count(made['rows'])} rows, " if made["rows"] else ""
+    through = f" as left by verdicts {short(made['verdicts'])}" if made["verdicts"] else ""
+    print(f"{made['type']} {short(made['artifact'])}{through}: {rows}{count(made['files'])} files, {size(made['bytes'])} in {made['out']}")
+    print(f"\nnext: {_next(arguments, made['type'])}")
+    return 0
+
+
+def _next(arguments: argparse.Namespace, kind: str) -> str:
+    if kind == "Docs" and arguments.format == "parquet":
+        return f"starloom stage quality_filter {arguments.out}/part-00000.parquet OUT"
+    return f"ls {arguments.out}"

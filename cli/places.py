@@ -1,0 +1,45 @@
+"""Which store a verb asks: the one that is named, else the one that lies here, else the one beside the recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lineage.store import Store
+
+USUAL_PLACES = (".starloom", "conf/.starloom")
+"""`starloom run conf/demo.yaml` makes the second."""
+
+
+def add_store_argument(parser: argparse.ArgumentParser) -> None:
+    """`--store`."""
+    parser.add_argument(
+        "--store", metavar="URL", help=f"the store: a folder or URL (default: {' or '.join(USUAL_PLACES)}, the first that is there)"
+    )
+
+
+def open_store(arguments: argparse.Namespace) -> Store:
+    """The store that the words name, or the first of the usual places.
+
+    Raises:
+        StoreError: if there is none.
+    """
+    from lineage.errors import StoreError
+    from lineage.store import Store
+
+    if arguments.store is not None:
+        return Store.open(arguments.store, create=False)
+    for place in USUAL_PLACES:
+        if Path(place, "store.json").is_file():
+            return Store.open(place, create=False)
+    raise StoreError(
+        f"there is no store here ({' or '.join(USUAL_PLACES)})", hint="name one with --store, or make one: starloom run RECIPE"
+    )
+
+
+def again(arguments: argparse.Namespace, words: str) -> str:
+    """A command worth typing next, about the same store."""
+    return f"starloom {words}" + (f" --store {arguments.store}" if arguments.store is not None else "")

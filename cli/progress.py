@@ -1,0 +1,28 @@
+"""Progress of a verb that does one long thing: a bar on a terminal, silence elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def bar(task: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with how much is done and how much there is; `unit` bytes is shown in the unit that fits."""
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
+        row = progress.add_task(task, total=None)
+        yield lambda done, total: progress.update(row, completed=done, total=total)

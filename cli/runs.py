@@ -1,0 +1,104 @@
+"""`starloom runs`: the runs of a store, and names for the ones to keep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli.output import count, print_json, table
+from cli.places import add_store_argument, again, open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lineage.records import Run
+    from lineage.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words after `starloom runs`."""
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--tag", nargs=2, metavar=("NAME", "RUN"), help="name a run; a tagged run is never collected")
+    words.add_argument("--untag", metavar="NAME", help="take a name away; the run stays until it is collected")
+    add_store_argument(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Change a tag, or list the runs."""
+    store = open_store(arguments)
+    if arguments.tag:
+        name, run_id = arguments.tag
+        store.tag(name, run_id)
+        return _said(
+            arguments, store, {"tag": name, "run": store.tags()[name]}, f"{store.tags()[name]} is now called {name}", f"show {name}"
+        )
+    if arguments.untag:
+        run_id = store.tags().get(arguments.untag)
+        store.untag(arguments.untag)
+        return _said(
+            arguments, store, {"untagged": arguments.untag, "run": run_id}, f"{run_id} is no longer called {arguments.untag}", "runs"
+        )
+    tags = store.tags()
+    runs = [describe(store.run(run_id), tags) for run_id in store.run_ids()]
+    if arguments.json:
+        print_json({"store": store.url, "runs": runs})
+        return 0
+    print(as_text(runs) if runs else f"no runs in {store.url}")
+    print(f"\nnext: {_next(arguments, runs)}")
+    return 0
+
+
+def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any], text: str, following: str) -> int:
+    if arguments.json:
+        print_json({"store": store.url, **document})
+    else:
+        print(f"{text}\n\nnext: {again(arguments, following)}")
+    return 0
+
+
+def describe(run: Run, tags: dict[str, str]) -> dict[str, Any]:
+    """A run in one row."""
+    from lineage.fates import funnel
+
+    left = funnel(run)
+    return {
+        "run": run.id,
+        "recipe": run.recipe,
+        "status": run.status,
+        "started": run.started,
+        "finished": run.finished,
+        "seconds": round(sum(step.seconds for step in run.steps), 3),
+        "steps": len(run.steps),
+        "steps_cached": sum(step.status == "cached" for step in run.steps),
+        "documents": left[-1]["documents"] if left else None,
+        "result": run.result,
+        "tags": [tag for tag, run_id in tags.items() if run_id == run.id],
+    }
+
+
+def as_text(runs: list[dict[str, Any]]) -> str:
+    """The runs for people, oldest first."""
+    rows = []
+    for run in runs:
+        steps = f"{run['steps_cached']} cached, {run['steps'] - run['steps_cached']} run"
+        started = run["started"][:19].replace("T", " ")
+        rows.append(
+            [
+                run["run"],
+                run["recipe"],
+                run["status"],
+                started,
+                f"{run['seconds']:.1f} s",
+                steps,
+                count(run["documents"]),
+                ", ".join(run["tags"]),
+            ]
+        )
+    return table(["run", "recipe", "status", "started (UTC)", "work", "steps", "documents", "tags"], rows)
+
+
+def _next(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return "starloom run RECIPE"
+    if len(runs) > 1:
+        return again(arguments, f"diff {runs[-2]['run']} {runs[-1]['run']}")
+    return again(arguments, f"show {runs[-1]['run']}")

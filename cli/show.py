@@ -1,0 +1,172 @@
+"""`starloom show`: one thing of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli.output import count, print_json, short, size, table
+from cli.places import add_store_argument, again, open_store
+from cli.wording import many
+
+if TYPE_CHECKING:
+    import argparse
+
+DEFAULT_ROWS = 5
+SHOWN_LINES = 40
+SHOWN_RULES = 5
+SHOWN_PARTS = 12
+SHOWN_WIDTH = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words after `starloom show`."""
+    text = "a run (id, tag, latest), RUN/STEP, or the first digits of an artifact's hash or a doc_id; cluster:ID for a cluster"
+    parser.add_argument("what", metavar="ID", help=text)
+    parser.add_argument("--run", metavar="RUN", help="of a document or cluster: as this run saw it (default: the newest that is done)")
+    parser.add_argument(
+        "--rows", type=int, default=DEFAULT_ROWS, metavar="N", help=f"of an artifact: first rows to show (default: {DEFAULT_ROWS})"
+    )
+    add_store_argument(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print it."""
+    from lineage.showing import show
+
+    shown = show(open_store(arguments), arguments.what, run_id=arguments.run, num_rows=arguments.rows)
+    if arguments.json:
+        print_json(shown)
+        return 0
+    text, following = _TEXTS[shown["kind"]](shown)
+    print(f"{text}\n\nnext: {again(arguments, following)}")
+    return 0
+
+
+def _run(run: dict[str, Any]) -> tuple[str, str]:
+    tags = f", tagged {', '.join(run['tags'])}" if run["tags"] else ""
+    lines = [
+        f"run {run['run']}: recipe {run['recipe']}, {run['status']}{tags}",
+        f"  started   {run['started']}, finished {run['finished'] or '-'}",
+    ]
+    lines += [f"  result    {short(run['result'])}", f"  command   starloom {' '.join(run['command'])}", f"  look at   {run['folder']}/"]
+    lines += [f"  error     {run['error']}"] if run["error"] else []
+    steps = []
+    for step in run["steps"]:
+        made = ", ".join(f"{kind} {short(out['artifact'])}{_rows(out['counts'])}" for kind, out in step["outputs"].items())
+        steps.append([step["name"], step["status"], f"{step['num_cached']} of {step['num_actions']}", f"{step['seconds']:.1f} s", made])
+    lines += ["", table(["step", "status", "cached", "took", "made"], steps)]
+    if run["funnel"]:
+        lines += ["", funnel_table(run["funnel"])]
+    dropping = next((row["step"] for row in run["funnel"] if row["dropped"]), None)
+    following = f"show {run['run']}/{dropping or run['steps'][-1]['name']}" if run["steps"] else "runs"
+    return "\n".join(lines), following
+
+
+def _rows(counts: dict[str, Any]) -> str:
+    return f" ({count(counts['rows'])} rows)" if counts.get("rows") else f" ({size(counts.get('bytes'))})"
+
+
+def funnel_table(funnel: list[dict[str, Any]]) -> str:
+    """What each step left, and by which rules the rest went."""
+    rows = []
+    for row in funnel:
+        rules = list(row["rules"].items())
+        told = ", ".join(f"{rule} {count(number)}" for rule, number in rules[:SHOWN_RULES]) + (" …" if len(rules) > SHOWN_RULES else "")
+        rows.append([row["step"], count(row["documents"]), size(row["bytes"]), count(row["dropped"]), told])
+    return table(["step", "documents left", "text", "dropped", "by rule"], rows)
+
+
+def _step(step: dict[str, Any]) -> tuple[str, str]:
+    lines = [f"{step['run']}/{step['name']}: stage {step['stage']}, {step['status']}, {step['seconds']:.1f} s"]
+    lines += [
+        f"  key       {step['key']}",
+        f"  actions   {step['num_actions']}, of them {step['num_cached']} taken from the store",
+        f"  look at   {step['folder']}/",
+    ]
+    lines += ["", "config", *_listed(step["config"]), "", "reads"]
+    lines += [f"  {name:<20} {ref['type']} {short(ref['artifact'])}{_through(ref)}" for name, ref in step["inputs"].items()] or [
+        "  the sources"
+    ]
+    lines += ["", "wrote"]
+    for kind, out in step["outputs"].items():
+        lines += [f"  {kind} {out['artifact']}", *("  " + line for line in _listed(out["counts"]))]
+    lines += [
+        "",
+        "code",
+        *_listed(step["components"]["code"]),
+        *(["", "libraries", *_listed(step["components"]["libraries"])] if step["components"]["libraries"] else []),
+    ]
+    if step["notes"]:
+        lines += ["", "notes", *_listed(step["notes"])]
+    made = next(iter(step["outputs"].values()), None)
+    return "\n".join(lines), f"show {short(made['artifact'])}" if made else f"show {step['run']}"
+
+
+def _through(ref: dict[str, Any]) -> str:
+    return f" as left by verdicts {short(ref['verdicts'])}" if ref["verdicts"] else ""
+
+
+def _listed(values: dict[str, Any]) -> list[str]:
+    return [f"  {name:<20} {_cut(value)}" for name, value in values.items()]
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 2 * SHOWN_WIDTH else f"{text[: 2 * SHOWN_WIDTH]}…"
+
+
+def _artifact(artifact: dict[str, Any]) -> tuple[str, str]:
+    lines = [f"{artifact['type']} {artifact['artifact']}", f"  made by   {', '.join(artifact['made_by'][-3:]) or 'no run that is left'}"]
+    lines += _listed(artifact["counts"])
+    parts = [
+        [part.get("name", number), short(part["hash"]), count(part["num_rows"]), size(part["num_bytes"])]
+        for number, part in enumerate(artifact["parts"])
+    ]
+    lines += ["", table(["part", "hash", "rows", "size"], parts[:SHOWN_PARTS])]
+    lines += [f"… and {count(len(parts) - SHOWN_PARTS)} more"] if len(parts) > SHOWN_PARTS else []
+    for row in artifact["rows"]:
+        lines += ["", *(f"  {name:<18} {_one_line(value)}" for name, value in row.items())]
+    return "\n".join(lines), f"export {short(artifact['artifact'])} out/"
+
+
+def _one_line(value: Any) -> str:
+    text = str(value)
+    text = repr(text) if "\n" in text else text
+    return text if len(text) <= 2 * SHOWN_WIDTH else f"{text[: 2 * SHOWN_WIDTH]}…"
+
+
+def document_heading(document: dict[str, Any], fate: dict[str, Any]) -> list[str]:
+    """Who a document is, and what became of it, in a few lines."""
+    version = f" at {document['revision']}" if document["revision"] else ""
+    end = "kept to the end" if fate["kept"] else f"dropped at {fate['step']}: {fate['rule']}"
+    return [
+        f"{document['repo']}/{document['path']}",
+        f"  {document['doc_id']}  {document['swhid']}",
+        f"  {document['source']}{version}, {document['language'] or 'no language'}, {size(document['size'])}",
+        f"  declared licence {document['declared_license'] or '-'}",
+        f"  {end}",
+    ]
+
+
+def _document(shown: dict[str, Any]) -> tuple[str, str]:
+    lines = document_heading(shown["document"], shown["fate"])
+    text = shown["text"].splitlines()
+    lines += ["", f"its text as {shown['text_of']} left it:", "", *(f"  {line}" for line in text[:SHOWN_LINES])]
+    lines += [f"  … {count(len(text) - SHOWN_LINES)} more lines"] if len(text) > SHOWN_LINES else []
+    return "\n".join(lines), f"trace {shown['document']['doc_id'][:12]}"
+
+
+def _cluster(cluster: dict[str, Any]) -> tuple[str, str]:
+    lines = [f"cluster {cluster['cluster_id']} of {cluster['run']}/{cluster['step']}: {many(len(cluster['members']), 'document')}", ""]
+    rows = [
+        [("kept" if m["is_survivor"] else "dropped"), f"{m['jaccard']:.3f}", f"{m['repo']}/{m['path']}", m["reason"], m["doc_id"][:12]]
+        for m in cluster["members"]
+    ]
+    lines.append(table(["", "jaccard", "document", "reason", "doc_id"], rows))
+    for member in cluster["members"][1 : 1 + DEFAULT_ROWS]:
+        lines += ["", *(member["differences"] or ["(the texts do not differ)"])]
+        lines += ["…"] if member["has_more_differences"] else []
+    return "\n".join(lines), f"trace {cluster['members'][-1]['doc_id'][:12]}"
+
+
+_TEXTS = {"run": _run, "step": _step, "artifact": _artifact, "document": _document, "cluster": _cluster}

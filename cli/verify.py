@@ -1,0 +1,80 @@
+"""`starloom verify`: hash everything and name the first lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cli.output import count, print_json, size
+from cli.places import add_store_argument, again, open_store
+from cli.wording import many
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lineage.audit import Lie, Repair, Report
+
+SHOWN_LIES = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words after `starloom verify`."""
+    parser.add_argument(
+        "--repair", action="store_true", help="remove what is damaged and every record that claims it, so that the next run makes it again"
+    )
+    add_store_argument(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Verify, and repair if asked. Returns 1 if anything lies."""
+    from cli.progress import bar
+    from lineage.audit import repair, verify
+
+    store = open_store(arguments)
+    with bar("hashing", "bytes", quiet=arguments.json) as on_progress:
+        report = verify(store, on_progress)
+    done = repair(store, report) if arguments.repair and report.lies else None
+    if arguments.json:
+        print_json(as_document(store.url, report, done))
+    else:
+        print(as_text(store.url, report, done))
+        print(f"\nnext: {_next(arguments, report, done)}")
+    return 1 if report.lies else 0
+
+
+def as_document(url: str, report: Report, done: Repair | None) -> dict[str, Any]:
+    """The report for programs."""
+    from dataclasses import asdict
+
+    return {"store": url, "sound": not report.lies, **asdict(report), "repair": None if done is None else asdict(done)}
+
+
+def as_text(url: str, report: Report, done: Repair | None) -> str:
+    """The report for people."""
+    numbers = {"run": report.num_runs, "action record": report.num_actions, "manifest": report.num_artifacts, "object": report.num_objects}
+    checked = ", ".join(many(number, noun) for noun, number in numbers.items())
+    if not report.lies:
+        return f"{url} is sound: {checked}, {size(report.num_bytes)}, every name says what it holds"
+    lines = [f"{url}: {many(len(report.lies), 'name lies', 'names lie')} ({checked}, {size(report.num_bytes)})"]
+    lines += [f"  {_told(lie)}" for lie in report.lies[:SHOWN_LIES]]
+    lines += [f"  … and {count(len(report.lies) - SHOWN_LIES)} more: --json for all"] if len(report.lies) > SHOWN_LIES else []
+    if done is not None:
+        records = sum(name.startswith("actions/") for name in done.removed)
+        lines += ["", f"removed {many(len(done.removed) - records, 'damaged thing')} and {many(records, 'record')} that claimed them"]
+        lines += [f"set aside under {url}/damaged/: {', '.join(done.set_aside)}"] if done.set_aside else []
+        lines += [f"{run} misses something until its recipe is run again" for run in done.runs[-SHOWN_LIES:]]
+    return "\n".join(lines)
+
+
+def _told(lie: Lie) -> str:
+    users = f" (in {', '.join(lie.used_by[:2])})" if lie.used_by else ""
+    return f"{lie.name} {lie.problem}{users}"
+
+
+def _next(arguments: argparse.Namespace, report: Report, done: Repair | None) -> str:
+    if not report.lies:
+        return again(arguments, "gc --dry-run")
+    return (
+        again(arguments, "verify --repair")
+        if done is None
+        else f"starloom run RECIPE, which makes again what is missing; then {again(arguments, 'verify')}"
+    )

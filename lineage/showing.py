@@ -1,0 +1,199 @@
+"""What one thing of a store looks like: a run, a step, an artifact, a document or a cluster, as a plain document.
+
+What is asked for is taken, in this order, as: RUN/STEP; a run (its id, tag, or a beginning or end of the id); the
+beginning of an artifact's hash (six digits or more); the beginning of a doc_id (eight or more). `cluster:`, `doc:`,
+`artifact:` and `run:` leave no doubt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lineage.errors import InputError, did_you_mean
+from lineage.export import find
+from lineage.fates import funnel, input_of
+from lineage.rows import Rows
+from lineage.tracing import newest, trace
+
+if TYPE_CHECKING:
+    from lineage.records import Run, StepState
+    from lineage.store import Store
+
+KINDS = ("run", "step", "artifact", "doc", "cluster")
+SHOWN_ROWS = 5
+SHOWN_DIFFERENCES = 40
+COMPARED_LINES = 2000
+_LONG_VALUE = 200
+
+
+def show(store: Store, name: str, *, run_id: str | None = None, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
+    """The document of whatever `name` names; its `kind` says what that is.
+
+    Raises:
+        InputError: if it names nothing.
+    """
+    head, colon, rest = name.partition(":")
+    kind, wanted = (head, rest) if colon and head in KINDS else (_guess(store, name), name)
+    if kind == "run":
+        return show_run(store, store.run(wanted))
+    if kind == "step":
+        return show_step(store, wanted)
+    if kind == "artifact":
+        return show_artifact(store, wanted, num_rows)
+    return show_cluster(store, wanted, run_id) if kind == "cluster" else show_document(store, wanted, run_id)
+
+
+def _guess(store: Store, name: str) -> str:
+    run_ids, tags = store.run_ids(), store.tags()
+    if "/" in name:
+        return "step"
+    if name == "latest" or name in tags or any(known.startswith(name) or known.endswith(name) for known in run_ids):
+        return "run"
+    if find(store, name):
+        return "artifact"
+    if re.fullmatch(r"[0-9a-f]{8,32}", name):
+        return "doc"
+    hint = did_you_mean(name, [*run_ids, *tags]) if run_ids else "run a recipe first"
+    raise InputError(f"{store.url} holds no run, artifact or document {name!r}", hint=hint)
+
+
+def show_run(store: Store, run: Run) -> dict[str, Any]:
+    """Steps, what they left, and where people can look at it."""
+    return {
+        "kind": "run",
+        "run": run.id,
+        "store": store.url,
+        "tags": [tag for tag, run_id in store.tags().items() if run_id == run.id],
+        **{name: getattr(run, name) for name in ("recipe", "status", "started", "finished", "result", "command", "made", "error")},
+        "folder": f"{store.url}/runs/{run.id}",
+        "steps": [_step(step) for step in run.steps],
+        "funnel": funnel(run),
+    }
+
+
+def _step(step: StepState) -> dict[str, Any]:
+    names = ("name", "stage", "status", "seconds", "num_actions", "num_cached", "outputs")
+    return {name: getattr(step, name) for name in names}
+
+
+def show_step(store: Store, name: str) -> dict[str, Any]:
+    """Everything that is recorded of RUN/STEP."""
+    run_id, _, wanted = name.partition("/")
+    run = store.run(run_id)
+    step = run.step(wanted)
+    if step is None:
+        raise InputError(f"run {run.id} has no step {wanted!r}", hint=did_you_mean(wanted, [step.name for step in run.steps]))
+    told = {name: getattr(step, name) for name in ("key", "config", "components", "inputs", "notes")}
+    return {"kind": "step", "run": run.id, "store": store.url, **_step(step), **told, "folder": f"{store.url}/runs/{run.id}/{step.name}"}
+
+
+def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
+    """Type, counts, parts and the first rows of an artifact."""
+    found = find(store, prefix)
+    if len(found) != 1:
+        problem = f"{len(found)} artifacts begin with {prefix!r}" if found else f"{store.url} holds no artifact {prefix!r}"
+        raise InputError(
+            problem, hint=", ".join(found[:5]) or "give the first six digits of its hash or more; `starloom show RUN` lists them"
+        )
+    rows = Rows(store)
+    artifact = rows.artifact(found[0])
+    parts = [part.to_json() for part in artifact.parts]
+    first: list[dict[str, Any]] = []
+    for number, part in enumerate(artifact.parts):
+        if part.name is None and part.num_rows and len(first) < num_rows:
+            first += [_clipped(row) for row in rows.take(found[0], number, range(min(num_rows - len(first), part.num_rows))).to_pylist()]
+    users = [
+        f"{run_id}/{step.name}"
+        for run_id in store.run_ids()
+        for step in store.run(run_id).steps
+        if any(o["artifact"] == found[0] for o in step.outputs.values())
+    ]
+    return {
+        "kind": "artifact",
+        "artifact": found[0],
+        "type": artifact.type,
+        "store": store.url,
+        "counts": artifact.counts,
+        "parts": parts,
+        "rows": first,
+        "made_by": users,
+    }
+
+
+def _clipped(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with long texts and lists cut, saying so."""
+    return {name: _clip(value) for name, value in row.items()}
+
+
+def _clip(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONG_VALUE:
+        return f"{value[:_LONG_VALUE]}… ({len(value):,} characters)"
+    if isinstance(value, list) and len(value) > _LONG_VALUE // 10:
+        return f"{value[: _LONG_VALUE // 10]}… ({len(value):,} values)"
+    return value
+
+
+def show_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, Any]:
+    """Who a document is, its fate, and its text as the last step that kept it saw it."""
+    found = trace(store, f"doc:{doc_id}", run_id=run_id)
+    rows, run = Rows(store), store.run(found["run"])
+    places = [event for event in found["events"] if event["event"] in ("read", "rewritten")]
+    last = places[-1]
+    step = run.step(last["step"])
+    assert step is not None
+    (row,) = rows.take(step.outputs["Docs"]["artifact"], last["part"], [last["row"]], ["content"]).to_pylist()
+    told = {name: found[name] for name in ("run", "store", "document", "fate")}
+    return {"kind": "document", **told, "text_of": step.name, "text": row["content"]}
+
+
+def show_cluster(store: Store, prefix: str, run_id: str | None) -> dict[str, Any]:
+    """Members of a near-duplicate cluster, the survivor and why, and how each text differs from the survivor's.
+
+    Raises:
+        InputError: if no step of the run found such a cluster.
+    """
+    rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
+    for step in run.steps:
+        if "Clusters" not in step.outputs:
+            continue
+        members = [
+            row
+            for _, table in rows.tables(step.outputs["Clusters"]["artifact"], None)
+            for row in table.filter(pc.starts_with(table.column("cluster_id"), prefix)).to_pylist()
+        ]
+        if len({row["cluster_id"] for row in members}) > 1:
+            raise InputError(
+                f"several clusters begin with {prefix!r}",
+                hint="give more digits: " + ", ".join(sorted({r["cluster_id"] for r in members})[:5]),
+            )
+        if members:
+            return _cluster(rows, run, step, members, store.url)
+    raise InputError(
+        f"run {run.id} found no cluster {prefix!r}", hint="a cluster is named by its survivor's doc_id; `starloom trace PATH` tells it"
+    )
+
+
+def _cluster(rows: Rows, run: Run, step: StepState, members: list[dict[str, Any]], url: str) -> dict[str, Any]:
+    docs = input_of(step, "Docs")
+    assert docs is not None, "clusters are of documents"
+    found = rows.of_documents(docs["artifact"], pa.array([row["doc_id"] for row in members]), ["doc_id", "content"])
+    texts = dict(zip(found.column("doc_id").to_pylist(), found.column("content").to_pylist(), strict=True))
+    members = sorted(members, key=lambda row: (not row["is_survivor"], -row["jaccard"], row["doc_id"]))
+    survivor = members[0]
+    for row in members[1:]:
+        names = (f"{survivor['repo']}/{survivor['path']}", f"{row['repo']}/{row['path']}")
+        row["differences"], row["has_more_differences"] = _differences(texts[survivor["doc_id"]], texts[row["doc_id"]], names)
+    return {"kind": "cluster", "run": run.id, "store": url, "step": step.name, "cluster_id": survivor["cluster_id"], "members": members}
+
+
+def _differences(old: str, new: str, names: tuple[str, str]) -> tuple[list[str], bool]:
+    first, second = (text.splitlines()[:COMPARED_LINES] for text in (old, new))  # difflib takes time in the square of the lines
+    lines = difflib.unified_diff(first, second, *names, n=0, lineterm="")
+    shown = list(itertools.islice(lines, SHOWN_DIFFERENCES + 1))
+    return shown[:SHOWN_DIFFERENCES], len(shown) > SHOWN_DIFFERENCES
