@@ -15,7 +15,7 @@ DEFAULT_ROWS = 5
 SHOWN_LINES = 40
 SHOWN_RULES = 5
 SHOWN_PARTS = 12
-SHOWN_WIDTH = 60
+SHOWN_WIDTH = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,8 +111,10 @@ def _listed(values: dict[str, Any]) -> list[str]:
 
 
 def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 2 * SHOWN_WIDTH else f"{text[: 2 * SHOWN_WIDTH]}…"
+    """A value in one line that fits a screen."""
+    text = "-" if value is None else str(value)
+    text = repr(text) if "\n" in text else text
+    return text if len(text) <= SHOWN_WIDTH else f"{text[:SHOWN_WIDTH]}…"
 
 
 def _artifact(artifact: dict[str, Any]) -> tuple[str, str]:
@@ -125,14 +127,8 @@ def _artifact(artifact: dict[str, Any]) -> tuple[str, str]:
     lines += ["", table(["part", "hash", "rows", "size"], parts[:SHOWN_PARTS])]
     lines += [f"… and {count(len(parts) - SHOWN_PARTS)} more"] if len(parts) > SHOWN_PARTS else []
     for row in artifact["rows"]:
-        lines += ["", *(f"  {name:<18} {_one_line(value)}" for name, value in row.items())]
-    return "\n".join(lines), f"export {short(artifact['artifact'])} out/"
-
-
-def _one_line(value: Any) -> str:
-    text = str(value)
-    text = repr(text) if "\n" in text else text
-    return text if len(text) <= 2 * SHOWN_WIDTH else f"{text[: 2 * SHOWN_WIDTH]}…"
+        lines += ["", *(f"  {name:<18} {_cut(value)}" for name, value in row.items())]
+    return "\n".join(lines), f"export {short(artifact['artifact'])} {artifact['type'].lower()}-{short(artifact['artifact'])}"
 
 
 def document_heading(document: dict[str, Any], fate: dict[str, Any]) -> list[str]:

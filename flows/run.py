@@ -80,7 +80,7 @@ def _beside(recipe: Path, store: str) -> str:
 
 
 def take_cached(prepared: Prepared) -> tuple[Run, bool]:
-    """The run of a plan with nothing to run: the last one if it made the same, else a new record. True if it is new."""
+    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new."""
     run = new_run(prepared.plan)
     session = Session(prepared.plan, prepared.store, Workers(0), _Nobody(), set(), run)
     for step in prepared.plan.steps:
@@ -88,10 +88,14 @@ def take_cached(prepared: Prepared) -> tuple[Run, bool]:
         session.take(step, bound, prepared.walk)
     run.result = run.outcome()
     previous = prepared.previous
-    if previous is not None and previous.status == "done" and previous.result == run.result:
+    if previous is not None and previous.status == "done" and _keys(previous) == _keys(run):
         return previous, False
     session.close("done")
     return run, True
+
+
+def _keys(run: Run) -> dict[str, str]:
+    return {step.name: step.key for step in run.steps}
 
 
 def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect: bool = True) -> Run:

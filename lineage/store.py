@@ -165,7 +165,7 @@ class Store:
         document = self._json(name)
         if not isinstance(document, dict) or not isinstance(document.get("run"), str):
             raise CorruptError(f"{name} in {self.url} names no run", hint="`starloom verify --repair` sets damaged things aside")
-        return document["run"]
+        return str(document["run"])
 
     def tag(self, tag: str, run_id: str) -> None:
         """Name a run; a tag that is there moves.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lineage.fates import dropped, input_of, judgements, origins, output_of
-from lineage.tracing_training import first_steps, packers, spans_of
+from lineage.tracing_training import UNKNOWN, first_steps, packers, spans_of
 
 if TYPE_CHECKING:
     from lineage.records import Run, StepState
@@ -59,7 +59,7 @@ def _identity(documents: pa.Table) -> dict[str, Any]:
     return {
         **{name: values[0] if len(values) == 1 else values for name, values in one.items()},
         "bytes": pc.sum(documents.column("size"), min_count=0).as_py(),
-        "languages": {str(pair["values"]): pair["counts"] for pair in sorted(languages, key=lambda pair: -pair["counts"])},
+        "languages": {pair["values"] or UNKNOWN: pair["counts"] for pair in sorted(languages, key=lambda pair: -pair["counts"])},
     }
 
 

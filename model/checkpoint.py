@@ -17,13 +17,20 @@ NUM_STATES_KEPT = 2
 """Two, so that a state which the disk damaged after it was written costs some steps and not the training."""
 
 
-def save_network(folder: Path, architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:
-    """Write `model.safetensors` and `config.json`, in the format of transformers' GPTBigCode."""
+def save_network(folder: Path, architecture: Architecture, weights: dict[str, torch.Tensor], **token_ids: int | None) -> None:
+    """Write `model.safetensors` and `config.json`, in the format of transformers' GPTBigCode.
+
+    Args:
+        folder: where; created.
+        architecture: what the weights fit.
+        weights: the network's state.
+        token_ids: `eos_token_id` and the like, told to whoever loads it.
+    """
     plain = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
     with replacing(folder / WEIGHTS) as file:
         safetensors.torch.save_file(plain, file.name, metadata={"format": "pt"})
     with replacing(folder / CONFIG) as file:
-        file.write(json.dumps(architecture.to_checkpoint(), indent=2, sort_keys=True).encode() + b"\n")
+        file.write(json.dumps(architecture.to_checkpoint() | token_ids, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def load_network(folder: Path, device: torch.device) -> GPT:

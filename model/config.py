@@ -140,6 +140,8 @@ class Training(Frozen):
     """Largest norm of the gradient; a longer one is shortened to it."""
     pad_token: int | None = Field(None, ge=0)
     """Token that is never a target of the loss."""
+    eod_token: int | None = Field(None, ge=0)
+    """Token that ends a document; whoever loads the checkpoint is told, so that a completion ends there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the matrix products: auto is bf16 on CUDA and fp32 on CPU. Weights and sums stay fp32."""
     threads: int = Field(2, gt=0)

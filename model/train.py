@@ -55,18 +55,22 @@ class TrainingError(RuntimeError):
 
 
 class Interruption:
-    """Remembers that the process was asked to end, so that a step is finished first."""
+    """What to do when asked to end: at once, or while steps are taken, when the one in hand is done."""
 
     def __init__(self) -> None:
+        self.is_patient = False
         self.signal = 0
+        """The signal that came, or 0."""
 
     def listen(self) -> None:
-        """From now on, remember SIGTERM and SIGINT instead of dying by them."""
+        """From now on, answer SIGTERM and SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+            signal.signal(number, self._answer)
 
-    def _remember(self, number: int, _frame: object) -> None:
+    def _answer(self, number: int, _frame: object) -> None:
         self.signal = number
+        if not self.is_patient:
+            sys.exit(128 + number)
 
 
 def learning_rate_at(step: int, training: Training) -> float:
@@ -181,6 +185,7 @@ class Trainer:
         """Train to the end, or until interrupted; return the exit status."""
         self._resume()
         first, began = self.step, time.perf_counter()
+        interruption.is_patient = True
         while self.step < self.training.num_steps:
             self.take_step()
             self._report(began, first)
@@ -189,6 +194,7 @@ class Trainer:
                 self._save()
             if is_interrupted:
                 return 128 + is_interrupted
+        interruption.is_patient = False
         if self.accelerator.is_main_process:
             ended = time.perf_counter()
             write_results(self)
@@ -229,7 +235,7 @@ class Trainer:
 
     def fingerprint(self) -> str:
         """What must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
-        habits = {"checkpoint_every_steps", "log_every_steps"}
+        habits = {"checkpoint_every_steps", "log_every_steps", "microbatch_sequences"}
         knobs = {"architecture": self.job.architecture.model_dump(), "training": self.training.model_dump(exclude=habits)}
         return hashlib.sha256(json.dumps([knobs, self.precision, self.sequences.digest], sort_keys=True).encode()).hexdigest()
 
@@ -287,7 +293,9 @@ def write_results(trainer: Trainer) -> None:
     }
     with replacing(out / "trainer_state.json") as file:
         file.write(json.dumps(state, indent=2, sort_keys=True).encode() + b"\n")
-    save_network(out, trainer.job.architecture, trainer.network.state_dict())
+    eod, pad = training.eod_token, training.pad_token
+    weights = trainer.network.state_dict()
+    save_network(out, trainer.job.architecture, weights, bos_token_id=eod, eos_token_id=eod, pad_token_id=pad)
 
 
 def batched_steps(num_steps: int, batch_sequences: int) -> Iterator[NDArray[np.int64]]:

@@ -1,7 +1,7 @@
 """Train a language model on the packed sequences, in a process of its own.
 
 Reads   Packed      split, tokens (rows whose split is train)
-        Tokenizer   tokenizer.json (size of the vocabulary, id of the padding token)
+        Tokenizer   tokenizer.json (size of the vocabulary, ids of its special tokens)
 Writes  Checkpoint  model.safetensors, config.json, trainer_state.json
         Losses      step, tokens, loss, learning_rate, grad_norm
         Batches     step, part, row: every sequence of Packed that was seen, in order
@@ -88,7 +88,7 @@ class TrainModel(Config):
     @model_validator(mode="after")
     def _is_a_job(self) -> TrainModel:
         """Refuse what the trainer would refuse, before anything runs."""
-        _job(self, vocab_size=1, pad_token=None, packed=[Path("packed")], folder=Path("folder"))
+        _job(self, vocab_size=1, packed=[Path("packed")], folder=Path("folder"))
         return self
 
 
@@ -113,16 +113,16 @@ def _preset_knobs(path: Path) -> dict[str, Any]:
     return knobs
 
 
-def _job(cfg: TrainModel, *, vocab_size: int, pad_token: int | None, packed: list[Path], folder: Path) -> TrainingJob:
+def _job(cfg: TrainModel, *, vocab_size: int, packed: list[Path], folder: Path, **tokens: int | None) -> TrainingJob:
     """What `model.train` is told."""
     from model.config import Architecture, Training, TrainingJob
 
     knobs = {name: value for name, value in cfg.model_dump().items() if value is not None}
     shape = {name: value for name, value in knobs.items() if name in Architecture.model_fields}
-    schedule = {name: value for name, value in knobs.items() if name in Training.model_fields}
+    schedule: dict[str, Any] = {name: value for name, value in knobs.items() if name in Training.model_fields}
     return TrainingJob(
         architecture=Architecture(vocab_size=vocab_size, **shape),
-        training=Training(pad_token=pad_token, **schedule),
+        training=Training(**(schedule | tokens)),
         packed=packed,
         out=folder / "out",
         work=folder / "work",
@@ -138,7 +138,7 @@ def train_model(packed: Packed, tokenizer: Tokenizer, cfg: TrainModel, runtime: 
     import pyarrow.parquet as pq
     import tokenizers
 
-    from tasks.kernels.special_tokens import FIM_PAD
+    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
 
     def show(line: str) -> None:
         said = json.loads(line) if line.startswith("{") else {}
@@ -151,6 +151,7 @@ def train_model(packed: Packed, tokenizer: Tokenizer, cfg: TrainModel, runtime: 
         cfg,
         vocab_size=model.get_vocab_size(),
         pad_token=model.token_to_id(FIM_PAD),
+        eod_token=model.token_to_id(END_OF_TEXT),
         packed=_part_files(packed, runtime.scratch),
         folder=runtime.scratch,
     )

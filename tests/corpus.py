@@ -35,7 +35,7 @@ class Nobody:
 
 def function(name: str, body: int) -> str:
     """A Python function of some length, of which no two with another `body` resemble each other."""
-    words = " ".join(f"value_{name}_{body}_{i}" for i in range(40))
+    words = "\n    ".join(f"value_{name}_{body}_{i} of item_{body}_{i}" for i in range(20))
     lines = "\n".join(f"    {name}_{body}_{i} = compute_{name}_{body}_{i}(alpha_{body}, beta_{i})" for i in range(12))
     return f'def {name}(alpha_{body}, beta):\n    """{words}"""\n{lines}\n    return {name}_{body}_0\n'
 

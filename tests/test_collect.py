@@ -84,7 +84,9 @@ def make_run(store, number, steps):
 
 @settings(max_examples=25)
 @given(RUNS, st.sets(st.integers(0, 3)), st.none() | st.integers(0, 4), st.booleans())
-def test_whatever_is_collected_every_run_that_stays_is_whole_and_nothing_else_is_left(tmp_path_factory, runs, tagged, keep_last, with_leftovers):
+def test_whatever_is_collected_every_run_that_stays_is_whole_and_nothing_else_is_left(
+    tmp_path_factory, runs, tagged, keep_last, with_leftovers
+):
     store = Store.open(str(tmp_path_factory.mktemp("s")))
     made = [make_run(store, number, steps) for number, steps in enumerate(runs)]
     tags = {f"tag{number}": made[number][0] for number in tagged if number < len(made)}
@@ -185,8 +187,9 @@ def test_a_folder_of_work_is_left_to_a_live_process_and_removed_after_a_dead_one
         collect(store, older_than_seconds=0)
         assert (folder / "state").exists()
         assert beside.exists()
-    program = f"import os\nfrom lineage.store import Store\nwith Store.open({str(tmp_path)!r}).work({'b' * 64!r}) as f:\n (f / 'x').write_text('half')\n os._exit(9)"
-    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=False)
+    program = "import os, sys\nfrom lineage.store import Store\n"
+    program += "with Store.open(sys.argv[1]).work('b' * 64) as f:\n (f / 'x').write_text('half')\n os._exit(9)"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parents[1], check=False)
     left = store.storage.scratch / "work" / ("b" * 64)
     assert (left / "x").exists()
     collect(store)
@@ -248,4 +251,4 @@ def test_after_a_collection_the_next_run_has_nothing_to_do(tmp_path):
     assert verify(store).lies == ()
     assert run_recipe(tmp_path / "recipe.yaml", store.url, "near_dedup.threshold=1.0").id == lenient.id
     again = run_recipe(tmp_path / "recipe.yaml", store.url)
-    assert {name: out for name, out in hashes(again).items()} == {n: out for n, out in hashes(strict).items() if n != "train_model"}
+    assert hashes(again) == {n: out for n, out in hashes(strict).items() if n != "train_model"}

@@ -35,7 +35,11 @@ def store(tmp_path_factory):
 def fates(store, run):
     """doc_id → fate, and doc_id → (repo, path)."""
     reader, record = Rows(store), store.run(run)
-    docs = [row for _, t in reader.tables(record.step("ingest").outputs["Docs"]["artifact"], ["doc_id", "repo", "path"]) for row in t.to_pylist()]
+    docs = [
+        row
+        for _, t in reader.tables(record.step("ingest").outputs["Docs"]["artifact"], ["doc_id", "repo", "path"])
+        for row in t.to_pylist()
+    ]
     found = {row["doc_id"]: "kept" for row in docs}
     for step in record.steps:
         for _, table in reader.tables(step.outputs["Verdicts"]["artifact"], None) if "Verdicts" in step.outputs else ():
@@ -122,7 +126,13 @@ def test_scores_stand_side_by_side(tmp_path, store):
         run.steps[-1].name = "evaluate"
         copy.write_run(run)
     (score,) = compare(copy, "strict", "lenient")["scores"]
-    assert (score["benchmark"], score["metric"], score["language"], score["before"], score["after"]) == ("held-out", "loss", "Python", 2.5, 2.25)
+    assert (score["benchmark"], score["metric"], score["language"], score["before"], score["after"]) == (
+        "held-out",
+        "loss",
+        "Python",
+        2.5,
+        2.25,
+    )
 
 
 def test_where_a_recipe_branches_the_first_drop_is_the_fate(tmp_path, repositories):

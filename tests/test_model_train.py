@@ -166,6 +166,15 @@ def test_asked_to_end_it_saves_and_leaves(tmp_path, packed, undisturbed):
     assert same_results(job.out, undisturbed[0].out)
 
 
+def test_left_alone_by_whoever_reads_it_it_ends(tmp_path, packed):
+    """A run that was killed does not leave a trainer behind that the next run would meet."""
+    process = start(job_of(tmp_path, packed, num_steps=10**7))
+    lines_until(process, 3)
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=20) > 0
+
+
 def test_two_processes_see_the_same_batches_and_learn_the_same(tmp_path, packed, undisturbed):
     job = job_of(tmp_path, packed, num_steps=12, checkpoint_every_steps=5)
     lines = finish(start(job, ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")))

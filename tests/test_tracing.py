@@ -22,9 +22,7 @@ def store(tmp_path_factory):
 def rows_of(store, run, step, kind):
     """All rows of an output, as dictionaries; where they have no `part` and `row` of their own, with those that they lie in."""
     reader, artifact = Rows(store), store.run(run).step(step).outputs[kind]["artifact"]
-    return [
-        {"part": part, "row": at, **row} for part, table in reader.tables(artifact, None) for at, row in enumerate(table.to_pylist())
-    ]
+    return [{"part": part, "row": at, **row} for part, table in reader.tables(artifact, None) for at, row in enumerate(table.to_pylist())]
 
 
 def reference_fates(store, run):
@@ -234,7 +232,8 @@ def test_a_checkpoint_s_documents_are_those_of_the_sequences_seen_by_then(store,
             entry["steps"] += seen
     found = trace(store, "checkpoint", until_step=until)
     told = {d["doc_id"]: d for d in found["documents"]}
-    assert told.keys() == expected.keys() and expected
+    assert told.keys() == expected.keys()
+    assert expected
     for doc_id, entry in expected.items():
         document = told[doc_id]
         assert (document["tokens"], document["tokens_seen"]) == (entry["tokens"], entry["tokens_seen"])
@@ -276,5 +275,6 @@ def test_a_sequence_s_text_is_the_bytes_of_its_documents(store):
         for span in found["spans"]:
             if span["byte_start"] is not None:
                 assert span["text"] == texts[span["doc_id"]][span["byte_start"] : span["byte_end"]].decode("utf-8", "replace")
-                assert span["repo"] and span["path"]
+                assert span["repo"]
+                assert span["path"]
         assert [s["step"] for s in found["seen"]] == [b["step"] for b in batches if (b["part"], b["row"]) == (part, row)]

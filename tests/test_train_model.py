@@ -101,6 +101,8 @@ def test_it_trains_what_is_packed(tmp_path, tokenizer):
     assert checkpoint.names() == ["config.json", "model.safetensors", "trainer_state.json"]
     architecture = Architecture.from_checkpoint(checkpoint.path)
     assert (architecture.vocab_size, architecture.width) == (27, 32)
+    told_to_others = json.loads((checkpoint.path / "config.json").read_text())
+    assert [STARCODER[told_to_others[name]] for name in ("eos_token_id", "pad_token_id")] == ["<|endoftext|>", "<fim_pad>"]
     assert json.loads((checkpoint.path / "trainer_state.json").read_text())["parameters"] == architecture.num_parameters
     assert losses.read().schema.equals(Losses.SCHEMA)
     assert batches.read().schema.equals(Batches.SCHEMA)
