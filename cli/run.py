@@ -65,7 +65,7 @@ def _said_cached(arguments: argparse.Namespace, prepared: Prepared, run: Run, *,
 
 
 def _document(prepared: Prepared, run: Run) -> dict[str, Any]:
-    from flows.session import funnel
+    from lineage.fates import funnel
 
     return {
         "run": run.id,

@@ -213,10 +213,12 @@ def _rules(rules: dict[str, int]) -> str:
 def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     at = found["checkpoint"]
     times = "once" if found["num_passes"] == 1 else f"{count(found['num_passes'])} times"
-    by = "" if at["until_step"] is None else f", by step {count(at['until_step'])}"
+    until = (
+        f"last step {count(at['last_step'])}" if at["until_step"] is None else f"only what it had seen by step {count(at['until_step'])}"
+    )
     lines = [
         f"checkpoint {at['artifact']}",
-        f"  of {at['step']} in run {found['run']}; last step {count(at['last_step'])}{by}",
+        f"  of {at['step']} in run {found['run']}; {until}",
         (
             f"  saw {many(found['num_documents'], 'document')}, {many(found['tokens'], 'token')} of their text, "
             f"{count(found['tokens_seen'])} with repeats"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from flows.explain import Outlook, forced_steps, last_states, outlook
 from flows.plan import Plan, make_plan
 from flows.recipe import load
-from flows.session import Session, Watcher, funnel, new_run
+from flows.session import Session, Watcher, new_run
+from lineage.fates import funnel
 from lineage.leases import running
 from lineage.store import Store
 from tasks._workers import Workers

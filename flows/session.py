@@ -209,27 +209,3 @@ def new_run(plan: Plan) -> Run:
         command=sys.argv[1:],
         made=made_by(),
     )
-
-
-def funnel(run: Run) -> list[dict[str, Any]]:
-    """What each step of a run left of the documents: one row for each step that wrote verdicts or documents."""
-    rows = []
-    for step in run.steps:
-        if "Verdicts" in step.outputs:
-            counts = step.outputs["Verdicts"]["counts"]
-            rules = counts.get("rules", {})
-            rows.append(
-                {
-                    "step": step.name,
-                    "documents": counts.get("kept", 0),
-                    "bytes": counts.get("kept_bytes", 0),
-                    "dropped": counts.get("dropped", 0),
-                    "rules": dict(sorted(rules.items(), key=lambda rule: -rule[1])),
-                }
-            )
-        elif "Docs" in step.outputs:
-            counts = step.outputs["Docs"]["counts"]
-            rows.append(
-                {"step": step.name, "documents": counts.get("rows", 0), "bytes": counts.get("text_bytes", 0), "dropped": 0, "rules": {}}
-            )
-    return rows

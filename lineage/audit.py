@@ -7,17 +7,14 @@ and that whatever one of them names is there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lineage import keys
 from lineage.reach import artifact_name, claims, objects_of, split_action
 from lineage.records import Action, Artifact, Components, Run
-from lineage.storage import LocalStorage
 from lineage.store import action_name
 
 if TYPE_CHECKING:
@@ -218,9 +215,7 @@ def _check_objects(found: _Contents, storage: Storage, on_progress: Callable[[in
 
 def _digest(storage: Storage, name: str) -> str:
     try:
-        if isinstance(storage, LocalStorage):  # a checkpoint need not fit into memory; elsewhere a local copy proves nothing
-            return keys.file_digest(storage.local(name))
-        return hashlib.sha256(storage.read(name)).hexdigest()
+        return storage.digest(name)
     except OSError as error:
         return f"cannot be read: {_told(error)}"
 

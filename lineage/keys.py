@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,14 @@ def file_digest(path: Path) -> str:
     """SHA-256, in hex, of a local file; what `sha256sum` prints."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stream_digest(file: IO[bytes]) -> str:
+    """SHA-256, in hex, of what is left of a stream."""
+    running = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        running.update(chunk)
+    return running.hexdigest()
 
 
 def _refuse_unstable(value: Any, where: str) -> None:

@@ -7,6 +7,7 @@ This is the only module that may know of a local disk. Guarantees, on every back
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -14,10 +15,10 @@ import shutil
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lineage import keys
 from lineage.errors import StoreError
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Storage(ABC):
         """Its size."""
 
     @abstractmethod
+    def digest(self, name: str) -> str:
+        """SHA-256 of its bytes as they lie there now, never of a copy fetched earlier."""
+
+    @abstractmethod
     def delete(self, name: str) -> None:
         """Remove it, if it is there."""
 
@@ -86,7 +91,7 @@ class Storage(ABC):
     def link(self, name: str, target: str) -> None:
         """A browsable alias, where the backend has such a thing; else nothing."""
 
-    @contextmanager
+    @contextlib.contextmanager
     def making(self, suffix: str = "") -> Iterator[Path]:
         """A fresh local path to write to; whatever is left of it afterwards is removed."""
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -147,8 +152,15 @@ class LocalStorage(Storage):
     def num_bytes(self, name: str) -> int:
         return (self.root / name).stat().st_size
 
+    def digest(self, name: str) -> str:
+        return keys.file_digest(self.root / name)
+
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        path = self.root / name
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that still holds something stays
+            while (path := path.parent) != self.root:
+                path.rmdir()
 
     def local(self, name: str) -> Path:
         return self.root / name
@@ -163,7 +175,7 @@ class LocalStorage(Storage):
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    @contextmanager
+    @contextlib.contextmanager
     def _flushed(self, data: bytes) -> Iterator[Path]:
         with self.making() as aside:
             with aside.open("wb") as file:
@@ -221,6 +233,10 @@ class RemoteStorage(Storage):
 
     def num_bytes(self, name: str) -> int:
         return int(self._fs.size(self._path(name)))
+
+    def digest(self, name: str) -> str:
+        with self._fs.open(self._path(name), "rb") as file:
+            return keys.stream_digest(file)
 
     def delete(self, name: str) -> None:
         if self.exists(name):

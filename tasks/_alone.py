@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from lineage import keys, parquet
-from lineage.errors import InputError
+from lineage.errors import CorruptError, InputError
 from lineage.views import Files, PartSource, Stored, Tabular
 from tasks._stage import Runtime
 from tasks._work import sealed_tables
@@ -97,9 +97,13 @@ def _opened(kind: type, path: Path | None, aside: Path) -> Any:
         return _repositories(path)
     if issubclass(kind, Files):
         return kind.of(path)
+    try:
+        table = parquet.read_table(path)
+    except CorruptError as error:
+        raise InputError(error.message, hint="name a whole Parquet file") from error
     if kind is Docs:
         full = aside / "scratch" / "docs.parquet"
-        parquet.write_table(completed(parquet.read_table(path), path), full, Docs.ROWS_PER_GROUP)
+        parquet.write_table(completed(table, path), full, Docs.ROWS_PER_GROUP)
         return Docs([PartSource(Stored(None, str(full)))])
     assert issubclass(kind, Tabular)
     return kind([PartSource(Stored(None, str(path)))])

@@ -51,7 +51,7 @@ MARKED_PLUGINS = (
 )  # fmt: skip
 """StarCoder's plugins of detect-secrets; without BasicAuth, Keyword and PrivateKey (pii/utils/keys_detection.py)."""
 
-VERSION_CONTEXT_CHARS = 100
+VERSION_CONTEXT_BYTES = 100
 ROWS_PER_BATCH = 1024
 
 
@@ -125,11 +125,10 @@ class Screened:
         """The content of a document."""
         return self.raw(int(self.offsets[text]), int(self.offsets[text + 1]) - 1)
 
-    def around(self, start: int, stop: int, reach: int) -> str:
-        """What surrounds a span in its document, as far as `reach` bytes."""
-        text = self.text_at(start)
-        first, last = max(start - reach, int(self.offsets[text])), min(stop + reach, int(self.offsets[text + 1]))
-        return self.raw(first, last).decode("utf-8", "ignore")
+    def around(self, finding: Finding, reach: int) -> str:
+        """What surrounds a finding in its document, as far as `reach` bytes."""
+        begin, end = int(self.offsets[finding.text]), int(self.offsets[finding.text + 1])
+        return self.raw(max(begin + finding.start - reach, begin), min(begin + finding.end + reach, end)).decode("utf-8", "ignore")
 
     def finding(self, token_start: int, token: str, span: tuple[int, int], entity: Entity, detector: str) -> Finding:
         """A finding from a span of characters in a token."""
@@ -240,8 +239,9 @@ def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
         token = flat.line(start, stop)
         for matched in ip_matches(token):
             address = pii_rules.bare_address(token[slice(*matched)])
-            if pii_rules.is_personal_ip(address, flat.around(start, stop, VERSION_CONTEXT_CHARS), cfg.kept_ips):
-                yield flat.finding(start, token, (matched[0], matched[0] + len(address)), "IP_ADDRESS", "presidio:IpRecognizer")
+            finding = flat.finding(start, token, (matched[0], matched[0] + len(address)), "IP_ADDRESS", "presidio:IpRecognizer")
+            if pii_rules.is_personal_ip(address, flat.around(finding, VERSION_CONTEXT_BYTES), cfg.kept_ips):
+                yield finding
 
 
 def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:

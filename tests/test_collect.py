@@ -138,6 +138,15 @@ def test_what_only_a_removed_run_reached_goes_with_it_however_young(tmp_path):
     assert names(store) == used
 
 
+def test_what_a_killed_run_finished_keeps_what_it_shares_with_a_removed_run(tmp_path):
+    store = Store.open(str(tmp_path))
+    make_run(store, 1, [(True, [1, 2])])
+    _, used = commit(store, "stage9", [put_part(store, 1)], by_part=True)
+    collect(store, keep_last=0)
+    assert names(store) == used
+    assert verify(store).lies == ()
+
+
 def test_a_store_elsewhere_is_collected_too():
     store = Store.open(f"memory://{uuid.uuid4().hex}")
     make_run(store, 1, [(True, [1, 2])])

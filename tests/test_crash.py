@@ -93,6 +93,14 @@ def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(rec
     assert again.step("ingest").status == "cached"
 
 
+def test_two_runs_of_one_recipe_at_once_both_end_with_the_same(recipe, tmp_path):
+    processes = [start(recipe, tmp_path / "s", "--no-prefect", "--json") for _ in range(2)]
+    told = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    results = {json.loads(text)["result"] for text in told}
+    assert results == {run_recipe(recipe, tmp_path / "other").result}
+
+
 def test_workers_do_not_outlive_a_parent_that_was_killed(recipe, tmp_path):
     process = start(recipe, tmp_path / "s", "--no-prefect")
     workers = []

@@ -118,17 +118,16 @@ def test_it_writes_what_it_promises(undisturbed, packed):
     assert load_network(job.out, torch.device("cpu")).architecture == job.architecture
 
 
-@pytest.mark.parametrize("kills", [[4, 70], [23]])
-def test_killed_at_any_step_it_ends_in_the_same_bytes(tmp_path, packed, undisturbed, kills):
+def test_killed_at_any_step_it_ends_in_the_same_bytes(tmp_path, packed, undisturbed):
     job = job_of(tmp_path, packed, dropout=0.1)
-    for step in kills:
+    for step in (4, 70):
         process = start(job)
         lines_until(process, step)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     lines = finish(start(job))
-    assert lines[0].get("resumed", {"step": 0})["step"] >= (kills[-1] // 9) * 9 - 9
+    assert lines[0]["resumed"]["step"] >= 54  # the state of step 63, or if the kill hit its writing the one before
     assert same_results(job.out, undisturbed[0].out)
     assert not list(job.work.glob(".*.partial"))
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lineage.errors import InputError
+from lineage.records import Artifact
 from lineage.rows import Rows
 from lineage.showing import show
 from lineage.store import Store
@@ -40,6 +44,26 @@ def reference_fates(store, run):
 def event(story, name):
     (found,) = [e for e in story["events"] if e["event"] == name]
     return found
+
+
+# Rows
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 40), st.integers(1, 12), st.data())
+def test_rows_are_taken_by_position_however_the_part_is_grouped(tmp_path_factory, num_rows, rows_per_group, data):
+    store = Store.open(str(tmp_path_factory.mktemp("s")))
+    table = pa.table({"doc_id": [f"{i % 7:032x}" for i in range(num_rows)], "n": list(range(num_rows))})
+    empty = store.put_table("Docs", table.slice(0, 0), rows_per_group)
+    name = store.put_artifact(Artifact("Docs", (empty, store.put_table("Docs", table, rows_per_group))))
+    positions = sorted(data.draw(st.sets(st.integers(0, num_rows - 1))))
+    rows = Rows(store)
+    assert rows.take(name, 1, positions, ["n"]).column("n").to_pylist() == positions
+    wanted = data.draw(st.sets(st.integers(0, 7)))
+    found = rows.of_documents(name, pa.array([f"{i:032x}" for i in wanted], pa.string()), ["doc_id", "n"]).to_pylist()
+    assert [(row["part"], row["row"], row["n"]) for row in found] == [(1, n, n) for n in range(num_rows) if n % 7 in wanted]
+    for doc in wanted:
+        assert [row["n"] for row in rows.of_document(name, f"{doc:032x}", ["n"], None)] == [n for n in range(num_rows) if n % 7 == doc]
 
 
 # Documents

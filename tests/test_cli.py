@@ -1,0 +1,171 @@
+"""The command: every verb by walking the table, and what it says when it is misused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cli import VERBS, main
+from cli.output import count, size, table
+from tasks._stage import registry
+from tests.corpus import write_recipe
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    try:
+        code = main(list(words))
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_speaks_json(capsys, verb):
+    code, out, _ = call(capsys, verb, "--help")
+    assert code == 0
+    assert "--json" in out
+
+
+def test_help_lists_every_verb(capsys):
+    code, out, _ = call(capsys, "--help")
+    assert code == 0
+    for verb in VERBS:
+        assert f" {verb} " in out
+
+
+@pytest.mark.parametrize("words", [[], ["nothing"], ["run"], ["plan", "x.yaml", "--nonsense"], ["run", "missing.yaml"], ["stage"]])
+def test_misuse_is_exit_code_two(capsys, words):
+    code, _, _ = call(capsys, *words)
+    assert code == 2
+
+
+def test_help_imports_nothing_that_is_slow():
+    script = (
+        "import sys, contextlib, io\nfrom cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n    "
+        "try:\n        main(['--help'])\n    except SystemExit: pass\n"
+        "slow = {'pydantic', 'numpy', 'pyarrow', 'yaml', 'rich', 'prefect', 'torch', 'numba', 'fsspec'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_cached_run_and_a_plan_import_no_orchestrator(tmp_path, repositories):
+    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n")
+    script = (
+        "import sys\nfrom cli import main\n"
+        f"words = [{str(recipe)!r}, '--store', {str(tmp_path / 's')!r}]\n"
+        "assert main(['run', *words, '--no-prefect', '--workers', '1']) == 0\n"
+        "assert main(['run', *words]) == 0\nassert main(['plan', *words]) == 0\n"
+        "slow = {'prefect', 'torch', 'numba', 'tokenizers'} & set(sys.modules)\nassert not slow, slow"
+    )
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert "nothing to run: all 2 steps are cached" in told.stdout
+
+
+def test_an_error_is_a_sentence_and_a_remedy_not_a_traceback(capsys, tmp_path, repositories):
+    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- near_dedup: {treshold: 0.5}\n")
+    code, out, err = call(capsys, "run", str(recipe))
+    assert code == 2
+    assert out == ""
+    assert "no knob 'treshold'" in err
+    assert "did you mean 'threshold'" in err
+    code, out, _ = call(capsys, "run", str(recipe), "--json")
+    assert json.loads(out)["hint"] == "did you mean 'threshold'?"
+
+
+def test_plan_and_run_as_json(capsys, tmp_path, repositories):
+    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n")
+    words = [str(recipe), "--store", str(tmp_path / "s"), "--json"]
+    code, out, _ = call(capsys, "plan", *words)
+    assert code == 0
+    assert [step["status"] for step in json.loads(out)["steps"]] == ["run", "waits"]
+    code, out, _ = call(capsys, "run", *words, "--no-prefect", "--workers", "1")
+    assert code == 0
+    told = json.loads(out)
+    assert told["status"] == "done"
+    assert {step["step"] for step in told["steps"]} == {"ingest", "exact_dedup"}
+    code, out, _ = call(capsys, "run", *words)
+    assert json.loads(out)["run"] == told["run"]
+
+
+def test_stages_lists_the_registry_with_its_knobs(capsys):
+    _, out, _ = call(capsys, "stages", "--json")
+    told = json.loads(out)
+    assert set(told) == set(registry())
+    assert all(knob["about"] for stage in told.values() for knob in stage["knobs"].values())
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_help_of_a_stage_names_each_knob_with_its_sentence_and_the_columns_it_reads(capsys, name):
+    code, out, _ = call(capsys, "stage", name, "--help")
+    assert code == 0
+    said = " ".join(out.split())
+    for knob, field in registry()[name].config.model_fields.items():
+        assert f"--{knob.replace('_', '-')}" in said
+        assert " ".join(field.description.split())[:30].replace(" ", "") in said.replace(" ", "")
+
+
+def texts(tmp_path, **columns):
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_a_stage_runs_alone_on_a_file_with_only_content(capsys, tmp_path):
+    words = " ".join(f"word{i}" for i in range(60))
+    path = texts(tmp_path, content=[words, words + " more", "something else entirely"])
+    code, out, err = call(capsys, "stage", "near_dedup", str(path), str(tmp_path / "out"), "--threshold", "0.6", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["files"]["verdicts.parquet"]["dropped"] == 1
+    assert pq.read_table(tmp_path / "out" / "verdicts.parquet").num_rows == 3
+    code, _, err = call(capsys, "stage", "near_dedup", str(path), str(tmp_path / "out"))
+    assert code == 1
+    assert "is not empty" in err
+
+
+def test_a_stage_alone_reads_other_inputs_and_chains(capsys, tmp_path):
+    path = texts(tmp_path, content=["def f(x):\n    return x\n" * 50, ""])
+    assert call(capsys, "stage", "train_tokenizer", str(path), str(tmp_path / "t"), "--vocab-size", "300")[0] == 0
+    code, _, err = call(capsys, "stage", "encode", str(path), str(tmp_path / "e"), "--tokenizer", str(tmp_path / "t" / "tokenizer"))
+    assert code == 0, err
+    code, _, err = call(
+        capsys, "stage", "pack_fim", str(tmp_path / "e" / "tokens.parquet"), str(tmp_path / "p"), "--tokenizer", str(tmp_path / "t" / "tokenizer")
+    )
+    assert code == 0, err
+    assert {p.name for p in (tmp_path / "p").iterdir()} == {"packed.parquet", "spans.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["near_dedupe", "in.parquet", "out"], "did you mean 'near_dedup'"),
+        (["near_dedup", "in.parquet", "out", "--threshold", "7"], "near_dedup.threshold 7"),
+        (["near_dedup", "missing.parquet", "out"], "there is nothing at"),
+        (["near_dedup", "bad.parquet", "out"], "cannot be read"),
+        (["near_dedup", "nocontent.parquet", "out"], "no column `content`"),
+        (["encode", "in.parquet", "out", "--tokenizer", "nowhere"], "there is nothing at"),
+    ],
+)
+def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    texts(tmp_path, content=["a", "b"])
+    (tmp_path / "bad.parquet").write_bytes(b"not parquet")
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "nocontent.parquet")
+    code, _, err = call(capsys, "stage", *words)
+    assert code in (1, 2)
+    assert message in err
+    assert {p.name for p in tmp_path.iterdir()} == {"in.parquet", "bad.parquet", "nocontent.parquet"}
+
+
+def test_numbers_and_tables_as_people_read_them():
+    assert count(1234567) == "1,234,567"
+    assert [size(n) for n in (0, 999, 1000, 1_500_000)] == ["0 B", "999 B", "1.0 KB", "1.5 MB"]
+    assert table(["a", "n"], [["x", 1], ["yy", 22]]).splitlines() == ["a    n", "──  ──", "x    1", "yy  22"]
