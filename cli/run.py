@@ -128,7 +128,8 @@ def _watcher(prepared: Prepared, *, quiet: bool) -> Any:
 
 def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
     """What a finished step did, in one line."""
-    parts = f"{state.num_cached} of {state.num_actions} cached" if state.num_cached else f"{state.num_actions} to do"
+    ran = state.num_actions - state.num_cached
+    parts = ", ".join(f"{count(number)} {what}" for number, what in ((ran, "run"), (state.num_cached, "cached")) if number)
     head = f"{state.name:<24} {state.status:<9} {parts:<20} {state.seconds:>7.1f} s"
     return f"{head}   {_told(counts)}".rstrip() if counts else head
 

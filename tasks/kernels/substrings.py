@@ -84,7 +84,7 @@ def _first_matches(
         start, stop, word = offsets[text], offsets[text + 1], np.uint64(0)
         for at in range(start, stop):
             word = ((word << np.uint64(8)) | np.uint64(data[at])) & mask
-            if not flags[(word * MULTIPLIER) >> np.uint64(64 - FLAG_BITS)] or at - start + 1 < window:
+            if not flags[(word * MULTIPLIER) >> np.uint64(64 - FLAG_BITS)]:
                 continue
             row = np.searchsorted(words, word)
             while row < len(words) and words[row] == word:
