@@ -76,13 +76,20 @@ def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """End the whole group: politely, then not."""
+    """End the whole group: politely, then not. A launcher may be gone long before the trainer that it started."""
     deadline = time.monotonic() + GRACE_SECONDS
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, how)
-        except ProcessLookupError:
-            break
-        while child.poll() is None and how is signal.SIGTERM and time.monotonic() < deadline:
-            time.sleep(0.05)
+    how: int = signal.SIGTERM
+    while _signalled(child.pid, how):
+        child.poll()  # a leader that is dead and not waited for would keep its group alive
+        how = 0 if time.monotonic() < deadline else signal.SIGKILL
+        time.sleep(0.05)
     child.wait()
+
+
+def _signalled(group: int, how: int) -> bool:
+    """Signal a process group; whether anybody was there to hear it."""
+    try:
+        os.killpg(group, how)
+    except ProcessLookupError:
+        return False
+    return True

@@ -4,7 +4,7 @@ Reads   Checkpoint, Tokenizer
         Losses   step, tokens, loss
         Scores   benchmark, metric, language, value, count
         Docs     language, declared_license, repo, size
-        the record of the steps above
+        Record   what the steps above did
 Writes  Release  model.safetensors, config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
                  README.md (the model card, with the front matter that model hubs read), DATA_CARD.md, loss_curve.png, funnel.png,
                  MANIFEST.json

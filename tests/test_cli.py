@@ -137,7 +137,13 @@ def test_a_stage_alone_reads_other_inputs_and_chains(capsys, tmp_path):
     code, _, err = call(capsys, "stage", "encode", str(path), str(tmp_path / "e"), "--tokenizer", str(tmp_path / "t" / "tokenizer"))
     assert code == 0, err
     code, _, err = call(
-        capsys, "stage", "pack_fim", str(tmp_path / "e" / "tokens.parquet"), str(tmp_path / "p"), "--tokenizer", str(tmp_path / "t" / "tokenizer")
+        capsys,
+        "stage",
+        "pack_fim",
+        str(tmp_path / "e" / "tokens.parquet"),
+        str(tmp_path / "p"),
+        "--tokenizer",
+        str(tmp_path / "t" / "tokenizer"),
     )
     assert code == 0, err
     assert {p.name for p in (tmp_path / "p").iterdir()} == {"packed.parquet", "spans.parquet"}

@@ -55,7 +55,9 @@ def test_the_example_of_a_new_stage_is_a_stage(tmp_path):
     for package in ("cli", "flows", "lineage", "tasks", "model"):
         shutil.copytree(ROOT / package, tmp_path / package)
     (tmp_path / "tasks" / "my_filter.py").write_text(source)
-    script = "import pyarrow as pa, pyarrow.parquet as pq; pq.write_table(pa.table({'content': ['short', 'long enough to stay']}), 'in.parquet')"
+    script = (
+        "import pyarrow as pa, pyarrow.parquet as pq; pq.write_table(pa.table({'content': ['short', 'long enough to stay']}), 'in.parquet')"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     command = [sys.executable, "-m", "cli", "stage", "my_filter", "in.parquet", "out", "--min-chars", "6", "--json"]
     told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)

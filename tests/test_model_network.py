@@ -189,9 +189,7 @@ def test_a_checkpoint_of_another_kind_is_refused_by_name(network, tmp_path):
         load_network(tmp_path, torch.device("cpu"))
 
 
-@pytest.mark.parametrize(
-    ("knobs", "named"), [({"num_heads": 5}, "num_heads"), ({"widht": 3}, "widht"), ({"num_layers": 0}, "num_layers")]
-)
+@pytest.mark.parametrize(("knobs", "named"), [({"num_heads": 5}, "num_heads"), ({"widht": 3}, "widht"), ({"num_layers": 0}, "num_layers")])
 def test_a_wrong_knob_is_refused_by_name(knobs, named):
     with pytest.raises(ValidationError, match=named):
         Architecture(**(TINY.model_dump() | knobs))

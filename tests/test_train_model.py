@@ -20,7 +20,7 @@ from tasks.train_model import PRESETS, TrainModel, train_model
 
 def test_a_preset_fills_what_is_not_given():
     cfg = TrainModel(num_steps=7, width=None)
-    assert (cfg.num_steps, cfg.width, cfg.context_tokens) == (7, 192, 256)
+    assert (cfg.num_steps, cfg.width, cfg.context_tokens) == (7, 128, 256)
     assert TrainModel(preset="starcoderbase-15b").width == 6144
 
 
@@ -29,7 +29,7 @@ def test_the_identity_is_the_knobs_and_not_where_they_come_from(tmp_path):
     mine = TrainModel.model_validate({"preset": "mine.yaml"}, context={"folder": str(tmp_path)})
     assert mine.preset != TrainModel().preset
     assert mine.identity() == TrainModel().identity()
-    assert mine.identity()["learning_rate"] == 3e-3
+    assert mine.identity()["learning_rate"] == 4e-3
     assert TrainModel(learning_rate=1e-3).identity() != mine.identity()
     for runtime_only in ({"checkpoint_every_steps": 3}, {"microbatch_sequences": 2}, {"num_processes": 4}):
         assert TrainModel(**runtime_only).identity() == mine.identity()
