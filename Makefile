@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: install ## the whole pipeline on the packages of .venv: a trained, evaluated, traceable tiny model
-	$(BIN)/starloom run conf/demo.yaml --store .starloom
+	$(BIN)/starloom run conf/demo.yaml
 
 test: install ## all tests
 	$(BIN)/python -m pytest
@@ -41,4 +41,4 @@ lock: install ## write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude starloom --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 
 clean: ## remove .venv, caches and the demo's store
-	rm -rf .venv .starloom .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv conf/.starloom .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -45,8 +45,16 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(as_document(prepared))
     else:
         print(as_text(prepared))
-        print(f"\nnext: {'nothing to run; starloom show latest' if prepared.is_cached else f'starloom run {arguments.recipe}'}")
+        print(f"\nnext: {_next(arguments, prepared)}")
     return 0
+
+
+def _next(arguments: argparse.Namespace, prepared: Prepared) -> str:
+    place = "" if arguments.store is None else f" --store {arguments.store}"
+    if prepared.is_cached:
+        return f"nothing to run; starloom show latest{place}"
+    words = [word for setting in arguments.set for word in ("--set", setting)]
+    return " ".join(["starloom run", arguments.recipe, *words]) + place
 
 
 def as_document(prepared: Prepared) -> dict[str, object]:

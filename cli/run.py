@@ -44,6 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
     if prepared.is_cached:
         run, is_new = take_cached(prepared)
         return _said_cached(arguments, prepared, run, is_new=is_new, seconds=time.perf_counter() - started)
+    place = "" if arguments.store is None else f" --store {arguments.store}"
     watcher = _watcher(prepared, quiet=arguments.json)
     with watcher:
         run = execute(prepared, watcher, workers=arguments.workers, with_prefect=not arguments.no_prefect)
@@ -51,6 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(_document(prepared, run))
     else:
         print(_summary(prepared, run, time.perf_counter() - started))
+        print("\n".join(["", "next:", *_suggestions(prepared, run, place)]))
     return 0
 
 
@@ -60,7 +62,8 @@ def _said_cached(arguments: argparse.Namespace, prepared: Prepared, run: Run, *,
         return 0
     print(f"nothing to run: all {len(prepared.plan.steps)} steps are cached ({seconds:.2f} s)")
     print(f"{'recorded as' if is_new else 'this is run'} {run.id} in {prepared.store.url}")
-    print(f"\nnext: starloom show {run.id}    starloom plan {arguments.recipe} --set STEP.KNOB=VALUE")
+    place = "" if arguments.store is None else f" --store {arguments.store}"
+    print(f"\nnext: starloom show {run.id}{place}")
     return 0
 
 
@@ -96,25 +99,21 @@ def _summary(prepared: Prepared, run: Run, seconds: float) -> str:
         f"  run      {run.id}",
         f"  outputs  {place}",
     ]
-    lines += [f"  {line}" for line in _pictures(prepared, run)]
-    lines += ["", "next:", f"  starloom show {run.id}"]
-    return "\n".join([*lines, *_suggestions(prepared, run)])
-
-
-def _pictures(prepared: Prepared, run: Run) -> list[str]:
     release = run.step("release")
-    return [] if release is None else [f"release  {prepared.store.url}/runs/{run.id}/{release.name}/ (cards, pictures, weights)"]
+    if release is not None:
+        lines.append(f"  release  {place}/{release.name}/ (cards, pictures, weights)")
+    return "\n".join(lines)
 
 
-def _suggestions(prepared: Prepared, run: Run) -> list[str]:
-    """A trace and a what-if that make sense for this run."""
-    store, recipe = prepared.store.url, prepared.plan.recipe.path
-    lines = []
+def _suggestions(prepared: Prepared, run: Run, place: str) -> list[str]:
+    """What makes sense to type after this run: a look, a trace, a what-if."""
+    lines = [f"  starloom show {run.id}{place}"]
     if run.step("train_model"):
-        lines.append(f"  starloom trace checkpoint --store {store}")
-    dropped = next((step.name for step in run.steps if step.name == "near_dedup"), None)
-    if dropped:
-        lines.append(f"  starloom plan {recipe} --set near_dedup.threshold=0.8        # what would run again, and why")
+        lines.append(f"  starloom trace checkpoint{place}")
+    if run.step("near_dedup"):
+        lines.append(
+            f"  starloom plan {prepared.plan.recipe.path} --set near_dedup.threshold=0.8{place}    # what would run again, and why"
+        )
     return lines
 
 

@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -256,7 +257,17 @@ def made_by() -> dict[str, Any]:
         "pid": os.getpid(),
         "commit": commit(),
         "python": platform.python_version(),
+        "peak_memory_bytes": _peak_memory_bytes(),
     }
+
+
+def _peak_memory_bytes() -> int | None:
+    """Most memory that this process has held so far; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024
 
 
 @functools.cache
