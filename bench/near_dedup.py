@@ -51,11 +51,11 @@ def _our_signatures(corpus: Corpus) -> NDArray[np.uint32]:
 
 
 def _shingles(corpus: Corpus) -> Iterator[set[bytes]]:
-    """Shingles as every peer needs them: made in Python (bigcode-dataset, minhash_deduplication.py)."""
-    separator = re.compile("[^A-Za-z_0-9]")
+    """Shingles as every peer needs them: made in Python (bigcode-dataset, minhash_deduplication.py), the fastest way we know."""
+    separator = re.compile(rb"[^A-Za-z_0-9]")
     for text in corpus.texts:
-        words = separator.split(text)
-        yield {" ".join(words[i : i + NGRAM]).encode() for i in range(max(1, len(words) - NGRAM + 1))}
+        words = separator.split(text.encode())
+        yield set(map(b" ".join, zip(*(words[i:] for i in range(NGRAM)), strict=False))) or {text.encode()}
 
 
 def _datasketch(corpus: Corpus) -> object:

@@ -15,6 +15,7 @@ from flows.explain import Outlook, forced_steps, last_states, outlook
 from flows.plan import Plan, make_plan
 from flows.recipe import load
 from flows.session import Session, Watcher, new_run
+from lineage.errors import StarloomError
 from lineage.fates import funnel
 from lineage.leases import running
 from lineage.store import Store
@@ -204,7 +205,16 @@ def _as_flow(session: Session) -> None:
         if session.failure is not None:
             raise session.failure
 
-    starloom(str(session.plan.recipe.path), [step.name for step in session.plan.steps])
+    try:
+        starloom(str(session.plan.recipe.path), [step.name for step in session.plan.steps])
+    except Exception as error:
+        if session.failure is not None or session.run.steps:
+            raise
+        place = os.environ.get("PREFECT_API_URL", "an ephemeral server")
+        raise StarloomError(
+            f"Prefect did not take the run ({place}): {type(error).__name__}: {error}",
+            hint="start the server that PREFECT_API_URL names or unset it, or walk the plan without Prefect: --no-prefect",
+        ) from error
 
 
 def _settle_prefect() -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,9 @@ def do_part(job: PartJob) -> Action:
     whole_stage = load_stage(job.stage_of)
     stage = whole_stage.prepare if job.is_prepare else whole_stage
     assert stage is not None
+    done = store.action(stage.label, job.components.key)
+    if done is not None:  # by another run, or by a worker that was lost after it had finished
+        return done
     inputs = {name: _part_input(kind, job, name, store) for name, kind in stage.inputs.items()}
     return _do(store, job.step, stage, job.config, job.components, inputs, {"part": job.part})
 
@@ -102,6 +106,7 @@ def _call(
     except StarloomError:
         raise
     except Exception as error:
+        traceback.print_exc()  # a stage that fails otherwise than by a typed error has a fault, and whoever mends it needs the frames
         place = f" on part {where['part']}" if where else ""
         raise StageError(
             f"{step} failed{place}: {type(error).__name__}: {error}",

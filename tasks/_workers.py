@@ -66,28 +66,26 @@ class Workers:
                 results[position] = function(item)
                 if on_done is not None:
                     on_done(position, results[position])
-            return [results[position] for position in range(len(items))]
-        for attempt in range(RETRIES + 1):
-            try:
-                self._collect(function, items, results, on_done)
+        for _ in range(RETRIES + 1):
+            if len(results) == len(items):
                 return [results[position] for position in range(len(items))]
-            except BrokenProcessPool as error:
-                self._raise_if_cancelled()
-                self.close(kill=True)
-                if attempt == RETRIES:
-                    lost = [position for position in range(len(items)) if position not in results][:5]
-                    raise StageError(
-                        f"a worker died {RETRIES + 1} times (killed, or out of memory) on parts {lost}",
-                        hint="use fewer workers (--workers 1) or smaller parts (ingest.part_bytes); finished parts are kept",
-                    ) from error
-        raise AssertionError
+            self._collect(function, items, results, on_done)
+        lost = [position for position in range(len(items)) if position not in results]
+        if lost:
+            raise StageError(
+                f"a worker died {RETRIES + 1} times (killed, or out of memory) on parts {lost[:5]}",
+                hint="use fewer workers (--workers 1) or smaller parts (ingest.part_bytes); finished parts are kept",
+            )
+        return [results[position] for position in range(len(items))]
 
     def _collect(
         self, function: Callable[[Any], Any], items: Sequence[Any], results: dict[int, Any], on_done: Callable[[int, Any], None] | None
     ) -> None:
+        """Add the results of what has none yet; returns early, with those it got, when a worker is lost."""
         pool = self._opened()
-        pending: dict[Future[Any], int] = {pool.submit(function, item): i for i, item in enumerate(items) if i not in results}
+        pending: dict[Future[Any], int] = {}
         try:
+            pending = {pool.submit(function, item): i for i, item in enumerate(items) if i not in results}
             while pending:
                 done, _ = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 self._raise_if_cancelled()
@@ -96,6 +94,9 @@ class Workers:
                     results[position] = future.result()
                     if on_done is not None:
                         on_done(position, results[position])
+        except BrokenProcessPool:
+            self._raise_if_cancelled()
+            self._end(pool, kill=True)
         finally:
             for future in pending:
                 future.cancel()
@@ -109,10 +110,14 @@ class Workers:
 
     def close(self, *, kill: bool = False) -> None:
         """End the workers; `kill` does not wait for what they have in hand."""
+        if self._pool is not None:
+            self._end(self._pool, kill=kill)
+
+    def _end(self, pool: ProcessPoolExecutor, *, kill: bool) -> None:
+        """End a pool; forget it only if it is the one in use, for two steps may meet one broken pool and the first has replaced it."""
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is None:
-            return
+            if self._pool is pool:
+                self._pool = None
         processes = list((pool._processes or {}).values())  # noqa: SLF001 - the executor offers no way to end a busy worker before 3.14
         pool.shutdown(wait=not kill, cancel_futures=True)
         if kill:

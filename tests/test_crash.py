@@ -143,3 +143,11 @@ def test_a_full_disk_stops_the_run_with_a_remedy_and_the_next_one_goes_on(recipe
     assert "starloom gc" in told.stderr
     assert run_recipe(recipe, tmp_path / "s").status == "done"
     assert hashes(run_recipe(recipe, tmp_path / "s")) == hashes(run_recipe(recipe, tmp_path / "other"))
+
+
+def test_a_prefect_server_that_does_not_answer_is_named_with_the_way_round_it(recipe, tmp_path):
+    process = start(recipe, tmp_path / "s", PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_HOME=str(tmp_path / "prefect"))
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "http://127.0.0.1:9/api" in told
+    assert "--no-prefect" in told
