@@ -13,9 +13,12 @@ TITLE = "e-mail addresses, IP addresses and keys, one core"
 def _ours(corpus: Corpus) -> object:
     """From documents to rewritten documents and the ledger, through the stage."""
     from tasks._stage import Runtime
+    from tasks.kernels.pii_detectors import email_matches, ip_matches
     from tasks.redact_pii import RedactPii, redact_pii
     from tasks.schemas import Docs
 
+    email_matches.cache_clear()  # else later rounds would find what the first one has found
+    ip_matches.cache_clear()
     with tempfile.TemporaryDirectory() as folder:
         return redact_pii.function(Docs.of(corpus.table), RedactPii(), Runtime.alone(Path(folder, "scratch")))
 
@@ -35,7 +38,7 @@ def _our_screens(corpus: Corpus) -> object:
 
 def _presidio(corpus: Corpus) -> object:
     """Presidio's two recognizers on whole documents."""
-    from tasks.redact_pii import recognizers
+    from tasks.kernels.pii_detectors import recognizers
 
     both = recognizers().values()
     return [recognizer.analyze(text, entities=[]) for text in corpus.texts for recognizer in both]
@@ -43,7 +46,7 @@ def _presidio(corpus: Corpus) -> object:
 
 def _detect_secrets(corpus: Corpus) -> object:
     """StarCoder's 18 plugins of detect-secrets on every line, with their filters."""
-    from tasks.redact_pii import key_plugins, secrets_on
+    from tasks.kernels.pii_detectors import key_plugins, secrets_on
 
     plugins = key_plugins(4.5, 3.0).values()
     return [secrets_on(line.rstrip(), plugin) for text in corpus.texts for line in text.split("\n") for plugin in plugins]

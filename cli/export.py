@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.output import count, print_json, short, size
 from cli.places import add_store_argument, open_store
@@ -41,11 +42,11 @@ def main(arguments: argparse.Namespace) -> int:
     rows = f"{count(made['rows'])} rows, " if made["rows"] else ""
     through = f" as left by verdicts {short(made['verdicts'])}" if made["verdicts"] else ""
     print(f"{made['type']} {short(made['artifact'])}{through}: {rows}{count(made['files'])} files, {size(made['bytes'])} in {made['out']}")
-    print(f"\nnext: {_next(arguments, made['type'])}")
+    print(f"\nnext: {_next(arguments, made)}")
     return 0
 
 
-def _next(arguments: argparse.Namespace, kind: str) -> str:
-    if kind == "Docs" and arguments.format == "parquet":
-        return f"starloom stage quality_filter {arguments.out}/part-00000.parquet OUT"
-    return f"ls {arguments.out}"
+def _next(arguments: argparse.Namespace, made: dict[str, Any]) -> str:
+    if made["type"] == "Docs" and made["files"] and arguments.format == "parquet":
+        return f"starloom stage quality_filter {shlex.quote(f'{arguments.out}/part-00000.parquet')} OUT"
+    return f"ls {shlex.quote(arguments.out)}"

@@ -30,8 +30,8 @@ def print_error(error: StarloomError, *, as_json: bool) -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns aligned by width; numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Columns aligned by width; numbers to the right. Control characters, which file names may hold, are spelt out."""
+    cells = [["".join(c if c.isprintable() else repr(c)[1:-1] for c in str(cell)) for cell in row] for row in rows]
     if not cells:
         return ""
     widths = [max(len(header), *(len(row[i]) for row in cells)) for i, header in enumerate(headers)]

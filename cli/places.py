@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,4 +43,11 @@ def open_store(arguments: argparse.Namespace) -> Store:
 
 def again(arguments: argparse.Namespace, words: str) -> str:
     """A command worth typing next, about the same store."""
-    return f"starloom {words}" + (f" --store {arguments.store}" if arguments.store is not None else "")
+    return f"starloom {words}" + ("" if arguments.store is None else f" --store {shlex.quote(arguments.store)}")
+
+
+def about(store: Store, words: str) -> str:
+    """A command worth typing next from here, about a store that a recipe chose: named, unless it is found without."""
+    usual = next((place for place in USUAL_PLACES if Path(place, "store.json").is_file()), None)
+    found = usual is not None and Path(usual).absolute() == Path(store.url)
+    return f"starloom {words}" + ("" if found else f" --store {shlex.quote(store.url)}")

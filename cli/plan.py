@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cli.output import count, print_json, table
+from cli.places import about
 
 if TYPE_CHECKING:
     import argparse
@@ -50,11 +52,19 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _next(arguments: argparse.Namespace, prepared: Prepared) -> str:
-    place = "" if arguments.store is None else f" --store {arguments.store}"
     if prepared.is_cached:
-        return f"nothing to run; starloom show latest{place}"
-    words = [word for setting in arguments.set for word in ("--set", setting)]
-    return " ".join(["starloom run", arguments.recipe, *words]) + place
+        return f"nothing to run; {about(prepared.store, 'show latest')}"
+    return recipe_command("run", arguments)
+
+
+def recipe_command(verb: str, arguments: argparse.Namespace, *more: str) -> str:
+    """The command that asks `verb` of the same recipe, changed in the same way, and then of `more`."""
+    words = ["starloom", verb, arguments.recipe]
+    words += [word for setting in arguments.set for word in ("--set", setting)]
+    words += [word for step in arguments.force for word in ("--force", step)]
+    named = {"--from": arguments.start, "--until": arguments.until, "--store": arguments.store}
+    words += [word for flag, value in named.items() if value is not None for word in (flag, value)]
+    return shlex.join([*words, *more])
 
 
 def as_document(prepared: Prepared) -> dict[str, object]:

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cli.output import count, print_json, size
-from cli.plan import add_recipe_arguments, request
+from cli.places import about
+from cli.plan import add_recipe_arguments, recipe_command, request
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +45,6 @@ def main(arguments: argparse.Namespace) -> int:
     if prepared.is_cached:
         run, is_new = take_cached(prepared)
         return _said_cached(arguments, prepared, run, is_new=is_new, seconds=time.perf_counter() - started)
-    place = "" if arguments.store is None else f" --store {arguments.store}"
     watcher = _watcher(prepared, quiet=arguments.json)
     with watcher:
         run = execute(prepared, watcher, workers=arguments.workers, with_prefect=not arguments.no_prefect)
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(_document(prepared, run))
     else:
         print(_summary(prepared, run, time.perf_counter() - started))
-        print("\n".join(["", "next:", *_suggestions(prepared, run, place)]))
+        print("\n".join(["", "next:", *_suggestions(arguments, prepared, run)]))
     return 0
 
 
@@ -62,8 +62,7 @@ def _said_cached(arguments: argparse.Namespace, prepared: Prepared, run: Run, *,
         return 0
     print(f"nothing to run: all {len(prepared.plan.steps)} steps are cached ({seconds:.2f} s)")
     print(f"{'recorded as' if is_new else 'this is run'} {run.id} in {prepared.store.url}")
-    place = "" if arguments.store is None else f" --store {arguments.store}"
-    print(f"\nnext: starloom show {run.id}{place}")
+    print(f"\nnext: {about(prepared.store, f'show {run.id}')}")
     return 0
 
 
@@ -105,16 +104,15 @@ def _summary(prepared: Prepared, run: Run, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _suggestions(prepared: Prepared, run: Run, place: str) -> list[str]:
+def _suggestions(arguments: argparse.Namespace, prepared: Prepared, run: Run) -> list[str]:
     """What makes sense to type after this run: a look, a trace, a what-if."""
-    lines = [f"  starloom show {run.id}{place}"]
+    lines = [about(prepared.store, f"show {run.id}")]
     if run.step("train_model"):
-        lines.append(f"  starloom trace checkpoint{place}")
+        lines.append(about(prepared.store, "trace checkpoint"))
     if run.step("near_dedup"):
-        lines.append(
-            f"  starloom plan {prepared.plan.recipe.path} --set near_dedup.threshold=0.8{place}    # what would run again, and why"
-        )
-    return lines
+        what_if = recipe_command("plan", arguments, "--set", "near_dedup.threshold=0.8")
+        lines.append(f"{what_if}    # what would run again, and why")
+    return [f"  {line}" for line in lines]
 
 
 def _watcher(prepared: Prepared, *, quiet: bool) -> Any:
@@ -127,7 +125,8 @@ def _watcher(prepared: Prepared, *, quiet: bool) -> Any:
 
 def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
     """What a finished step did, in one line."""
-    ran = state.num_actions - state.num_cached
+    is_whole = state.status in ("done", "cached")  # of a step that did not end it is not known how many ran
+    ran = state.num_actions - state.num_cached if is_whole else 0
     parts = ", ".join(f"{count(number)} {what}" for number, what in ((ran, "run"), (state.num_cached, "cached")) if number)
     head = f"{state.name:<24} {state.status:<9} {parts:<20} {state.seconds:>7.1f} s"
     return f"{head}   {_told(counts)}".rstrip() if counts else head

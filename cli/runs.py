@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
             arguments, store, {"untagged": arguments.untag, "run": run_id}, f"{run_id} is no longer called {arguments.untag}", "runs"
         )
     tags = store.tags()
-    runs = [describe(store.run(run_id), tags) for run_id in store.run_ids()]
+    runs = [describe(store, store.run(run_id), tags) for run_id in store.run_ids()]
     if arguments.json:
         print_json({"store": store.url, "runs": runs})
         return 0
@@ -55,15 +55,16 @@ def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any],
     return 0
 
 
-def describe(run: Run, tags: dict[str, str]) -> dict[str, Any]:
+def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
     """A run in one row."""
     from lineage.fates import funnel
+    from lineage.leases import status
 
     left = funnel(run)
     return {
         "run": run.id,
         "recipe": run.recipe,
-        "status": run.status,
+        "status": status(store, run),
         "started": run.started,
         "finished": run.finished,
         "seconds": round(sum(step.seconds for step in run.steps), 3),

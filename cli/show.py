@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from cli.output import count, print_json, short, size, table
@@ -48,7 +49,7 @@ def _run(run: dict[str, Any]) -> tuple[str, str]:
         f"run {run['run']}: recipe {run['recipe']}, {run['status']}{tags}",
         f"  started   {run['started']}, finished {run['finished'] or '-'}",
     ]
-    lines += [f"  result    {short(run['result'])}", f"  command   starloom {' '.join(run['command'])}", f"  look at   {run['folder']}/"]
+    lines += [f"  result    {short(run['result'])}", f"  command   starloom {shlex.join(run['command'])}", f"  look at   {run['folder']}/"]
     lines += [f"  error     {run['error']}"] if run["error"] else []
     steps = []
     for step in run["steps"]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
 
-    from tasks._stage import Config, Stage
+    from tasks._stage import Stage
 
 _PREFIX = "knob_"
 
@@ -54,10 +54,11 @@ def main(arguments: argparse.Namespace) -> int:
     given |= {name.removeprefix("input_"): Path(value) for name, value in vars(arguments).items() if name.startswith("input_")}
     from pydantic import ValidationError
 
+    knobs = _knobs(arguments)
     try:
-        config = _config(stage, arguments)
+        config = stage.config.model_validate(knobs, context={"folder": "."})
     except ValidationError as error:
-        raise ConfigError(_told(stage, error), hint=f"starloom stage {stage.name} --help") from error
+        raise ConfigError(_told(stage, knobs, error), hint=f"starloom stage {stage.name} --help") from error
     told = run_alone(stage, config, given, Path(arguments.out))
     if arguments.json:
         print_json({"stage": stage.name, "out": arguments.out, "files": told})
@@ -68,17 +69,29 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _config(stage: Stage, arguments: argparse.Namespace) -> Config:
+def _knobs(arguments: argparse.Namespace) -> dict[str, Any]:
     import yaml
 
-    knobs = {name.removeprefix(_PREFIX): value for name, value in vars(arguments).items() if name.startswith(_PREFIX) and value is not None}
-    return stage.config.model_validate({name: yaml.safe_load(value) for name, value in knobs.items()}, context={"folder": "."})
+    from lineage.errors import ConfigError
+
+    knobs: dict[str, Any] = {}
+    for name, text in vars(arguments).items():
+        if not name.startswith(_PREFIX) or text is None:
+            continue
+        knob = name.removeprefix(_PREFIX)
+        try:
+            knobs[knob] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--{knob}: {text!r} is not a YAML value", hint="quote text that holds : or #") from error
+    return knobs
 
 
-def _told(stage: Stage, error: ValidationError) -> str:
+def _told(stage: Stage, knobs: dict[str, Any], error: ValidationError) -> str:
+    from flows.recipe import typed
+
     first = error.errors()[0]
-    knob = ".".join(str(item) for item in first["loc"])
-    return f"{stage.name}.{knob} {first['input']!r}: {first['msg']}"
+    knob = ".".join(map(str, [stage.name, *typed(knobs, first["loc"], first["type"])]))
+    return f"{knob} {first['input']!r}: {first['msg']}"
 
 
 def _help_of_input(stage: Stage, name: str) -> str:

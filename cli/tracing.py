@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from cli.output import count, print_json, short, size, table
@@ -43,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(found)
         return 0
     text, following = TEXTS[found["kind"]](found, limit)
-    run = f" --run {arguments.run}" if arguments.run else ""
+    run = f" --run {arguments.run}" if arguments.run and following != "runs" else ""
     print(f"{text}\n\nnext: {again(arguments, following + run)}")
     return 0
 
@@ -154,7 +155,7 @@ def _documents(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     ]
     heading = f"this names {many(found['num_documents'], 'document')} of run {found['run']}, {count(found['num_kept'])} of them kept"
     lines = [heading, "", table(["doc_id", "document", ""], rows), *_more(found["num_documents"], limit)]
-    return "\n".join(lines), f"trace {rows[0][1]}"
+    return "\n".join(lines), f"trace {shlex.quote(rows[0][1])}"
 
 
 def _skipped(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
@@ -162,7 +163,7 @@ def _skipped(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     for file in found["skipped"]:
         why = _judged({"event": "skipped", **file}, limit)[0]
         lines.append(f"  {file['repo']}/{file['path']} ({size(file['size'])}): {file['step']} {why}")
-    return "\n".join([*lines, *_more(found["num_skipped"], limit)]), f"trace repo:{found['skipped'][0]['repo']}"
+    return "\n".join([*lines, *_more(found["num_skipped"], limit)]), f"trace {shlex.quote('repo:' + found['skipped'][0]['repo'])}"
 
 
 # Repositories
@@ -200,7 +201,7 @@ def _repository(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     lines += [""] if dropped else []
     lines += [f"  {d['path']}: {d['step']} {_judged({'event': 'dropped', **d}, limit)[0]}" for d in found["dropped"]]
     path = f"{who['repo']}/{found['dropped'][0]['path']}" if found["dropped"] else "checkpoint"
-    return "\n".join([*lines, *_more(dropped, limit)]), f"trace {path}"
+    return "\n".join([*lines, *_more(dropped, limit)]), f"trace {shlex.quote(path)}"
 
 
 def _rules(rules: dict[str, int]) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SHOWN_REASONS = 4
 SHOWN_PARTS = 8
 SHOWN_LENGTH = 60
+GONE = ("its result is no longer in the store",)
+ENDED = {"running": "killed", "pending": "killed"}
+"""Of a step that wrote nothing: what became of it, where its record does not know."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepSt
     walk, found = Walk(plan, store), []
     for step in plan.steps:
         last = before.get(step.name)
-        seconds = last.seconds if last else None
+        seconds = _took(store, last)
         waits = walk.waits_on(step)
+        if waits and step.name in forced:
+            found.append(Outlook(step.name, "run", ("forced",), None, None, seconds))
+            continue
         if waits:
             found.append(Outlook(step.name, "waits", (f"runs if the output of {' or '.join(waits[:3])} changes",), None, None, seconds))
             continue
@@ -51,6 +57,8 @@ def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepSt
             found.append(Outlook(step.name, "cached", (), stands.num_actions, stands.num_actions, 0.0))
         else:
             why = reasons(stands.components, last.components if last else None)
+            if why == GONE and last is not None and not last.outputs:
+                why = (f"{ENDED.get(last.status, last.status)} last time",)
             found.append(Outlook(step.name, "run", why, stands.num_actions, stands.num_cached, _left(seconds, stands)))
     return found, walk
 
@@ -61,6 +69,16 @@ def forced_steps(plan: Plan, force: list[str], start: str | None) -> set[str]:
     for name in force:
         found |= {plan.step(name).name} | {step.name for step in plan.steps if step.half_of == name}
     return found | (below(plan, start) if start else set())
+
+
+def _took(store: Store, last: StepState | None) -> float | None:
+    """Seconds of a step when all of it was last done; the record of its action knows them where the last run took some from the store."""
+    if last is None:
+        return None
+    if last.status == "done" and not last.num_cached:
+        return last.seconds
+    action = store.action(last.stage, last.key)
+    return None if action is None else action.seconds
 
 
 def reasons(now: Components, before: dict[str, Any] | None) -> tuple[str, ...]:
@@ -77,7 +95,7 @@ def reasons(now: Components, before: dict[str, Any] | None) -> tuple[str, ...]:
     shown = tuple(found[:SHOWN_REASONS])
     if len(found) > SHOWN_REASONS:
         shown += (f"and {len(found) - SHOWN_REASONS} more changes",)
-    return shown or ("its result is no longer in the store",)
+    return shown or GONE
 
 
 def _code(now: dict[str, str], before: dict[str, str]) -> list[str]:

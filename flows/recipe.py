@@ -12,6 +12,7 @@ stages:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Location = tuple[str | int, ...]
 SHOWN_ERRORS = 5
+DEEPEST = 50
+"""Levels of a document; only an alias inside its own anchor goes deeper."""
+NAMES = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+"""Of steps: a name becomes a folder in the store and the first word of `--set name.knob=value`."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,22 @@ class _Document:
             line = mark.line + 1 if mark else 1
             shown = text.splitlines()[line - 1].strip() if text.splitlines()[line - 1 :] else ""
             raise ConfigError(f"{path}, line {line}: {error.problem} in {shown!r}", hint="mend the YAML of that line") from error
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(f"{path}, line {line}: {error.reason} (#x{ord(text[error.position]):04x})", hint="remove it") from error
 
     def _plain(self, node: yaml.Node, where: Location) -> Any:
-        self.lines[where] = node.start_mark.line + 1
+        line = self.lines[where] = node.start_mark.line + 1
+        if len(where) > DEEPEST:
+            raise ConfigError(f"{self.path}, line {line}: more than {DEEPEST} levels deep", hint="an alias (*) may not name what it is in")
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(child, (*where, i)) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Any] = {}
             for key_node, child in node.value:
                 key = key_node.value
+                if not isinstance(key, str):
+                    raise ConfigError(f"{self.path}, line {key_node.start_mark.line + 1}: a key is a word", hint="quote it")
                 if key in found:
                     raise ConfigError(
                         f"{self.path}, line {key_node.start_mark.line + 1}: {key!r} is given twice", hint="keep one of the two"
@@ -115,11 +127,14 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
     for key in value:
         if key not in known:
             raise document.error((key,), f"a recipe has no {key!r}", did_you_mean(key, known))
+    for key in ("name", "store"):
+        if not isinstance(value.get(key, ""), str) or value.get(key) == "":
+            raise document.error((key,), f"`{key}` is a word, not {value[key]!r}", "quote it")
     uses = [_use(document, i, item) for i, item in enumerate(value["stages"])]
     _unique(document, uses)
     overrides = _overrides(settings or [], [use.name for use in uses])
     steps = tuple(_settled(document, use, value.get("seed"), overrides.get(use.name, [])) for use in uses)
-    return Recipe(str(value.get("name", path.stem)), path, steps, value.get("store"))
+    return Recipe(value.get("name", path.stem), path, steps, value.get("store"))
 
 
 @dataclass(frozen=True)
@@ -146,8 +161,23 @@ def _use(document: _Document, position: int, item: Any) -> _Use:
     knobs = item[stage] or {}
     if not isinstance(knobs, dict):
         raise document.error((*where, stage), f"the knobs of {stage} are a mapping, not {knobs!r}", f"write `{stage}: {{knob: value}}`")
-    source = item.get("from", {})
-    return _Use((*where, stage), stage, item.get("as", stage), dict(knobs), {"*": source} if isinstance(source, str) else dict(source))
+    name = item.get("as", stage)
+    if not isinstance(name, str) or re.fullmatch(NAMES, name) is None:
+        raise document.error((*where, "as"), f"a step cannot be called {name!r}", "use letters, digits, underscores and hyphens")
+    return _Use((*where, stage), stage, name, dict(knobs), _sources(document, where, stage, item.get("from", {})))
+
+
+def _sources(document: _Document, where: Location, stage: str, given: Any) -> dict[str, str]:
+    """Parameter (or * for all) → step, of what stands after `from:`."""
+    sources = {"*": given} if isinstance(given, str) else given
+    if not isinstance(sources, dict) or not all(isinstance(step, str) for step in sources.values()):
+        raise document.error((*where, "from"), f"`from` names a step or maps inputs to steps, not {given!r}", "e.g. `from: redact_pii`")
+    whole = load_stage(stage)
+    known = list(dict.fromkeys([*whole.inputs, *(whole.prepare.inputs if whole.prepare else ())]))
+    for name in sources:
+        if name not in [*known, "*"]:
+            raise document.error((*where, "from", name), f"{stage} has no input {name!r}", did_you_mean(name, known))
+    return sources
 
 
 def _unique(document: _Document, uses: list[_Use]) -> None:
@@ -163,7 +193,7 @@ def _overrides(settings: list[str], steps: list[str]) -> dict[str, list[tuple[li
     for setting in settings:
         target, equals, text = setting.partition("=")
         step, _, knob = target.partition(".")
-        if not equals or not knob:
+        if not equals or not all(knob.split(".")):
             raise ConfigError(f"--set {setting}: not of the form step.knob=value", hint="e.g. --set near_dedup.threshold=0.8")
         if step not in steps:
             raise ConfigError(f"--set {setting}: the recipe has no step {step!r}", hint=did_you_mean(step, steps))
@@ -178,41 +208,62 @@ def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[li
     stage = load_stage(use.stage)
     knobs = use.knobs
     for path, value in overrides:
-        knobs = _with(knobs, path, value)
+        knobs = _with(knobs, path, value, f"--set {use.name}.{'.'.join(path)}")
     if seed is not None and "seed" in stage.config.model_fields:
         knobs = {"seed": seed, **knobs}
     try:
         config = stage.config.model_validate(knobs, context={"folder": str(document.path.parent)})
     except ValidationError as error:
-        raise _knob_error(document, use, stage, error) from error
+        settings = [".".join([use.name, *path]) for path, _ in overrides]
+        raise _knob_error(document, use, stage, knobs, settings, error) from error
     return RecipeStep(use.name, stage, config, use.sources)
 
 
-def _with(knobs: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+def _with(knobs: Any, path: list[str], value: Any, setting: str) -> Any:
+    """`knobs` with the value at `path` replaced; digits lead into lists."""
+    if not path:
+        return value
     head, *rest = path
-    if not rest:
-        return {**knobs, head: value}
-    inner = knobs.get(head) or {}
-    if isinstance(inner, list) and rest[0].isdigit() and int(rest[0]) < len(inner):
-        position = int(rest[0])
-        changed = _with(inner[position], rest[1:], value) if rest[1:] else value
-        return {**knobs, head: [*inner[:position], changed, *inner[position + 1 :]]}
-    return {**knobs, head: _with(inner if isinstance(inner, dict) else {}, rest, value)}
+    if isinstance(knobs, list):
+        if not head.isdigit() or int(head) >= len(knobs):
+            raise ConfigError(f"{setting}: the list has {len(knobs)} items, counted from 0, and no {head!r}", hint="name one of them")
+        position = int(head)
+        return [*knobs[:position], _with(knobs[position], rest, value, setting), *knobs[position + 1 :]]
+    inner = knobs if isinstance(knobs, dict) else {}
+    return {**inner, head: _with(inner.get(head), rest, value, setting)}
 
 
-def _knob_error(document: _Document, use: _Use, stage: Stage, error: ValidationError) -> ConfigError:
+def _knob_error(
+    document: _Document, use: _Use, stage: Stage, knobs: dict[str, Any], settings: list[str], error: ValidationError
+) -> ConfigError:
     problems, hint = [], f"`starloom stage {stage.name} --help` lists the knobs of {stage.name}"
     for found in error.errors()[:SHOWN_ERRORS]:
-        knob = ".".join(str(item) for item in found["loc"]) or stage.name
+        where = typed(knobs, found["loc"], found["type"])
+        knob = ".".join(str(item) for item in where)
+        named = ".".join([use.name, *map(str, where)])
+        place = next((f"--set {s}" for s in settings if f"{named}.".startswith(f"{s}.")), None)
+        place = place or f"{document.path}, line {document.line((*use.where, *where))}"
         if found["type"] == "extra_forbidden":
             hint = did_you_mean(str(found["loc"][-1]), sorted(_known_knobs(stage, found["loc"])))
-            problems.append(f"line {document.line((*use.where, *found['loc']))}: {stage.name} has no knob {knob!r}")
+            problems.append(f"{place}: {stage.name} has no knob {knob!r}")
         else:
             reason = found["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(found["input"], dict) else f" {found['input']!r}"
-            problems.append(f"line {document.line((*use.where, *found['loc']))}: {stage.name}.{knob}{shown}: {reason}")
+            problems.append(f"{place}: {named if where else stage.name}{shown}: {reason}")
     left = error.error_count() - SHOWN_ERRORS
-    return ConfigError(f"{document.path}, " + "; ".join(problems) + (f"; and {left} more" if left > 0 else ""), hint=hint)
+    return ConfigError("; ".join(problems) + (f"; and {left} more" if left > 0 else ""), hint=hint)
+
+
+def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int | str, ...]:
+    """A location as it was typed: pydantic also names the kind of a union that it chose."""
+    found: list[int | str] = []
+    for depth, item in enumerate(where):
+        is_there = (isinstance(knobs, dict) and item in knobs) or (isinstance(knobs, list) and isinstance(item, int))
+        is_absent = depth == len(where) - 1 and problem == "missing"
+        if is_there or is_absent:
+            found.append(item)
+        knobs = knobs[item] if is_there else knobs
+    return tuple(found)
 
 
 def _known_knobs(stage: Stage, where: tuple[int | str, ...]) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from lineage.errors import StarloomError
 from lineage.fates import funnel
 from lineage.leases import running
 from lineage.store import Store
-from tasks._workers import Workers
+from tasks._workers import Workers, stopped_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from flows.walk import Walk
     from lineage.records import Run
 
-GRACE_SECONDS = 3.5
+GRACE_SECONDS = 3.2
 """From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
 DEFAULT_STORE = ".starloom"
 
@@ -129,6 +130,8 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
         error = session.failure or (failure[0] if failure else None)
         status = "done" if error is None else "cancelled" if pool.is_cancelled() else "failed"
         session.close(status, str(error) if error else None)
+        if status == "cancelled":
+            end_children(at_exit=False)  # Prefect's server would take its time
     if error is not None:
         raise error
     return run
@@ -141,21 +144,29 @@ def _wait(thread: threading.Thread, pool: Workers, session: Session) -> None:
         if pool.is_cancelled():
             asked = asked or time.monotonic()
             if time.monotonic() - asked > GRACE_SECONDS:
-                session.close("cancelled", "asked to stop")
+                stopped = stopped_error()
+                session.close("cancelled", str(stopped))
+                print(f"starloom: {stopped}", file=sys.stderr, flush=True)  # nobody else can any more
                 pool.close(kill=True)
-                end_children()
+                end_children(at_exit=True)
                 os._exit(1)
 
 
-def end_children() -> None:
-    """Kill every process below this one: what has not stopped by now will not."""
+def end_children(*, at_exit: bool) -> None:
+    """Kill every process below this one: what has not stopped by now will not.
+
+    Multiprocessing's resource tracker goes by itself, and without it an ordinary exit would start another and complain.
+    """
+    from multiprocessing import resource_tracker
+
     import psutil
 
-    children = psutil.Process().children(recursive=True)
+    tracker = None if at_exit else resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]  # noqa: SLF001 - it has no name
+    children = [child for child in psutil.Process().children(recursive=True) if child.pid != tracker]
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-    psutil.wait_procs(children, timeout=1)
+    psutil.wait_procs(children, timeout=0.5)
 
 
 @contextlib.contextmanager

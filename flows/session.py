@@ -202,7 +202,7 @@ def new_run(plan: Plan) -> Run:
     now = datetime.datetime.now(datetime.UTC)
     name = "".join(c if c.isalnum() else "-" for c in plan.recipe.name.lower()).strip("-") or "run"
     return Run(
-        id=f"{now:%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}",
+        id=f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}-{name}-{secrets.token_hex(2)}",  # ids sort as runs began
         recipe=plan.recipe.name,
         status="running",
         started=now.isoformat(timespec="seconds"),

@@ -3,7 +3,8 @@
 The digest of a stage covers its function and every project definition that it can reach by name, in its own module and in
 the modules it imports (also inside functions). Comments, docstrings, formatting and definitions that it does not reach are
 left out, so a touched comment changes nothing and a new function beside it neither. Statements at module level that are
-not definitions always count. Reaching a name by `getattr` or `globals()` cannot be seen: stages do not do that.
+not definitions always count, and so do definitions under a decorator that is not in `WRAPPERS`: it may register them
+somewhere. Reaching a name by `getattr` or `globals()` cannot be seen: stages do not do that.
 
 The frame itself (`lineage`, the underscore modules of `tasks`) is left out; `FORMAT` in `lineage.store` stands for it.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tasks", "model")
 """Packages whose code shapes outputs."""
+
+WRAPPERS = frozenset(
+    ("cache", "contextmanager", "dataclass", "final", "jit", "lru_cache", "njit", "no_grad", "prepare", "stage", "total_ordering")
+)
+"""Decorators that give back what they are given, wrapped: a definition under them is only there for who names it."""
 
 Summary = dict[str, Any]
 """Of a definition: its digest, the (name, attribute) pairs that it mentions, and what it imports inside itself.
@@ -30,12 +38,14 @@ class Reader:
     """Reads project modules from their source, without importing them.
 
     Args:
-        memory: summaries by the hash of the source text; brought up to date. Keep it for the next time.
+        memory: summaries by the hash of the source text, of this module and of Python's version; brought up to date.
+            Keep it for the next time.
     """
 
     def __init__(self, memory: dict[str, Summary] | None = None) -> None:
         self.memory = {} if memory is None else memory
         self.grew = False
+        self._salt = b"%d.%d\0" % sys.version_info[:2] + Path(__file__).read_bytes()
         self._modules: dict[str, Summary] = {}
 
     def module(self, name: str) -> Summary:
@@ -49,7 +59,7 @@ class Reader:
             if file is None:
                 raise ModuleNotFoundError(f"no project module {name}")
             text = file.read_bytes()
-            key = hashlib.sha256(text).hexdigest()
+            key = hashlib.sha256(self._salt + b"\0" + text).hexdigest()
             if key not in self.memory:
                 self.memory[key], self.grew = _summary_of_module(text), True
             self._modules[name] = self.memory[key]
@@ -80,7 +90,8 @@ class _Walk:
     def __init__(self, reader: Reader) -> None:
         self._read = reader.module
         self._declares = reader.declares
-        self._seen: dict[str, set[str]] = defaultdict(set)
+        self._seen: dict[str, set[str]] = {}
+        self._reexported: dict[str, set[str]] = defaultdict(set)
         self._todo: list[tuple[str, str]] = []
 
     def reach(self, module: str, symbol: str) -> None:
@@ -89,10 +100,8 @@ class _Walk:
             self._visit(*self._todo.pop())
 
     def reach_all(self, module: str) -> None:
-        for symbol in self._read(module)["definitions"]:
-            self.reach(module, symbol)
-        for target, name in self._read(module)["imports"].values():
-            self._follow(target, name)
+        self._follow(module, None)
+        self.reach(module, "")
 
     def digests(self) -> dict[str, str]:
         found = {}
@@ -100,51 +109,66 @@ class _Walk:
             module = self._read(name)
             spelt = [part["digest"] for part in module["always"]]
             spelt += [part["digest"] for symbol in sorted(self._seen[name]) for part in module["definitions"][symbol]]
-            found[_relative(name)] = hashlib.sha256("\0".join(spelt).encode()).hexdigest()[:16]
+            if spelt:
+                found[_relative(name)] = hashlib.sha256("\0".join(spelt).encode()).hexdigest()[:16]
         return found
 
     def _visit(self, name: str, symbol: str) -> None:
+        """Look at a definition of a module; at "", only at what the module does when it is imported."""
         module = self._read(name)
-        first = name not in self._seen
-        if symbol in self._seen[name]:
-            return
-        if symbol in module["definitions"]:
+        if name not in self._seen:
+            self._seen[name] = set()
+            self._follow_uses(name, module, module["always"])
+            package = name.rpartition(".")[0]
+            self._todo += [(package, "")] if package and _file(package) else []
+        if symbol in module["definitions"] and symbol not in self._seen[name]:
             self._seen[name].add(symbol)
             self._follow_uses(name, module, module["definitions"][symbol])
-        elif symbol in module["imports"]:
-            self._follow(*module["imports"][symbol])
-        if first:
-            self._follow_uses(name, module, module["always"])
+        if symbol in module["imports"]:
+            self._follow(*_absolute(name, *module["imports"][symbol]))
 
     def _follow(self, target: str, name: str | None) -> None:
+        """Go on at a name of a module; at all of the module if the name is None or a star."""
         if not is_ours(target):
             return
-        if name is None:
-            self._todo += [(target, symbol) for symbol in self._read(target)["definitions"]]
+        if name in (None, "*"):
+            module = self._read(target)
+            self._todo += [(target, symbol) for symbol in ("", *module["definitions"])]
+            self._todo += [(target, symbol) for symbol in module["imports"] if symbol not in self._reexported[target]]
+            self._reexported[target] |= set(module["imports"])
         elif is_ours(f"{target}.{name}") and _file(f"{target}.{name}") is not None:
             self._follow(f"{target}.{name}", None)
         else:
-            self._todo.append((target, name))
+            self._todo.append((target, str(name)))
 
     def _follow_uses(self, name: str, module: Summary, parts: list[Summary]) -> None:
         for part in parts:
             known = {**module["imports"], **part["imports"]}
             for owner, attribute in part["names"]:
                 if owner in known:
-                    target, imported = known[owner]
+                    target, imported = _absolute(name, *known[owner])
                     submodule = target if imported is None else f"{target}.{imported}"
                     if is_ours(submodule) and attribute is not None and self._declares(submodule, attribute):
                         self._follow(submodule, attribute)
                     else:
                         self._follow(target, imported)
-                elif owner in module["definitions"]:
+                if owner in module["definitions"]:  # also where it is imported: what is imported may be changed afterwards
                     self._todo.append((name, owner))
 
 
 def is_ours(module: str) -> bool:
     """Whether a module's code belongs in a digest: ours, and not the frame."""
     head, _, rest = module.partition(".")
-    return head in PACKAGES and not rest.startswith("_")
+    return head in PACKAGES and not (head == "tasks" and rest.startswith("_"))
+
+
+def _absolute(importer: str, target: str, name: str | None) -> tuple[str, str | None]:
+    """An import with the dots of a relative one spelt out."""
+    if not target.startswith("."):
+        return target, name
+    file = _file(importer)
+    package = importer if file is not None and file.name == "__init__.py" else importer.rpartition(".")[0]
+    return importlib.util.resolve_name(target, package), name
 
 
 def _summary_of_module(text: bytes) -> Summary:
@@ -156,14 +180,22 @@ def _summary_of_module(text: bytes) -> Summary:
 
 def _sort_in(module: Summary, node: ast.stmt) -> None:
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        module["definitions"].setdefault(node.name, []).append(_summary(node))
+        summary = _summary(node)
+        module["definitions"].setdefault(node.name, []).append(summary)
+        if not all(_last_name(decorator) in WRAPPERS for decorator in node.decorator_list):
+            module["always"].append(summary)
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
         module["imports"].update(_imported(node))
+        if not _is_named(node):
+            module["always"].append(_summary(node))
     elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         summary = _summary(node)
-        for name in {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}:
+        names = {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+        for name in names:
             module["definitions"].setdefault(name, []).append(summary)
+        if names & module["imports"].keys():  # it changes something of another module, whose users cannot know
+            module["always"].append(summary)
     elif not _is_for_types(node):
         module["always"].append(_summary(node))
 
@@ -173,6 +205,7 @@ def _summary(node: ast.stmt) -> Summary:
     names: set[tuple[str, str | None]] = set()
     imports: dict[str, list[str | None]] = {}
     owners: set[ast.AST] = set()
+    is_block = not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     for inner in ast.walk(node):  # breadth first: an attribute comes before the name that it is taken of
         if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
             owners.add(inner.value)
@@ -181,9 +214,16 @@ def _summary(node: ast.stmt) -> Summary:
             names.add((inner.id, None))
         elif isinstance(inner, (ast.Import, ast.ImportFrom)):
             imports.update(_imported(inner))
-            names |= {(name, None) for name in _imported(inner) if isinstance(inner, ast.ImportFrom)}
+            if is_block or isinstance(inner, ast.ImportFrom) or not _is_named(inner):
+                names |= {(name, None) for name in _imported(inner)}
     ordered = sorted(([owner, attribute] for owner, attribute in names), key=str)
     return {"digest": hashlib.sha256(ast.dump(node).encode()).hexdigest()[:16], "names": ordered, "imports": imports}
+
+
+def _last_name(decorator: ast.expr) -> str:
+    """`cache` of `@cache`, `@functools.cache` and `@functools.cache()`."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -195,10 +235,20 @@ def _is_for_types(node: ast.stmt) -> bool:
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, list[str | None]]:
-    """Local name → [module, name in it or None for the module itself]."""
+    """Local name → [module, name in it or None for the module itself]; a relative module keeps its dots.
+
+    `import a.b` stands under the whole of `a.b`, so that a second one beside it is not lost.
+    """
     if isinstance(node, ast.ImportFrom):
-        return {alias.asname or alias.name: [node.module or "", alias.name] for alias in node.names}
-    return {alias.asname or alias.name.partition(".")[0]: [alias.name, None] for alias in node.names}
+        return {alias.asname or alias.name: ["." * node.level + (node.module or ""), alias.name] for alias in node.names}
+    return {alias.asname or alias.name: [alias.name, None] for alias in node.names}
+
+
+def _is_named(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether each thing of ours that is imported has one local name by which its uses are found: not so for `*` and `import a.b`."""
+    if isinstance(node, ast.ImportFrom):
+        return node.names[0].name != "*"
+    return all(alias.asname or "." not in alias.name or not is_ours(alias.name) for alias in node.names)
 
 
 class _WithoutTexts(ast.NodeTransformer):

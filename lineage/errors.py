@@ -47,6 +47,10 @@ class CorruptError(StoreError):
     """A stored object does not hold the bytes that its name says."""
 
 
+class MissingError(CorruptError):
+    """A record names what is not in the store."""
+
+
 class Cancelled(StarloomError):  # noqa: N818 - it is no error of anybody's
     """The run was asked to stop."""
 
@@ -57,6 +61,9 @@ SHOWN_WORDS = 12
 def did_you_mean(word: str, known: list[str]) -> str:
     """A remedy for a misspelt word: the nearest known one, else all of them (a dozen at most)."""
     import difflib
+
+    if not known:
+        return "there is none yet"
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:

@@ -19,6 +19,7 @@ from lineage.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lineage.records import Run
     from lineage.store import Store
 
 BEAT_SECONDS = 15.0
@@ -58,6 +59,12 @@ def collecting(store: Store) -> Iterator[None]:
         if others:
             raise StoreError(f"the store {store.url} is in use by {', '.join(others[:5])}", hint="wait until it is done, then collect")
         yield
+
+
+def status(store: Store, run: Run) -> str:
+    """The status that a run's record says, but `killed` where it says `running` and nobody is at it."""
+    name = f"leases/run-{run.id}.json"
+    return "killed" if run.status == "running" and name not in _live(store, "run") else run.status
 
 
 @contextmanager

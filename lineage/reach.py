@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lineage import keys
-from lineage.errors import CorruptError
+from lineage.errors import CorruptError, MissingError
 from lineage.records import Action, Artifact, Part
 from lineage.store import action_name, object_name
 
 if TYPE_CHECKING:
     from lineage.store import Store
-
-
-REPAIR = "run `starloom verify --repair` first"
 
 
 def artifact_name(name: str) -> str:
@@ -52,10 +49,7 @@ class Reach:
         Raises:
             CorruptError: if its record cannot be read.
         """
-        try:
-            run = self.store.run(run_id)
-        except (TypeError, KeyError) as error:
-            raise CorruptError(f"runs/{run_id}/run.json is no record of a run: {error}", hint=REPAIR) from error
+        run = self.store.run(run_id)
         self.names.add(f"runs/{run_id}/run.json")
         for step in run.steps:
             self.action(step.stage, step.key)
@@ -76,7 +70,7 @@ class Reach:
         if name in self.names:
             return
         self.names.add(name)
-        action = self._action(stage, key)
+        action = self.store.action(stage, key)
         if action is None:
             return
         for part in action.actions:
@@ -85,12 +79,6 @@ class Reach:
         self.names |= set(objects)
         for manifest in manifests:
             self.artifact(manifest.removeprefix("artifacts/").removesuffix(".json"))
-
-    def _action(self, stage: str, key: str) -> Action | None:
-        try:
-            return self.store.action(stage, key)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise CorruptError(f"{action_name(stage, key)} is no record of an action: {error}", hint=REPAIR) from error
 
     def artifact(self, name: str) -> None:
         """Reach a manifest and its objects.
@@ -103,12 +91,13 @@ class Reach:
         self.names.add(artifact_name(name))
         try:
             artifact = self.store.artifact(name)
-        except FileNotFoundError:
+        except MissingError:
             return
-        except (TypeError, KeyError) as error:
-            raise CorruptError(f"{artifact_name(name)} is no manifest: {error}", hint=REPAIR) from error
         if keys.digest(artifact.to_json()) != name:
-            raise CorruptError(f"{artifact_name(name)} is not the manifest that its name says", hint=REPAIR)
+            raise CorruptError(
+                f"{artifact_name(name)} is not the manifest that its name says",
+                hint=f"run `starloom verify --repair{self.store.named}` first",
+            )
         self.names |= set(objects_of(artifact))
 
 

@@ -145,7 +145,7 @@ class Run:
     id: str
     recipe: str
     status: str
-    """running, done, failed, cancelled."""
+    """running (also of a run that was killed: see `lineage.leases.status`), done, failed, cancelled."""
     started: str
     finished: str | None = None
     result: str | None = None

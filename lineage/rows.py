@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lineage import parquet
-from lineage.errors import CorruptError, InputError
+from lineage.errors import CorruptError
 from lineage.store import object_name
 
 if TYPE_CHECKING:
@@ -33,18 +33,9 @@ class Rows:
         self._artifacts: dict[str, Artifact] = {}
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that hash.
-
-        Raises:
-            InputError: if its manifest is gone.
-        """
+        """The artifact of that hash; read once."""
         if name not in self._artifacts:
-            try:
-                self._artifacts[name] = self.store.artifact(name)
-            except FileNotFoundError as error:
-                raise InputError(
-                    f"the artifact {name[:12]} is no longer in {self.store.url}", hint="run the recipe again; it is made anew"
-                ) from error
+            self._artifacts[name] = self.store.artifact(name)
         return self._artifacts[name]
 
     def path(self, name: str, part: int) -> Path:

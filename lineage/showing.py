@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from lineage.errors import InputError, did_you_mean
 from lineage.export import find
 from lineage.fates import funnel, input_of
+from lineage.leases import status
 from lineage.rows import Rows
 from lineage.tracing import newest, trace
 
@@ -70,7 +71,8 @@ def show_run(store: Store, run: Run) -> dict[str, Any]:
         "run": run.id,
         "store": store.url,
         "tags": [tag for tag, run_id in store.tags().items() if run_id == run.id],
-        **{name: getattr(run, name) for name in ("recipe", "status", "started", "finished", "result", "command", "made", "error")},
+        "status": status(store, run),
+        **{name: getattr(run, name) for name in ("recipe", "started", "finished", "result", "command", "made", "error")},
         "folder": f"{store.url}/runs/{run.id}",
         "steps": [_step(step) for step in run.steps],
         "funnel": funnel(run),

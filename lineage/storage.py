@@ -94,14 +94,15 @@ class Storage(ABC):
     @contextlib.contextmanager
     def making(self, suffix: str = "") -> Iterator[Path]:
         """A fresh local path to write to; whatever is left of it afterwards is removed."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
         path = self.scratch / f"{uuid.uuid4().hex}{suffix}"
         try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
             yield path
         except OSError as error:
             raise _explained(error, self.url) from error
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):  # there never was a folder for it
+                path.unlink(missing_ok=True)
 
 
 class LocalStorage(Storage):
@@ -269,6 +270,6 @@ def _explained(error: OSError, url: str) -> StoreError:
             f"no room to write in the store {url}: {error.strerror}",
             hint="free space (starloom gc removes what no run needs) and run the same command again; finished parts are kept",
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         return StoreError(f"the store {url} cannot be written: {error.strerror}", hint="choose another place with --store")
     return StoreError(f"the store {url} failed: {error}", hint="check the disk, then run the same command again; finished parts are kept")

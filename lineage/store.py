@@ -17,21 +17,23 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineage import keys, parquet
-from lineage.errors import CorruptError, InputError, StoreError, did_you_mean
+from lineage.errors import CorruptError, InputError, MissingError, StoreError, did_you_mean
 from lineage.records import Action, Artifact, Part, Run
 from lineage.storage import Storage, open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
 
+T = TypeVar("T")
 FORMAT = 1
 """Of the store's layout and of how the frame reads, writes and keys; it is part of every key. Raise it when those change."""
 
@@ -42,6 +44,8 @@ class Store:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.url = storage.url
+        self.named = f" --store {shlex.quote(self.url)}"
+        """What to add to a command so that it asks this store."""
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:
@@ -109,13 +113,24 @@ class Store:
         return name
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that hash."""
-        return Artifact.from_json(self._json(f"artifacts/{name}.json"))
+        """The artifact of that hash.
+
+        Raises:
+            MissingError: if it is not there.
+            CorruptError: if it cannot be read.
+        """
+        try:
+            return self._record(f"artifacts/{name}.json", Artifact.from_json)
+        except FileNotFoundError as error:
+            raise MissingError(
+                f"the artifact {name} is no longer in {self.url}",
+                hint=f"`starloom verify --repair{self.named}` removes what claims it; then run the recipe again",
+            ) from error
 
     def action(self, stage: str, key: str) -> Action | None:
         """The record of an action, if it was ever finished."""
         try:
-            return Action.from_json(self._json(action_name(stage, key)))
+            return self._record(action_name(stage, key), Action.from_json)
         except FileNotFoundError:
             return None
 
@@ -124,7 +139,7 @@ class Store:
         name = action_name(stage, action.key)
         if self.storage.create(name, json.dumps(action.to_json(), sort_keys=True).encode()):
             return action
-        return Action.from_json(self._json(name))
+        return self._record(name, Action.from_json)
 
     def forget(self, stage: str, key: str) -> None:
         """Remove the record of an action, so that it is done again."""
@@ -152,7 +167,7 @@ class Store:
         if len(wanted) != 1:
             problem = f"{run_id!r} could be {', '.join(wanted[:5])}" if wanted else f"there is no run {run_id!r} in {self.url}"
             raise InputError(problem, hint=did_you_mean(run_id, [*known, *tags]) if known else "run a recipe first")
-        return Run.from_json(self._json(f"runs/{wanted[0]}/run.json"))
+        return self._record(f"runs/{wanted[0]}/run.json", Run.from_json)
 
     # Tags
 
@@ -164,7 +179,7 @@ class Store:
     def _tagged(self, name: str) -> str:
         document = self._json(name)
         if not isinstance(document, dict) or not isinstance(document.get("run"), str):
-            raise CorruptError(f"{name} in {self.url} names no run", hint="`starloom verify --repair` sets damaged things aside")
+            raise self._damaged(name, "it names no run")
         return str(document["run"])
 
     def tag(self, tag: str, run_id: str) -> None:
@@ -225,9 +240,18 @@ class Store:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise CorruptError(
-                f"{name} in {self.url} is damaged: {error}", hint="`starloom verify --repair` sets damaged things aside"
-            ) from error
+            raise self._damaged(name, str(error)) from error
+
+    def _record(self, name: str, read: Callable[[Any], T]) -> T:
+        document = self._json(name)
+        try:
+            return read(document)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise self._damaged(name, f"{type(error).__name__}: {error}") from error
+
+    def _damaged(self, name: str, problem: str) -> CorruptError:
+        hint = f"`starloom verify --repair{self.named}` sets damaged things aside; the next run makes them again"
+        return CorruptError(f"{name} in {self.url} is damaged: {problem}", hint=hint)
 
 
 def object_name(kind: str, name: str) -> str:
@@ -243,10 +267,13 @@ def action_name(stage: str, key: str) -> str:
 def _check_format(storage: Storage) -> None:
     try:
         found = json.loads(storage.read("store.json"))["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if type(found) is not int or found < 1:
         raise StoreError(
-            f"{storage.url}/store.json does not say which format the store has", hint="restore the file, or choose another store"
-        ) from error
+            f"{storage.url}/store.json does not say which format the store has",
+            hint="restore the file, or choose another store",
+        )
     if found > FORMAT:
         raise StoreError(
             f"the store {storage.url} has format {found}; this Starloom reads up to {FORMAT}",

@@ -142,12 +142,16 @@ class Tabular:
         for source in self.sources:
             yield from source.batches(columns, rows)
 
-    def local_path(self) -> Path:
-        """The Parquet file of a one-part view, on a local disk, for readers in another process."""
-        (source,) = self.sources
-        if not isinstance(source.data, Stored) or source.verdicts is not None:
-            raise TypeError(f"this {type(self).__name__} is not one file on disk")
-        return source.data.local()
+    def local_paths(self, folder: Path) -> list[Path]:
+        """A Parquet file for each part on a local disk, for readers in another process; parts in memory are written below `folder`."""
+        files = []
+        for number, source in enumerate(self.sources):
+            if isinstance(source.data, Stored) and source.verdicts is None:
+                files.append(source.data.local())
+            else:
+                files.append(folder / f"{type(self).__name__.lower()}-{number}.parquet")
+                parquet.write_table(source.read(None), files[-1], self.ROWS_PER_GROUP)
+        return files
 
 
 class Files:

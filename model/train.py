@@ -199,6 +199,7 @@ class Trainer:
             ended = time.perf_counter()
             write_results(self)
             self._print_summary(first, began, ended)
+        self.accelerator.wait_for_everyone()  # a process that leaves while another is still writing can hang in the teardown of its group
         self.accelerator.end_training()
         return 0
 

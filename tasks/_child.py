@@ -11,15 +11,17 @@ import time
 from collections import deque
 from typing import IO, TYPE_CHECKING
 
-from lineage.errors import Cancelled, StageError
+from lineage.errors import StageError
+from tasks._workers import stopped_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.5
 """Time between asking a child to stop and stopping it; a run must be gone within five seconds of Ctrl-C."""
 POLL_SECONDS = 0.2
 KEPT_LINES = 30
+SHOWN_LENGTH = 80
 
 
 def run_child(
@@ -46,8 +48,8 @@ def run_child(
         _end(child)
     if child.returncode:
         raise StageError(
-            f"`{' '.join(argv)}` ended with status {child.returncode}; its last lines:\n" + "\n".join(last),
-            hint="mend what it names and run the same command again; it resumes from its newest checkpoint",
+            f"`… {' '.join(argv)[-SHOWN_LENGTH:]}` ended with status {child.returncode}; its last lines:\n" + "\n".join(last),
+            hint="mend what it names and run the same command again; what it saved is kept",
         )
 
 
@@ -57,7 +59,7 @@ def _lines(child: subprocess.Popen[str], is_cancelled: Callable[[], bool]) -> It
     threading.Thread(target=_pump, args=(child.stdout, lines), daemon=True).start()
     while True:
         if is_cancelled():
-            raise Cancelled("the run was asked to stop")
+            raise stopped_error()
         try:
             line = lines.get(timeout=POLL_SECONDS)
         except queue.Empty:

@@ -97,9 +97,11 @@ class Workers:
         except BrokenProcessPool:
             self._raise_if_cancelled()
             self._end(pool, kill=True)
-        finally:
-            for future in pending:
-                future.cancel()
+        except BaseException:
+            if not self._stop.is_set():  # a pool that is being ended cancels its futures itself, and complains where others did
+                for future in pending:
+                    future.cancel()
+            raise
 
     def _opened(self) -> ProcessPoolExecutor:
         with self._lock:
@@ -128,7 +130,12 @@ class Workers:
 
     def _raise_if_cancelled(self) -> None:
         if self._stop.is_set():
-            raise Cancelled("the run was asked to stop", hint="run the same command again: finished parts are kept")
+            raise stopped_error()
+
+
+def stopped_error() -> Cancelled:
+    """What a run that was asked to stop ends with."""
+    return Cancelled("the run was asked to stop", hint="run the same command again: finished parts are kept")
 
 
 def _settle_in(parent: int) -> None:

@@ -14,7 +14,7 @@ Writes  Completions  what the model wrote: benchmark = infilling (task_id = doc_
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -103,9 +103,11 @@ def evaluate(
     folder.mkdir(exist_ok=True)
     places = {"checkpoint": str(checkpoint.path), "tokenizer": str(tokenizer.path / "tokenizer.json"), "out": str(folder)}
     _run_model(places, packed, model, questions, cfg, runtime)
-    completions = _judged(questions, _answers(folder, questions), cfg, runtime)
+    answers = _answers(folder, questions)
+    completions = _judged(questions, [answer["completion"] for answer in answers], cfg, runtime)
     scores = [*_loss_scores(folder, packed, spans, heldout, model), *_infill_scores(completions), *_pass_scores(completions, cfg)]
-    runtime.note(heldout_documents=len(heldout), prompts=len(questions))
+    cut = sum(answer["num_cut_tokens"] > 0 for answer in answers)  # a score on beginnings that the model never saw says little
+    runtime.note(heldout_documents=len(heldout), prompts=len(questions), cut_prompts=cut)
     return Completions.of(completions), Scores.of(_scores_table(scores))
 
 
@@ -232,7 +234,7 @@ def _run_model(
     folder = Path(places["out"])
     job = {
         **places,
-        "packed": [str(path) for path in _part_files(packed, folder)],
+        "packed": [str(path) for path in packed.local_paths(folder)],
         "tasks": {
             "heldout": {"max_sequences": cfg.max_sequences} if cfg.max_sequences else None,
             "completions": {"prompts": str(folder / "prompts.jsonl")} if questions else None,
@@ -250,31 +252,16 @@ def _run_model(
         runtime.subprocess([sys.executable, "-m", "model.evaluate", str(folder / "job.json")], on_line=show, env=patient)
 
 
-def _part_files(packed: Packed, folder: Path) -> list[Path]:
-    """A Parquet file for each part: its own, or one written aside for a part that is only in memory."""
-    from lineage import parquet
-    from lineage.views import Stored
-
-    files = []
-    for number, part in enumerate(packed.parts):
-        if isinstance(part.sources[0].data, Stored):
-            files.append(part.local_path())
-        else:
-            files.append(folder / f"packed-{number}.parquet")
-            parquet.write_table(part.read(), files[-1], Packed.ROWS_PER_GROUP)
-    return files
-
-
-def _answers(folder: Path, questions: list[Question]) -> list[str]:
-    """The completions, in the order of the questions."""
+def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:
+    """The completions as `model.evaluate` wrote them, in the order of the questions."""
     import json
 
     if not questions:
         return []
     with (folder / "completions.jsonl").open(encoding="utf-8") as file:
-        answers = [json.loads(line) for line in file]
+        answers: list[dict[str, Any]] = [json.loads(line) for line in file]
     assert [(a["task_id"], a["sample"]) for a in answers] == [(q.task_id, q.sample) for q in questions], "the model answered something else"
-    return [answer["completion"] for answer in answers]
+    return answers
 
 
 def _judged(questions: list[Question], answers: list[str], cfg: Evaluate, runtime: Runtime) -> pa.Table:

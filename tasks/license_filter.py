@@ -5,9 +5,11 @@ Writes  Verdicts  rule = permissive, no-license, non-permissive, unknown-license
                   as "MIT (declared)", "GPL-3.0-or-later (header, line 2)", "Apache-2.0 (vendor/x/LICENSE)"
 
 Evidence, strongest first:
-1. What a file states in its own first lines (SPDX tag; the GNU and Mozilla notices) decides for that file alone.
+1. What a file states in its own first lines (SPDX tag; the GNU and Mozilla notices) decides for that file alone; a
+   choice between a GNU and a permissive licence ("dual licensed") settles nothing there.
 2. The repository's declared licence and every licence file of a folder above the file, but the root's: all must permit.
    The root's licence files are not asked where the licence is declared: they often add the terms of bundled binaries.
+   But where they say nothing permissive at all, they contradict a permissive declaration, and count.
 3. Without a declared licence, the licence files of the root and of all folders above the file: all must permit.
 As in The Stack v2, but for licence files in folders, which there cannot overrule a permissive declaration.
 Licence files themselves are evidence, not training text, and are dropped.
@@ -29,13 +31,14 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from tasks.kernels.licenses import Policy
+    from tasks.kernels.license_policy import Policy
 
 LicenseClass = Literal["permissive", "no-license", "unknown-license", "non-permissive"]
 Finding = tuple[LicenseClass, str | None]
 """The class of a file's licence and the evidence for it."""
 
 _MAX_EVIDENCE = 3
+_MAX_QUOTED = 100
 
 
 class LicenseFilter(Config):
@@ -51,7 +54,7 @@ class LicenseFilter(Config):
     @field_validator("allow", "deny")
     @classmethod
     def _known_ids(cls, ids: list[str]) -> list[str]:
-        from tasks.kernels.licenses import canonical_id, known_ids
+        from tasks.kernels.license_policy import canonical_id, known_ids
 
         known = [(spdx_id, canonical_id(spdx_id)) for spdx_id in ids]
         for spdx_id, canonical in known:
@@ -74,7 +77,7 @@ class _Repository:
 @stage(libraries=("identify", "license-expression"))
 def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> Verdicts:  # noqa: ARG001 - quick enough to need no progress
     """Judge every file by the evidence nearest to it."""
-    from tasks.kernels.licenses import Policy
+    from tasks.kernels.license_policy import Policy
 
     table = docs.read(["source", "kind", "repo", "path", "content", "swhid", "declared_license"])
     policy = Policy(allow=frozenset(cfg.allow), deny=frozenset(cfg.deny))
@@ -126,26 +129,33 @@ def _repositories(table: pa.Table) -> dict[tuple[str, str], _Repository]:
 
 def _in_folder(repository: _Repository, folder: str, policy: Policy) -> Finding:
     if folder not in repository.findings:
-        repository.findings[folder] = _weigh(_statements(repository, folder), policy)
+        repository.findings[folder] = _weigh(_statements(repository, folder, policy), policy)
     return repository.findings[folder]
 
 
-def _statements(repository: _Repository, folder: str) -> list[tuple[str | None, str]]:
+def _statements(repository: _Repository, folder: str, policy: Policy) -> list[tuple[str | None, str]]:
     """What is stated about files in a folder: (SPDX expression or None, the words with their place)."""
     from tasks.kernels.licenses import declared_expression
 
     declared = None if repository.declared is None else declared_expression(repository.declared)
     stated: list[tuple[str | None, str]] = []
     if repository.declared is not None:
-        stated.append((declared, f"{declared or repr(repository.declared)} (declared)"))
+        stated.append((declared, f"{declared or repr(repository.declared[:_MAX_QUOTED])} (declared)"))
     parts = folder.split("/") if folder else []
     above = ["/".join(parts[:depth]) + "/" for depth in range(1, len(parts) + 1)]
-    for scope in above if declared is not None else ["", *above]:
+    asks_root = declared is None or _contradicts(repository.by_folder.get("", ()), policy)
+    for scope in ["", *above] if asks_root else above:
         for path, ids in repository.by_folder.get(scope, ()):
             expression = " AND ".join(f"({spdx_id})" if " " in spdx_id else spdx_id for spdx_id in ids)
             if ids or _names_license(path):
                 stated.append((expression or None, f"{expression or 'unidentified text'} ({path})"))
     return stated
+
+
+def _contradicts(licenses: Iterable[tuple[str, tuple[str, ...]]], policy: Policy) -> bool:
+    """Whether the root's licence files state licences, and none that permits."""
+    stated = [policy.judge(spdx_id) for path, ids in licenses if _names_license(path) for spdx_id in ids]
+    return bool(stated) and all(found == "non-permissive" for found in stated)
 
 
 def _names_license(path: str) -> bool:

@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import importlib
-import sys
 from collections import Counter
-from functools import cache, lru_cache
-from importlib.util import find_spec
-from types import ModuleType
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, SecretStr
 
 from tasks._stage import Config, Runtime, stage
 from tasks.kernels import pii_rules
+from tasks.kernels.pii_detectors import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, pair_scores, secrets_on
 from tasks.schemas import Docs, Redactions
 
 if TYPE_CHECKING:
@@ -42,14 +39,6 @@ ENTITIES: tuple[Entity, ...] = ("KEY", "EMAIL", "IP_ADDRESS")
 
 PUBLIC_HASH_KEY = "starloom's public default: set redact_pii.hash_key to a secret of your own"
 """With a public key anybody can test a guess against `value_hmac`. A release needs its own."""
-
-ENTROPY_PLUGINS = ("Base64HighEntropyString", "HexHighEntropyString")
-MARKED_PLUGINS = (
-    "ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "CloudantDetector", "DiscordBotTokenDetector",
-    "GitHubTokenDetector", "IbmCloudIamDetector", "IbmCosHmacDetector", "JwtTokenDetector", "MailchimpDetector", "NpmDetector",
-    "SendGridDetector", "SlackDetector", "SoftlayerDetector", "StripeDetector", "TwilioKeyDetector",
-)  # fmt: skip
-"""StarCoder's plugins of detect-secrets; without BasicAuth, Keyword and PrivateKey (pii/utils/keys_detection.py)."""
 
 VERSION_CONTEXT_BYTES = 100
 ROWS_PER_BATCH = 1024
@@ -237,7 +226,7 @@ def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
     for start, stop in ip_tokens(flat.data).tolist():
         token = flat.line(start, stop)
-        for matched in ip_matches(token):
+        for matched in ip_matches(pii_rules.BEYOND_ASCII.sub(" ", token)):
             address = pii_rules.bare_address(token[slice(*matched)])
             finding = flat.finding(start, token, (matched[0], matched[0] + len(address)), "IP_ADDRESS", "presidio:IpRecognizer")
             if pii_rules.is_personal_ip(address, flat.around(finding, VERSION_CONTEXT_BYTES), cfg.kept_ips):
@@ -254,16 +243,21 @@ def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
         if (text, kind, secret) not in judged:
             judged[text, kind, secret] = _is_key(kind, secret, line, cfg, file_speaks_of_hashes=speaks_of_hashes(text))
     alike = Counter((text, len(secret)) for text, kind, secret in judged if kind == "HexHighEntropyString")
+    keys: dict[int, list[tuple[str, bytes]]] = {}
     for (text, kind, secret), is_key in judged.items():
         if is_key and (kind != "HexHighEntropyString" or alike[text, len(secret)] <= cfg.max_hex_of_one_length):
-            yield from _everywhere(text, document(text), secret.encode(), f"detect-secrets:{kind}")
+            keys.setdefault(text, []).append((f"detect-secrets:{kind}", secret.encode()))
+    for text, of_text in keys.items():
+        yield from _everywhere(text, document(text), of_text)
 
 
-def _everywhere(text: int, document: bytes, value: bytes, detector: str) -> Iterator[Finding]:
-    start = document.find(value)
-    while start >= 0:
+def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> Iterator[Finding]:
+    """All places of all keys in one pass: a dump of a hundred thousand keys is not searched a hundred thousand times."""
+    from tasks.kernels.substrings import all_matches, prepare_patterns
+
+    for start, number in all_matches(document, prepare_patterns([value for _, value in keys])).tolist():
+        detector, value = keys[number]
         yield Finding(text, start, start + len(value), "KEY", detector)
-        start = document.find(value, start + len(value))
 
 
 def _key_candidates(flat: Screened, cfg: RedactPii) -> Iterator[tuple[str, str, str, int]]:
@@ -291,128 +285,6 @@ def _is_key(kind: str, secret: str, line: str, cfg: RedactPii, *, file_speaks_of
     """Tell whether StarCoder's rules let a string pass that a plugin found."""
     if kind not in pii_rules.WEAK_KINDS:
         return True
-    if pii_rules.is_word_like(secret, _pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):
+    if pii_rules.is_word_like(secret, pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):
         return False
     return not pii_rules.is_hash(secret, line.partition(secret)[0], file_speaks_of_hashes=file_speaks_of_hashes)
-
-
-def secrets_on(line: str, plugin: Any) -> list[str]:
-    """The secrets that a plugin of detect-secrets finds on a line and StarCoder's four filters let pass."""
-    from detect_secrets.filters import heuristic
-
-    kind = type(plugin).__name__
-    if kind in pii_rules.WHOLE_MATCH_KINDS:
-        found = {match.group() for expression in plugin.denylist for match in expression.finditer(line)}
-    else:
-        found = {secret.secret_value for secret in plugin.analyze_line(filename="", line=line)}
-    if kind in pii_rules.SECRET_WITHIN:
-        found = {match.group() for secret in found if (match := pii_rules.SECRET_WITHIN[kind].search(secret))}
-    return [
-        secret
-        for secret in sorted(found)
-        if not heuristic.is_potential_uuid(secret)
-        and not heuristic.is_likely_id_string(secret, line, plugin)
-        and not heuristic.is_templated_secret(secret)
-        and not heuristic.is_sequential_string(secret)
-    ]
-
-
-@cache
-def key_plugins(base64_limit: float, hex_limit: float) -> dict[str, Any]:
-    """StarCoder's plugins of detect-secrets by name. None of them asks a network whether a key is valid."""
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-
-    classes = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
-    limits = {"Base64HighEntropyString": {"limit": base64_limit}, "HexHighEntropyString": {"limit": hex_limit}}
-    return {name: classes[name](**limits.get(name, {})) for name in (*MARKED_PLUGINS, *ENTROPY_PLUGINS)}
-
-
-@cache
-def _pair_scores() -> pii_rules.PairScores:
-    """The model of letter pairs that detect-secrets ships."""
-    from importlib.resources import files
-
-    return pii_rules.pair_scores((files("detect_secrets.filters.gibberish") / "rfc.model").read_text())
-
-
-@lru_cache(maxsize=65_536)
-def email_matches(token: str) -> tuple[tuple[int, int], ...]:
-    """Spans of a text that Presidio takes for e-mail addresses."""
-    return _matches(recognizers()["EMAIL"], token)
-
-
-@lru_cache(maxsize=65_536)
-def ip_matches(token: str) -> tuple[tuple[int, int], ...]:
-    """Spans of a text that Presidio takes for IP addresses."""
-    return _matches(recognizers()["IP_ADDRESS"], token)
-
-
-def _matches(recognizer: Any, text: str) -> tuple[tuple[int, int], ...]:
-    return tuple(sorted((found.start, found.end) for found in recognizer.analyze(text, entities=[])))
-
-
-@cache
-def recognizers() -> dict[str, Any]:
-    """Presidio's recognizers of e-mail and IP addresses.
-
-    The e-mail recognizer takes the list of public suffixes that tldextract bundles: it asks no network, writes no cache.
-    And it looks up the host after the `@`. Presidio looks up the whole match as if it were a URL: it takes
-    `//github.com/index#crate@1.0.0` and refuses `host/jane@doe.org`.
-    The IP recognizer lacks the pattern of the unspecified address `::`, which is nobody's and stands in every slice.
-    """
-    import tldextract
-
-    email_recognizer, ip_recognizer = _recognizer_classes()
-    suffixes = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
-
-    class OfflineEmailRecognizer(email_recognizer):  # type: ignore[misc, valid-type]
-        def validate_result(self, pattern_text: str) -> bool:
-            return bool(suffixes(pattern_text.rpartition("@")[2]).fqdn)
-
-    patterns = [pattern for pattern in ip_recognizer.PATTERNS if pattern.name != "IPv6_unspecified"]
-    return {"EMAIL": OfflineEmailRecognizer(name="EmailRecognizer"), "IP_ADDRESS": ip_recognizer(patterns)}
-
-
-PRESIDIO_MODULES = {
-    # module of presidio_analyzer that the two recognizers rest on, in the order of its own __init__: what it defines
-    "analysis_explanation": "AnalysisExplanation",
-    "recognizer_result": "RecognizerResult",
-    "entity_recognizer": "EntityRecognizer",
-    "local_recognizer": "LocalRecognizer",
-    "pattern": "Pattern",
-    "pattern_recognizer": "PatternRecognizer",
-}
-RECOGNIZER_PACKAGES = ("presidio_analyzer", "presidio_analyzer.predefined_recognizers", "presidio_analyzer.predefined_recognizers.generic")
-
-
-def _recognizer_classes() -> tuple[Any, Any]:
-    """Presidio's EmailRecognizer and IpRecognizer, without the language models that its package imports at once.
-
-    `import presidio_analyzer` brings spaCy, thinc and torch: 2 s and 280 MB in each worker, for two lists of regular
-    expressions. So its packages stand empty while eight modules of it are imported, and are taken away again: whoever
-    imports Presidio later gets the whole.
-    """
-    generic = RECOGNIZER_PACKAGES[-1]
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "presidio_analyzer"}
-    try:
-        _stand_in_packages()
-        for module, name in PRESIDIO_MODULES.items():
-            setattr(sys.modules["presidio_analyzer"], name, getattr(importlib.import_module(f"presidio_analyzer.{module}"), name))
-        emails, ips = (importlib.import_module(f"{generic}.{module}") for module in ("email_recognizer", "ip_recognizer"))
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "presidio_analyzer"]:
-            del sys.modules[name]
-        sys.modules.update(before)
-    return emails.EmailRecognizer, ips.IpRecognizer
-
-
-def _stand_in_packages() -> None:
-    """Put packages that know their folder and nothing else in the place of Presidio's."""
-    spec = find_spec("presidio_analyzer")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    (folder,) = spec.submodule_search_locations
-    for name in RECOGNIZER_PACKAGES:
-        package = ModuleType(name)
-        package.__path__ = ["/".join([folder, *name.split(".")[1:]])]
-        sys.modules[name] = package

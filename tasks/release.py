@@ -1,6 +1,7 @@
 """Gather what is published: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
 
-Reads   Checkpoint, Tokenizer
+Reads   Checkpoint  model.safetensors, config.json, trainer_state.json
+        Tokenizer
         Losses   step, tokens, loss
         Scores   benchmark, metric, language, value, count
         Docs     language, declared_license, repo, size
@@ -73,7 +74,7 @@ def release(
     steps = [Step(step.name, step.stage, step.config, step.outputs) for step in record.steps]
     corpus = _corpus(docs)
     curve, table = losses.read(["step", "tokens", "loss"]), scores.read()
-    facts = _facts(checkpoint.path, record.recipe, curve, table)
+    facts = _facts(checkpoint.path, record.recipe, steps, curve, table)
     rows = funnel_rows(steps)
     loss_curve(curve["step"].to_numpy(), curve["loss"].to_numpy(), folder / "loss_curve.png", f"Training loss: {name}")
     funnel([row.step for row in rows], [row.num_docs for row in rows], [row.num_bytes for row in rows], folder / "funnel.png")
@@ -124,7 +125,7 @@ def _groups(everything: pa.Table, name: str) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.num_bytes, group.name))
 
 
-def _facts(folder: Path, recipe: str, curve: pa.Table, scores: pa.Table) -> ModelFacts:
+def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores: pa.Table) -> ModelFacts:
     from model.config import Architecture
     from tasks.kernels.cards import ModelFacts
     from tasks.kernels.charts import running_mean
@@ -143,9 +144,23 @@ def _facts(folder: Path, recipe: str, curve: pa.Table, scores: pa.Table) -> Mode
     first, last = (float(smooth[0]), float(smooth[-1])) if len(smooth) else (math.nan, math.nan)
     rows = scores.to_pylist()
     measured = [(row["benchmark"], row["metric"], row["language"] or "all", f"{row['value']:.4g}", f"{row['count']:,}") for row in rows]
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    packing: dict[str, Any] = next((step.config for step in reversed(steps) if step.stage == "pack_fim"), {})
     tokens = curve["tokens"][-1].as_py() if len(curve) else 0
-    architecture = [(key, f"{value:,}") for key, value in described.items()]
-    return ModelFacts(recipe, shape.num_parameters, architecture, len(curve), tokens, first, last, measured)
+    return ModelFacts(
+        recipe=recipe,
+        num_parameters=shape.num_parameters,
+        architecture=[(key, f"{value:,}") for key, value in described.items()],
+        num_steps=len(curve),
+        num_tokens=tokens,
+        num_sequences=state["sequences"],
+        num_epochs=tokens / (state["sequences"] * state["sequence_tokens"]),
+        heldout_fraction=packing.get("heldout_fraction", 0.0),
+        fim_rate=packing.get("fim_rate", 0.0),
+        first_loss=first,
+        last_loss=last,
+        scores=measured,
+    )
 
 
 def _front_matter(name: str, corpus: Corpus, scores: pa.Table, cfg: ReleaseCards) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from lineage.errors import InputError
 from tasks._stage import Config, Runtime, RuntimeOnly, stage
 from tasks.schemas import Batches, Checkpoint, Losses, Packed, Tokenizer
 
@@ -142,17 +143,20 @@ def train_model(packed: Packed, tokenizer: Tokenizer, cfg: TrainModel, runtime: 
 
     def show(line: str) -> None:
         said = json.loads(line) if line.startswith("{") else {}
+        if "resumed" in said:
+            runtime.note(resumed_at_step=said["resumed"]["step"])
         if "step" in said:
             runtime.progress(said["step"], job.training.num_steps, "steps", loss=said["loss"], tokens_per_second=said["tokens_per_second"])
         runtime.note(**said.get("summary", {}))
 
+    _check_sequences(packed, cfg)
     model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
     job = _job(
         cfg,
         vocab_size=model.get_vocab_size(),
         pad_token=model.token_to_id(FIM_PAD),
         eod_token=model.token_to_id(END_OF_TEXT),
-        packed=_part_files(packed, runtime.scratch),
+        packed=packed.local_paths(runtime.scratch),
         folder=runtime.scratch,
     )
     config = runtime.scratch / "job.json"
@@ -168,6 +172,26 @@ def train_model(packed: Packed, tokenizer: Tokenizer, cfg: TrainModel, runtime: 
     return Checkpoint.of(checkpoint), Losses.of(losses), Batches.of(batches)
 
 
+def _check_sequences(packed: Packed, cfg: TrainModel) -> None:
+    """Refuse at once, and by the knobs' names, what a trainer would refuse after seconds of loading."""
+    import pyarrow.compute as pc
+
+    num_train = sum(pc.sum(pc.equal(part.read(["split"])["split"], "train"), min_count=0).as_py() for part in packed.parts)
+    if not num_train:
+        raise InputError(
+            f"there is nothing to train on: of {packed.num_rows} packed sequences none has the split train",
+            hint="look in the lines above for the step that left no documents (`starloom trace REPOSITORY` says why), give ingest more "
+            "sources, or lower pack_fim.heldout_fraction",
+        )
+    length = len(next(iter(packed.batches(["tokens"], rows=1)))["tokens"][0])
+    context_tokens = cfg.context_tokens or 0
+    if not 1 < length <= context_tokens:
+        raise InputError(
+            f"packed sequences have {length} tokens, and this network reads 2 to {context_tokens} (train_model.context_tokens)",
+            hint=f"set pack_fim.sequence_length to {context_tokens} or less, or train_model.context_tokens to {max(length, 2)} or more",
+        )
+
+
 def _launcher(cfg: TrainModel, threads: int) -> list[str]:
     """`accelerate launch` with every value given, so that it asks, guesses and warns about nothing."""
     many = ["--multi_gpu"] if cfg.num_processes > 1 else []
@@ -176,18 +200,3 @@ def _launcher(cfg: TrainModel, threads: int) -> list[str]:
         *("--num_processes", str(cfg.num_processes), "--num_machines", "1", "--num_cpu_threads_per_process", str(threads)),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
     ]
-
-
-def _part_files(packed: Packed, folder: Path) -> list[Path]:
-    """A Parquet file for each part: its own, or one written aside for a part that is only in memory."""
-    from lineage import parquet
-    from lineage.views import Stored
-
-    files = []
-    for number, part in enumerate(packed.parts):
-        if isinstance(part.sources[0].data, Stored):
-            files.append(part.local_path())
-        else:
-            files.append(folder / f"packed-{number}.parquet")
-            parquet.write_table(part.read(), files[-1], Packed.ROWS_PER_GROUP)
-    return files

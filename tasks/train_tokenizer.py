@@ -118,8 +118,11 @@ def _save(model: tokenizers.Tokenizer, special_tokens: tuple[str, ...], folder: 
     """Write the files by which `tokenizers` and transformers load it; their bytes depend on the merges alone."""
     import json
 
-    named = dict.fromkeys(("bos_token", "eos_token", "unk_token"), special_tokens[0])
-    special: dict[str, Any] = {**named, "additional_special_tokens": list(special_tokens[1:])}
+    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+
+    named = {**dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT), "pad_token": FIM_PAD}
+    others = [name for name in special_tokens if name not in named.values()]
+    special: dict[str, Any] = {**named, "additional_special_tokens": others}
     config = {
         **special,
         "add_prefix_space": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ import pytest
 
 from cli import VERBS, main
 from cli.output import count, size, table
+from lineage.leases import running
+from lineage.store import Store
 from tasks._stage import registry
 from tests.corpus import write_recipe
 
@@ -95,6 +98,64 @@ def test_plan_and_run_as_json(capsys, tmp_path, repositories):
     assert json.loads(out)["run"] == told["run"]
 
 
+def suggested(out: str) -> list[list[str]]:
+    """The words of each command that a verb suggests, as a shell would read them."""
+    lines = [line.partition("next:")[2] or line for line in out.splitlines() if "starloom " in line]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def test_what_a_run_suggests_can_be_typed_as_it_stands_from_where_it_ran(capsys, tmp_path, repositories, monkeypatch):
+    (tmp_path / "my recipes").mkdir()
+    recipe = write_recipe(tmp_path / "my recipes" / "r.yaml", tmp_path / "nowhere", "- near_dedup\n- redact_pii\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "repositories").rename(tmp_path / "repo sitories")
+    changed = ("--set", f"ingest.sources.0.path={tmp_path / 'repo sitories'}")
+    for place in ((), ("--store", str(tmp_path / "a store"))):
+        words = [str(recipe.relative_to(tmp_path)), *changed, *place]
+        code, out, _ = call(capsys, "plan", *words, "--until", "near_dedup", "--force", "ingest")
+        assert (code, suggested(out)) == (0, [["run", words[0], *changed, "--force", "ingest", "--until", "near_dedup", *place]])
+        code, out, _ = call(capsys, "run", *words, "--until", "near_dedup", "--no-prefect", "--workers", "1")
+        assert code == 0
+        following = suggested(out)
+        assert [line[0] for line in following] == ["show", "plan"]
+        code, out, _ = call(capsys, "run", *words, "--until", "near_dedup")
+        for line in [*following, *suggested(out)]:
+            assert call(capsys, *line)[0] == 0, line
+
+
+def test_a_plan_knows_what_is_forced_what_failed_and_what_a_step_took(capsys, tmp_path, repositories):
+    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n- near_dedup\n")
+    words = [str(recipe), "--store", str(tmp_path / "s")]
+    call(capsys, "run", *words, "--no-prefect", "--workers", "1")
+    took = {step.name: step.seconds for step in Store.open(str(tmp_path / "s")).run("latest").steps}
+    call(capsys, "run", *words, "--until", "exact_dedup")  # recorded, and takes no time
+    steps = {step["step"]: step for step in json.loads(call(capsys, "plan", *words, "--from", "exact_dedup", "--json")[1])["steps"]}
+    assert {name: step["status"] for name, step in steps.items() if step["reasons"] == ["forced"]} == dict.fromkeys(
+        ("exact_dedup", "near_dedup.signatures", "near_dedup"), "run"
+    )
+    assert steps["exact_dedup"]["seconds"] == pytest.approx(took["exact_dedup"], abs=0.2)
+    assert steps["exact_dedup"]["seconds"] > 0
+
+
+def test_a_run_that_was_killed_is_called_killed_and_its_step_too(capsys, tmp_path, repositories):
+    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n")
+    words = [str(recipe), "--store", str(tmp_path / "s")]
+    call(capsys, "run", *words, "--no-prefect", "--workers", "1")
+    store = Store.open(str(tmp_path / "s"))
+    run = store.run("latest")
+    state = run.step("exact_dedup")
+    run.status, state.status, state.outputs = "running", "running", {}
+    store.write_run(run)
+    store.forget("exact_dedup", state.key)
+    told = json.loads(call(capsys, "runs", "--store", str(tmp_path / "s"), "--json")[1])
+    assert [row["status"] for row in told["runs"]] == ["killed"]
+    assert json.loads(call(capsys, "show", "latest", "--store", str(tmp_path / "s"), "--json")[1])["status"] == "killed"
+    assert json.loads(call(capsys, "plan", *words, "--json")[1])["steps"][1]["reasons"] == ["killed last time"]
+    with running(store, run.id):
+        told = json.loads(call(capsys, "runs", "--store", str(tmp_path / "s"), "--json")[1])
+    assert [row["status"] for row in told["runs"]] == ["running"]
+
+
 def test_stages_lists_the_registry_with_its_knobs(capsys):
     _, out, _ = call(capsys, "stages", "--json")
     told = json.loads(out)
@@ -154,6 +215,8 @@ def test_a_stage_alone_reads_other_inputs_and_chains(capsys, tmp_path):
     [
         (["near_dedupe", "in.parquet", "out"], "did you mean 'near_dedup'"),
         (["near_dedup", "in.parquet", "out", "--threshold", "7"], "near_dedup.threshold 7"),
+        (["near_dedup", "in.parquet", "out", "--threshold", "["], "--threshold: '[' is not a YAML value"),
+        (["quality_filter", "in.parquet", "out", "--rules", "5"], "quality_filter.rules 5: "),
         (["near_dedup", "missing.parquet", "out"], "there is nothing at"),
         (["near_dedup", "bad.parquet", "out"], "cannot be read"),
         (["near_dedup", "nocontent.parquet", "out"], "no column `content`"),
@@ -169,6 +232,10 @@ def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monk
     assert code in (1, 2)
     assert message in err
     assert {p.name for p in tmp_path.iterdir()} == {"in.parquet", "bad.parquet", "nocontent.parquet"}
+
+
+def test_a_name_with_control_characters_breaks_no_table():
+    assert table(["a", "b"], [["x\ny\x1b[31m", "é"]]).splitlines()[2:] == ["x\\ny\\x1b[31m  é"]
 
 
 def test_numbers_and_tables_as_people_read_them():

@@ -1,9 +1,11 @@
 """Digests of code: what changes them and what does not."""
 
+import ast
 import importlib
 import json
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +115,87 @@ def test_a_change_that_the_stage_reaches_is_named_by_its_file(tree, file, before
     edit(tree, file, before, after)
     second = digest()
     assert {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)} == {file}
+
+
+@pytest.mark.parametrize(
+    ("stage", "kernel"),
+    [
+        ("from tasks.kernels.sums import *\n\ndef stage(docs):\n    return other(docs)\n", "sums"),
+        ("def stage(docs):\n    from .kernels.sums import other\n    return other(docs)\n", "sums"),
+        ("from .kernels import sums\n\ndef stage(docs):\n    return sums.other(docs)\n", "sums"),
+        ("from . import kernels\n\ndef stage(docs):\n    return kernels.VERSION\n", "__init__"),
+        ("import tasks.kernels.sums\nimport tasks.kernels.marks\n\ndef stage(docs):\n    return tasks.kernels.sums.other(docs)\n", "sums"),
+        ("def stage(docs):\n    import tasks.kernels.sums\n    return tasks.kernels.sums.other(docs)\n", "sums"),
+        (
+            "try:\n    import tasks.kernels.sums as s\nexcept ImportError:\n    s = None\n\ndef stage(docs):\n    return s.other(docs)\n",
+            "sums",
+        ),
+        ("from tasks.kernels.again import other\n\ndef stage(docs):\n    return other(docs)\n", "sums"),
+        ("from tasks.kernels.again import Child\n\ndef stage(docs):\n    return Child.run(docs)\n", "sums"),
+        ("from tasks.kernels import sums\n\ndef stage(docs, how=sums.other):\n    return how(docs)\n", "sums"),
+        ("from tasks.kernels.sums import other\n\n@other\ndef stage(docs):\n    return docs\n", "sums"),
+        ("from tasks.kernels.sums import other\nHOW = {'a': other}\n\ndef stage(docs):\n    return HOW[docs](docs)\n", "sums"),
+        (
+            "from tasks.kernels.sums import other\n\ndef stage(docs):\n    def inner():\n        return other(docs)\n    return inner()\n",
+            "sums",
+        ),
+        ("import tasks.kernels.sums as s\n\ndef stage(docs, cfg: s.Knobs):\n    return cfg\n", "sums"),
+        ("import model._private as p\n\ndef stage(docs):\n    return p.go()\n", "model/_private"),
+    ],
+)
+def test_however_a_definition_is_reached_it_counts(tree, stage, kernel):
+    (tree / "tasks/a_stage.py").write_text(stage)
+    files = {
+        "tasks/kernels/sums.py": "def other(x):\n    return x + 1\n\nclass Knobs:\n    x: int = other(1)\n",
+        "tasks/kernels/again.py": "from tasks.kernels.sums import other\n\nclass Parent:\n    @staticmethod\n    def run(x):\n"
+        "        return other(x)\n\nclass Child(Parent):\n    pass\n",
+        "tasks/kernels/__init__.py": "VERSION = 1\n",
+        "model/_private.py": "def go():\n    return 1\n",
+    }
+    for name, text in files.items():
+        (tree / name).write_text(text)
+    first, file = digest(), kernel if "/" in kernel else f"tasks/kernels/{kernel}"
+    edit(tree, f"{file}.py", "1\n", "2\n")
+    second = digest()
+    assert {name for name in first if first[name] != second.get(name)} == {f"{file}.py"}
+
+
+def test_what_is_imported_and_then_changed_counts_on_both_sides(tree):
+    (tree / "tasks/a_stage.py").write_text("from tasks.kernels.deep import STEP\nSTEP = STEP + 1\n\ndef stage(docs):\n    return STEP\n")
+    first = digest()
+    edit(tree, "tasks/a_stage.py", "STEP + 1", "STEP + 2")
+    second = digest()
+    edit(tree, "tasks/kernels/deep.py", "STEP = 7", "STEP = 8")
+    assert len({json.dumps(found) for found in (first, second, digest())}) == 3
+
+
+def test_what_an_unknown_decorator_may_have_registered_counts_and_what_a_known_one_wraps_does_not(tree):
+    register = "import functools\nHOW = {}\n\ndef register(f):\n    HOW['a'] = f\n"
+    under = "@register\ndef go():\n    return 1\n\n@functools.cache\ndef no():\n    return 3\n"
+    (tree / "tasks/a_stage.py").write_text(f"{register}\n{under}\ndef stage(docs):\n    return HOW[docs]()\n")
+    first = digest()
+    edit(tree, "tasks/a_stage.py", "return 3", "return 4")
+    assert digest() == first
+    edit(tree, "tasks/a_stage.py", "return 1", "return 2")
+    assert digest() != first
+
+
+def test_what_a_package_does_when_it_is_imported_counts(tree):
+    first = digest()
+    (tree / "tasks/kernels/__init__.py").write_text("import os\nos.environ['X'] = '1'\n")
+    assert set(digest()) - set(first) == {"tasks/kernels/__init__.py"}
+
+
+def test_compiled_code_that_is_kept_calls_nothing_of_another_module():
+    """Numba keeps machine code by the function's own file: with a callee elsewhere it would run what is gone, under a new key."""
+    for file in [*Path(code.ROOT, "tasks").rglob("*.py"), *Path(code.ROOT, "model").rglob("*.py")]:
+        tree = ast.parse(file.read_text())
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("tasks", "model"))]
+        ours = {alias.asname or alias.name for node in imports for alias in node.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and any("njit" in ast.dump(decorator) for decorator in node.decorator_list):
+                used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+                assert not used & ours, f"{file.name}: {node.name} uses {used & ours}"
 
 
 def test_a_module_that_is_run_counts_as_a_whole(tree):

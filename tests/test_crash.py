@@ -83,9 +83,11 @@ def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(rec
     assert family  # workers and Prefect's server
     asked = time.monotonic()
     process.send_signal(how)
-    process.communicate(timeout=30)
+    told = process.communicate(timeout=30)[0]
     assert time.monotonic() - asked < GONE_SECONDS, lines
     assert process.returncode == 1
+    assert "the run was asked to stop\n  → run the same command again" in told
+    assert "Traceback" not in told
     assert still_at_work(family) == []
     run = Store.open(str(tmp_path / "s")).run("latest")
     assert run.status == "cancelled"

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from lineage.errors import InputError
 from tasks._stage import Runtime
 from tasks.decontaminate import TRIVIAL_SOLUTIONS, Benchmark, Decontaminate, benchmark_strings, decontaminate, docstring, find_needles
-from tasks.kernels.substrings import first_matches, normalised, normalised_column, prepare_patterns
+from tasks.kernels.substrings import all_matches, first_matches, normalised, normalised_column, prepare_patterns
 from tasks.schemas import Docs
 
 ROOT = Path(__file__).parents[1]
@@ -190,6 +190,22 @@ def test_first_matches_is_python_in(texts: list[bytes], patterns: list[bytes]) -
     offsets = np.cumsum([0, *map(len, texts)]).astype(np.int64)
     found = first_matches(offsets, np.frombuffer(b"".join(texts), np.uint8), prepare_patterns(patterns))
     assert found.tolist() == [next((i for i, pattern in enumerate(patterns) if pattern in text), -1) for text in texts]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.binary(max_size=60) | st.text("ab", max_size=3000).map(str.encode),
+    st.lists(st.text("ab", min_size=1, max_size=12).map(str.encode), max_size=6),
+)
+@example(b"aaaaaaaaaaaaaaaaaaaaaaaaa", [b"aaaaaaaa", b"a", b"aaaaaaaaa", b"a"])
+def test_all_matches_is_python_find(text: bytes, patterns: list[bytes]) -> None:
+    found: list[list[int]] = []
+    for number, pattern in enumerate(patterns):
+        start = text.find(pattern)
+        while start >= 0:
+            found.append([start, number])
+            start = text.find(pattern, start + len(pattern))
+    assert sorted(all_matches(text, prepare_patterns(patterns)).tolist()) == sorted(found)
 
 
 @settings(deadline=None, max_examples=100)

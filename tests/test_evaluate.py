@@ -231,6 +231,22 @@ def test_no_heldout_sequence_is_no_loss(corpus, checkpoint, benchmark, tmp_path)
     assert set(scores["benchmark"].to_pylist()) == {"own"}
 
 
+def test_prompts_cut_to_the_context_are_counted(corpus, checkpoint, tmp_path):
+    docs, tokenizer, packed, spans = corpus
+    long = {
+        **PROBLEMS[0],
+        "canonical_solution": "",
+        "task_id": "t/long",
+        "prompt": "# " + "0 " * 4 * CONTEXT_TOKENS + PROBLEMS[0]["prompt"],
+    }
+    (tmp_path / "problems.jsonl").write_text("\n".join(json.dumps({"canonical_solution": "", **one}) for one in (*PROBLEMS, long)))
+    benchmark = Benchmark(name="own", path=str(tmp_path / "problems.jsonl"))
+    runtime = Runtime.alone(tmp_path / "scratch")
+    config = Evaluate(**{**KNOBS, "benchmarks": [benchmark], "max_sequences": 0, "max_infills": 0})
+    evaluate.function(checkpoint, tokenizer, packed, spans, docs, config, runtime)
+    assert (runtime.notes["prompts"], runtime.notes["cut_prompts"]) == (2 * len(PROBLEMS) + 2, 2)
+
+
 @pytest.mark.parametrize("knob", ["max_new_tokens", "infill_max_new_tokens"])
 def test_refuses_an_answer_longer_than_the_context(knob, corpus, checkpoint, benchmark, tmp_path):
     with pytest.raises(InputError, match=rf"evaluate\.{knob} is 128.*context of 128"):

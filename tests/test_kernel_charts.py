@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.kernels.charts import SMOOTHING_SHARE, funnel, loss_curve, readable_bytes, running_mean
+from tasks.kernels.charts import SMOOTHING_SHARE, funnel, loss_curve, readable_bytes, readable_share, running_mean
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STEPS = np.arange(1, 101)
@@ -67,3 +67,11 @@ def test_running_mean_is_the_mean_of_its_window(values):
 )
 def test_readable_bytes(num_bytes, text):
     assert readable_bytes(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 10, "0.0%"), (1, 10_000, "<0.1%"), (1, 2000, "0.1%"), (47, 1000, "4.7%"), (3, 3, "100.0%"), (0, 0, "0.0%")],
+)
+def test_readable_share_prints_nothing_only_for_nothing(part, whole, text):
+    assert readable_share(part, whole) == text

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.kernels import pii_screens
-from tasks.redact_pii import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, recognizers
+from tasks.kernels.pii_detectors import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, recognizers
 
 LIMITS = (4.5, 3.0)
 PLUGINS = key_plugins(*LIMITS)

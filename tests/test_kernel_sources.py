@@ -177,9 +177,22 @@ def test_revision_is_the_commit_that_git_names(tmp_path, state):
     assert [file.path for file in found[repository.name].files] == ["a.py"]
 
 
-def test_a_folder_that_is_no_work_tree_has_no_revision(tmp_path):
-    write(tmp_path, {"r/a.py": b"1", "empty/.git/HEAD": b"ref: refs/heads/main\n"})
-    assert [s.revision for s in sources.directory(str(tmp_path), {}, source="d")] == [None, None]
+@pytest.mark.parametrize(
+    "git_files",
+    [
+        {},
+        {".git/HEAD": b"ref: refs/heads/main\n"},
+        {".git/HEAD": b"ref: refs/heads", ".git/packed-refs": b"# pack-refs\n\n"},
+        {".git/HEAD": b"ref: \0"},
+        {".git/HEAD": b"\xff\xfe"},
+        {".git/HEAD/x": b""},
+        {".git": b"gitdir: /nowhere"},
+        {".git": b"gitdir: \0"},
+    ],
+)
+def test_a_folder_that_is_no_work_tree_has_no_revision(tmp_path, git_files):
+    write(tmp_path / "r", {"a.py": b"1", **git_files})
+    assert [s.revision for s in sources.directory(str(tmp_path), {}, source="d")] == [None]
 
 
 # ---- Python environments
@@ -208,6 +221,11 @@ def test_a_distribution_is_a_repository_of_its_own_files(tmp_path):
     ("metadata", "declared"),
     [
         ("License: MIT", "MIT"),
+        ("License: Proprietary", "Proprietary"),
+        (
+            "License: GNU GENERAL PUBLIC LICENSE\n   Version 3" + "\n   more" * 500,
+            ("GNU GENERAL PUBLIC LICENSE Version 3" + " more" * 500)[:1000],
+        ),
         ("License: UNKNOWN\nClassifier: License :: OSI Approved :: MIT License", "License :: OSI Approved :: MIT License"),
         (
             "License: Copyright somebody\n   line two\nClassifier: License :: A\nClassifier: Topic :: B\nClassifier: License :: C",
@@ -234,6 +252,24 @@ def test_a_file_that_record_names_and_nobody_has_is_unreadable(tmp_path):
     install(tmp_path, "p", "1", {"p.py": b"1"})
     (tmp_path / "p.py").unlink()
     assert [(file.reason, file.detail) for file in environment(tmp_path)["p"].files] == [("unreadable", "No such file or directory")]
+
+
+def test_a_record_that_no_installer_would_write_stops_nothing(tmp_path):
+    install(tmp_path, "p", "1", {"p.py": b"1", "q.py": b"22"})
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.py")).write_bytes(b"1")
+    record = tmp_path / "p-1.dist-info/RECORD"
+    record.write_bytes(record.read_bytes() + b"\n\npipe.py,,\nfolder.py,,\n\xff.py,,1\ngone\xff.py,,1\np.py,,many\n\n")
+    found = environment(tmp_path, sample_bytes=100)["p"].files
+    assert {file.path: file.reason for file in found if file.local != "p.py"} == {
+        "q.py": None,
+        "pipe.py": "not-a-regular-file",
+        "folder.py": "not-a-regular-file",
+        "\\xff.py": "undecodable-path",
+        "gone\\xff.py": "unreadable",
+    }
+    assert [file.reason for file in found if file.local == "p.py"].count(None) == 1
 
 
 def test_excluded_distributions_are_not_taken_whatever_the_spelling(tmp_path):
@@ -333,7 +369,17 @@ def test_kind_and_language_follow_from_the_name(path, expected):
 
 
 @pytest.mark.parametrize(
-    ("path", "scope"), [("LICENSE", ""), ("a/LICENSE", "a/"), ("licenses/MIT", ""), ("a/LICENSES/MIT", "a/"), ("a/b/NOTICE", "a/b/")]
+    ("path", "scope"),
+    [
+        ("LICENSE", ""),
+        ("a/LICENSE", "a/"),
+        ("licenses/MIT", ""),
+        ("a/LICENSES/MIT", "a/"),
+        ("a/b/NOTICE", "a/b/"),
+        ("v/x_y-1.0.dist-info/LICENSE", "v/x_y/"),
+        ("v/x.y-1.0.dist-info/licenses/LICENSE", "v/x/y/"),
+        ("x-1.dist-info/licenses/x/_vendor/COPYING", "x/_vendor/"),
+    ],
 )
 def test_a_license_file_speaks_for_its_folder_or_the_one_above_a_licenses_folder(path, scope):
     assert languages.license_scope(path) == scope

@@ -96,6 +96,27 @@ def test_a_declaration_replaces_the_roots_files_but_not_those_of_folders():
     assert found["third/b.py"] == (False, "non-permissive", "GPL-3.0-only (third/COPYING)")
 
 
+def test_root_files_that_permit_nothing_contradict_a_permissive_declaration():
+    rows = [document("LICENSE", GPL, declared="MIT"), document("a.py", declared="MIT"), document("v/LICENSE", MIT, declared="MIT")]
+    assert judge([*rows, document("v/b.py", declared="MIT")])["v/b.py"] == (False, "non-permissive", "GPL-3.0-only (LICENSE)")
+    assert judge(rows)["a.py"] == (False, "non-permissive", "GPL-3.0-only (LICENSE)")
+    assert judge([*rows, document("LICENSE.MIT", MIT, declared="MIT")])["a.py"] == (True, "permissive", "MIT (declared)")
+    assert judge([document("NOTICE", GPL, declared="MIT"), document("a.py", declared="MIT")])["a.py"][1] == "permissive"
+    assert judge(rows, allow=["GPL-3.0-only"])["a.py"] == (True, "permissive", "MIT (declared)")
+
+
+def test_a_pasted_license_that_nobody_knows_is_quoted_briefly():
+    declared = "You may look, but not touch. " * 30
+    assert judge([document("a.py", declared=declared)])["a.py"] == (False, "unknown-license", f"{declared[:100]!r} (declared)")
+
+
+def test_a_vendored_wheels_license_holds_for_its_package():
+    rows = [document("_vendor/x_y-1.0.dist-info/LICENSE", GPL, declared="MIT"), document("_vendor/x_y/a.py", declared="MIT")]
+    found = judge([*rows, document("_vendor/z.py", declared="MIT")])
+    assert found["_vendor/x_y/a.py"] == (False, "non-permissive", "GPL-3.0-only (_vendor/x_y-1.0.dist-info/LICENSE)")
+    assert found["_vendor/z.py"] == (True, "permissive", "MIT (declared)")
+
+
 def test_a_file_of_several_licenses_needs_all_of_them_permissive():
     assert judge([document("LICENSE", MIT + "\n\n" + APACHE), document("a.py")])["a.py"] == (
         True,

@@ -32,6 +32,17 @@ INGEST = "- ingest: {sources: [{kind: directory, path: .}]}\n"
         ("stages:\n- ingest\n- exact_dedup: 3\n", r"line 3: the knobs of exact_dedup are a mapping, not 3"),
         ("stages:\n- 7\n", r"line 2: 7 is not a stage"),
         ("stages:\n- ingest: {}\n  exact_dedup: {}\n", r"line 2: one stage a line, found ingest, exact_dedup"),
+        ("name: [x]\nstages: [ingest]\n", r"line 1: `name` is a word, not \['x'\]"),
+        ("store: 5\nstages: [ingest]\n", r"line 1: `store` is a word, not 5"),
+        ("stages:\n- ingest: {}\n  as: [a]\n", r"line 3: a step cannot be called \['a'\]"),
+        ("stages:\n- ingest: {}\n  as: ../b\n", r"line 3: a step cannot be called '../b'"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: [q]\n", r"line 4: `from` names a step or maps inputs to steps, not \['q'\]"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {dcos: ingest}\n", r"line 4: exact_dedup has no input 'dcos'(?s:.*)'docs'"),
+        ("stages:\n- ingest: &a {x: *a}\n", r"line 2: more than 50 levels deep"),
+        ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key is a word"),
+        ("stages:\n- ingest\n- \u0001\n", r"line 3: special characters are not allowed \(#x0001\)"),
+        ("stages:\n- ingest: {sources: [{kind: directory,\n  pth: .}]}\n", r"line 3: ingest has no knob 'sources.0.pth'"),
+        ("stages:\n- ingest: {sources: [{kind: directory,\n  path: 5}]}\n", r"line 3: ingest.sources.0.path 5: "),
     ],
 )
 def test_a_bad_recipe_names_the_line_the_word_and_the_remedy(tmp_path, text, message):
@@ -52,11 +63,17 @@ def test_a_missing_recipe_is_named(tmp_path):
         ("neardedup.threshold=1", r"no step 'neardedup'(?s:.*)did you mean 'near_dedup'"),
         ("near_dedup.treshold=1", r"no knob 'treshold'(?s:.*)did you mean 'threshold'"),
         ("near_dedup.threshold=[", "not a YAML value"),
+        ("near_dedup..threshold=1", "not of the form"),
+        ("quality_filter.rules=5", "^--set quality_filter.rules: quality_filter.rules 5: Input should be 'starcoder' or"),
+        ("near_dedup.threshold=7", "^--set near_dedup.threshold: near_dedup.threshold 7: "),
+        ("ingest.sources.3.path=.", "^--set ingest.sources.3.path: the list has 1 items, counted from 0, and no '3'"),
+        ("ingest.sources.x.path=.", "and no 'x'"),
+        ("ingest.sources.0.pth=.", r"^--set ingest.sources.0.pth: ingest has no knob 'sources.0.pth'"),
     ],
 )
 def test_a_bad_setting_is_named(tmp_path, setting, message):
     with pytest.raises(ConfigError, match=message):
-        load(recipe(tmp_path, f"stages:\n{INGEST}- near_dedup\n"), [setting])
+        load(recipe(tmp_path, f"stages:\n{INGEST}- quality_filter\n- near_dedup\n"), [setting])
 
 
 def test_settings_reach_nested_knobs_and_the_seed_every_stage_that_has_one(tmp_path):

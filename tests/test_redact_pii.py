@@ -194,6 +194,7 @@ def test_what_is_nobodys_is_kept(content: str, tmp_path: Path) -> None:
         ("*jane@doe.org*", "*<EMAIL>*"),
         ("…jane.doe+tag@mail.doe.org.", "…<EMAIL>."),
         ("jöhn@döe.de", "<EMAIL>"),
+        ("邮箱 jane@doe.org。", "邮箱 <EMAIL>。"),
         ("jane@doe.org,joe@doe.org", "<EMAIL>,<EMAIL>"),
     ],
 )
@@ -201,6 +202,21 @@ def test_addresses_are_cut_out_of_the_code_around_them(content: str, expected: s
     (new,), rows = redact(docs_of(content), tmp_path, style="placeholder")
     assert new == expected
     assert_only_spans_changed(content, new, rows)
+
+
+@pytest.mark.parametrize("content", ["服务器{}在", "é{}é", "# {}。", "{}", "12.10.20.15 {} 25.12.20.19"])
+@pytest.mark.parametrize("address", ["93.184.216.34", "12.34.56.78", "2a00:1450:4001:81b::200e"])
+def test_an_address_ends_where_another_script_begins_and_is_no_impossible_date(content: str, address: str, tmp_path: Path) -> None:
+    content = content.format(address)
+    (new,), rows = redact(docs_of(content), tmp_path)
+    assert [content.encode()[row["start"] : row["end"]].decode() for row in rows] == [address]
+    assert address not in new
+
+
+def test_a_web_token_is_replaced_with_its_signature(tmp_path: Path) -> None:
+    token = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+    (new,), _ = redact(docs_of(f"Authorization: Bearer {token}\nx = 1"), tmp_path, style="placeholder")
+    assert new == "Authorization: Bearer <KEY>\nx = 1"
 
 
 def test_of_an_ip_with_a_mask_only_the_address_goes(tmp_path: Path) -> None:
@@ -367,9 +383,9 @@ def test_replace_spans_is_slicing(contents: list[bytes], data: st.DataObject) ->
 
 
 def test_random_keys_score_as_gibberish_and_identifiers_do_not() -> None:
-    from tasks.redact_pii import _pair_scores
+    from tasks.kernels.pii_detectors import pair_scores
 
-    scores, draw = _pair_scores(), random.Random(0)
+    scores, draw = pair_scores(), random.Random(0)
     keys = ["".join(draw.choices(string.ascii_letters + string.digits, k=40)) for _ in range(500)]
     recognised = sum(pii_rules.gibberish_score(key, scores) > 3.7 for key in keys)
     assert recognised > 485
@@ -381,7 +397,7 @@ ALONE = """
 import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("asked the network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from tasks.redact_pii import email_matches, ip_matches, key_plugins, recognizers, secrets_on
+from tasks.kernels.pii_detectors import email_matches, ip_matches, key_plugins, recognizers, secrets_on
 assert email_matches("jane@doe.org") == ((0, 12),)
 assert ip_matches("93.184.216.34") == ((0, 13),)
 assert secrets_on("id = 'AKIAQ3EGRV7ZJ2KX5TNB'", key_plugins(4.5, 3.0)["AWSKeyDetector"]) == ["AKIAQ3EGRV7ZJ2KX5TNB"]

@@ -60,6 +60,7 @@ STEPS = (
         {"benchmarks": [{"name": "HumanEval", "path": {"sha256": HASH}}]},
         {"Verdicts": {"artifact": HASH, "counts": {**VERDICTS, "kept": 4, "dropped": 2, "rules": {"benchmark": 2}, "kept_bytes": 5750}}},
     ),
+    StepRecord("pack_fim", "pack_fim", {"heldout_fraction": 0.1, "fim_rate": 0.5}, {}),
     StepRecord("train_model", "train_model", {"num_steps": 3}, {"Checkpoint": {"artifact": HASH, "counts": {"rows": 0}}}),
 )
 SCORES = [
@@ -77,7 +78,7 @@ def inputs(tmp_path):
     header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     (checkpoint / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     (checkpoint / "config.json").write_text(json.dumps(ARCHITECTURE.to_checkpoint()))
-    (checkpoint / "trainer_state.json").write_text("{}")
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"sequences": 30, "sequence_tokens": 32}))
     (tokenizer / "tokenizer.json").write_text('{"version": "1.0"}')
     (tokenizer / "tokenizer_config.json").write_text("{}")
     losses = {"step": [1, 2, 3], "tokens": [64, 128, 192], "loss": [6.5, 5.0, 4.25], "learning_rate": [0.1] * 3, "grad_norm": [1.0] * 3}
@@ -131,7 +132,15 @@ def test_model_card_has_the_numbers_of_the_inputs(inputs, tmp_path):
     folder = released(inputs, tmp_path / "scratch", name="tiny", license="apache-2.0")
     card = (folder / "README.md").read_text()
     assert f"{ARCHITECTURE.num_parameters:,} parameters" in card
-    assert "3 steps, 192 tokens. The loss fell from 6.500 at the first step to 4.250" in card
+    assert "3 steps, 192 tokens: 0.2 epochs of 30 training sequences. The loss went from 6.500 at the first step to 4.250" in card
+    assert "had a chance of 0.1 to be held out" in card
+    assert "fills in the middle" in card
+    assert "`heldout` is text" in card
+    assert "at least one of k samples" in card
+    assert "`infilling`" not in card, "nothing was infilled, so nothing needs to be explained"
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert r'prompt = "<fim_prefix>def add(a, b):\n<fim_suffix>\n<fim_middle>"' in snippet
+    compile(snippet, "card", "exec")
     assert "| heldout | loss | Python | 3.5 | 60 |" in card
     assert "| own | pass@1 | all | 0.125 | 8 |" in card
     assert "4 documents" in card
@@ -145,6 +154,14 @@ def test_model_card_has_the_numbers_of_the_inputs(inputs, tmp_path):
         ("heldout", "loss", 3.25),
         ("own", "pass@1", 0.125),
     }
+
+
+def test_model_card_claims_nothing_that_packing_did_not_do(inputs, tmp_path):
+    steps = (StepRecord("pack_fim", "pack_fim", {"heldout_fraction": 0.0, "fim_rate": 0.0}, {}),)
+    card = (released({**inputs, "record": Record("demo", steps)}, tmp_path / "scratch") / "README.md").read_text()
+    assert "in the middle" not in card
+    assert "fim_prefix" not in card
+    assert "held out" not in card
 
 
 def test_data_card_has_the_numbers_of_the_inputs(inputs, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lineage import parquet
-from lineage.errors import CorruptError, InputError, StoreError
+from lineage.errors import CorruptError, InputError, MissingError, StoreError
 from lineage.records import Action, Artifact, Part, Run
 from lineage.store import FORMAT, Store, object_name
 
@@ -101,6 +101,38 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
     (tmp_path / "store.json").write_text("{")
     with pytest.raises(StoreError, match="does not say which format"):
         Store.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ['{"format": "x"}', '{"format": true}', '{"format": 0}', "{}", "[]", "", "\x00"])
+def test_a_store_that_does_not_say_its_format_is_refused(tmp_path, text):
+    (tmp_path / "store.json").write_text(text)
+    with pytest.raises(StoreError, match="does not say which format"):
+        Store.open(str(tmp_path))
+
+
+def test_a_place_that_cannot_hold_a_store_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):
+        with pytest.raises(StoreError, match="cannot be written(?s:.*)--store"):
+            Store.open(str(place))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"ty', "[]", "{}", "null", '{"type": "Docs", "parts": [{"x": 1}], "steps": [{"x": 1}], "actions": null}']
+)
+def test_a_damaged_record_is_named_with_a_remedy_that_names_the_store(tmp_path, text):
+    store = Store.open(str(tmp_path / "a place"))
+    for name in ("artifacts/abc.json", "actions/encode/ab/abc.json", "runs/abc/run.json"):
+        store.storage.write(name, text.encode())
+    for read in (lambda: store.artifact("abc"), lambda: store.action("encode", "abc"), lambda: store.run("abc")):
+        with pytest.raises(CorruptError, match=r"abc.* is damaged") as caught:
+            read()
+        assert f"`starloom verify --repair --store '{store.url}'`" in caught.value.hint
+
+
+def test_a_manifest_that_is_gone_is_named_with_a_remedy(store):
+    with pytest.raises(MissingError, match=r"the artifact abc is no longer in (?s:.*)verify --repair"):
+        store.artifact("abc")
 
 
 def test_a_missing_store_is_not_made_by_a_question(tmp_path):

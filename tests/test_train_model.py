@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from pydantic import ValidationError
 
-from lineage.errors import StageError
+from lineage.errors import InputError
 from model.config import Architecture
 from tasks._stage import Runtime
 from tasks.kernels.special_tokens import STARCODER
@@ -113,6 +113,39 @@ def test_it_trains_what_is_packed(tmp_path, tokenizer):
     assert runtime.notes["tokens"] == 6 * 2 * 16
 
 
-def test_sequences_too_long_for_the_network_end_in_a_message(tmp_path, tokenizer):
-    with pytest.raises(StageError, match="packed sequences of 16 tokens do not fit context_tokens 8"):
-        train_model.function(packed_of(3), tokenizer, TrainModel(**KNOBS | {"context_tokens": 8}), Runtime.alone(tmp_path / "scratch"))
+def test_a_killed_training_goes_on_in_its_scratch_folder(tmp_path, tokenizer):
+    def trained(folder):
+        runtime = Runtime.alone(folder)
+        cfg = TrainModel(**KNOBS, checkpoint_every_steps=4)
+        checkpoint, losses, _ = train_model.function(packed_of(4, 3), tokenizer, cfg, runtime)
+        return runtime.notes, (checkpoint.path / "model.safetensors").read_bytes(), losses.read()
+
+    notes, weights, losses = trained(tmp_path / "scratch")
+    assert (notes["steps"], "resumed_at_step" in notes) == (6, False)
+    notes, again, losses_again = trained(tmp_path / "scratch")  # its state of step 4 is there, as after a kill
+    assert (notes["steps"], notes["resumed_at_step"]) == (2, 4)
+    assert again == weights
+    assert losses_again.equals(losses)
+
+
+def packed_alike(split: str, length: int) -> Packed:
+    tokens = pa.array([[0] * length], pa.list_(pa.uint16()))
+    return Packed.of(pa.table({"sequence": [0], "split": [split], "tokens": tokens}))
+
+
+@pytest.mark.parametrize(
+    ("packed", "message", "hint"),
+    [
+        (packed_alike("train", 17), "17 tokens, and this network reads 2 to 16", "pack_fim.sequence_length to 16 or less"),
+        (packed_alike("train", 1), "1 tokens, and this network reads 2 to 16", "pack_fim.sequence_length"),
+        (packed_alike("heldout", 16), "nothing to train on: of 1 packed sequences none", "lower pack_fim.heldout_fraction"),
+        (packed_of(), "nothing to train on: of 0 packed sequences none", "left no documents"),
+        (packed_of(0, 0), "nothing to train on: of 0 packed sequences none", "left no documents"),
+    ],
+)
+def test_refuses_before_anything_starts_what_cannot_be_trained_on(packed, message, hint, tmp_path, tokenizer):
+    runtime = Runtime.alone(tmp_path / "scratch")
+    runtime.subprocess = lambda *_, **__: pytest.fail("a trainer was started")
+    with pytest.raises(InputError, match=message) as caught:
+        train_model.function(packed, tokenizer, TrainModel(**KNOBS), runtime)
+    assert hint in str(caught.value.hint)

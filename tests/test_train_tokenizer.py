@@ -72,8 +72,9 @@ def test_the_files_that_transformers_loads_agree(tmp_path):
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert config["eos_token"] == config["bos_token"] == config["unk_token"] == "<|endoftext|>"
     assert config["clean_up_tokenization_spaces"] is False
+    assert config["pad_token"] == "<fim_pad>", "the one that packing pads with: without one, transformers refuses to pad a batch"
     special = json.loads((folder / "special_tokens_map.json").read_text())
-    assert (special["eos_token"], *special["additional_special_tokens"]) == STARCODER
+    assert {special["eos_token"], special["pad_token"], *special["additional_special_tokens"]} == set(STARCODER)
 
 
 def _digests(folder):

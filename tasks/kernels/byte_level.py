@@ -134,17 +134,6 @@ def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.Chunked
 
 
 @njit(cache=True, nogil=True)
-def spell(tokens: np.ndarray, offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> int:
-    """Write the bytes of some tokens to `out` and return how many; `offsets` and `data` are those of TokenBytes."""
-    at = 0
-    for token in tokens:
-        for source in range(offsets[token], offsets[token + 1]):
-            out[at] = data[source]
-            at += 1
-    return at
-
-
-@njit(cache=True, nogil=True)
 def first_misspelt(
     values: np.ndarray,
     lists: np.ndarray,

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.kernels.charts import readable_bytes
+from tasks.kernels.charts import readable_bytes, readable_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -193,6 +193,14 @@ class ModelFacts:
     architecture: list[tuple[str, str]]
     num_steps: int
     num_tokens: int
+    num_sequences: int
+    """That there were to train on."""
+    num_epochs: float
+    """How often each of those was seen, on average."""
+    heldout_fraction: float
+    """Chance of a repository to be kept from training."""
+    fim_rate: float
+    """Chance of a document to be written for fill-in-the-middle."""
     first_loss: float
     """Of the first step, in nats per token."""
     last_loss: float
@@ -205,52 +213,78 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
     """The whole model card; `front_matter` is YAML."""
     size, num_repositories = readable_bytes(corpus.num_bytes), len(corpus.repositories)
     mostly = ", ".join(cell(group.name or UNNAMED) for group in corpus.languages[:3]) or "nothing"
-    loss = f" The loss fell from {facts.first_loss:.3f} at the first step to {facts.last_loss:.3f} nats per token at the end."
     return _document(
         f"---\n{front_matter.strip()}\n---",
         f"# {cell(name)}",
-        f"A code language model of {facts.num_parameters:,} parameters, trained on {size} of source code from {num_repositories:,} "
-        f"repositories by the Starloom recipe {cell(facts.recipe)}.",
+        f"A code language model of {facts.num_parameters:,} parameters. The Starloom recipe {cell(facts.recipe)} trained it on a corpus of "
+        f"{size} from {num_repositories:,} repositories.",
         "## Use",
-        "It completes code and fills in the middle. It was not trained to follow instructions.",
-        _USE,
+        f"It completes code{' and fills in the middle' if facts.fim_rate else ''}. It was not trained to follow instructions.",
+        _USE % (_FIM_PROMPT if facts.fim_rate else _PLAIN_PROMPT),
         "## Architecture",
         table(("GPTBigCode", "#"), facts.architecture),
         "## Training",
-        f"{facts.num_steps:,} steps, {facts.num_tokens:,} tokens.{loss if facts.num_steps else ''}",
+        _training(facts),
         "![training loss by step](loss_curve.png)",
         "## Evaluation",
         table(("benchmark", "metric", "language", "#value", "#measured"), facts.scores) if facts.scores else "Nothing was measured.",
-        _METRICS,
+        *_metrics(facts),
         "## Training data",
-        f"{corpus.num_docs:,} documents. [DATA_CARD.md](DATA_CARD.md) tells what was kept and dropped and why, and names the "
-        "repositories and their licences.",
+        f"The corpus has {corpus.num_docs:,} documents.{_heldout(facts)} [DATA_CARD.md](DATA_CARD.md) tells what was kept and dropped and "
+        "why, and names the repositories and their licences.",
         "## Limits",
-        "What it writes may be wrong, insecure, or close to its training data, whose licences may ask for attribution; `starloom trace` "
-        f"finds the documents. It has seen mostly {mostly}.",
+        "What it writes may be wrong, insecure, or close to its training data, whose licences may ask for attribution; "
+        f"`starloom trace checkpoint` names the documents that it saw. Its corpus is mostly {mostly}.",
         "## Provenance",
-        "[MANIFEST.json](MANIFEST.json) holds the SHA-256 of every file here and of every artifact that it was made from, step by step.",
+        "[MANIFEST.json](MANIFEST.json) holds the SHA-256 of every other file here and of every artifact that they were made from, step by "
+        "step.",
     )
 
 
+def _training(facts: ModelFacts) -> str:
+    if not facts.num_steps:
+        return "It was not trained."
+    return (
+        f"{facts.num_steps:,} steps, {facts.num_tokens:,} tokens: {facts.num_epochs:.3g} epochs of {facts.num_sequences:,} training "
+        f"sequences. The loss went from {facts.first_loss:.3f} at the first step to {facts.last_loss:.3f} nats per token, the mean "
+        "of the last steps."
+    )
+
+
+def _heldout(facts: ModelFacts) -> str:
+    if not facts.heldout_fraction:
+        return ""
+    return f" Each of its repositories had a chance of {facts.heldout_fraction:g} to be held out: measured on, never trained on."
+
+
+def _metrics(facts: ModelFacts) -> list[str]:
+    """What the measured benchmarks mean, and no others."""
+    measured = {name for benchmark, metric, *_ in facts.scores for name in (benchmark, metric.partition("@")[0])}
+    told = "; ".join(meaning for name, meaning in _METRICS.items() if name in measured)
+    return [f"{told}."] if told else []
+
+
+_FIM_PROMPT = r'"<fim_prefix>def add(a, b):\n<fim_suffix>\n<fim_middle>"  # or plain code, to go on from it'
+_PLAIN_PROMPT = r'"def add(a, b):\n"'
 _USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
-prompt = "<fim_prefix>def add(a, b):\\n<fim_suffix>\\n<fim_middle>"  # or plain code, to go on from it
+prompt = %s
 print(tokenizer.decode(model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=32)[0]))
 ```"""
 
 
-_METRICS = (
-    "`heldout` is text of repositories kept out of training, in nats per token or bits per byte; `infilling` is the share of single "
-    "lines of it that come back exactly; `pass@k` is the chance that one of k samples passes the tests of a problem."
-)
+_METRICS = {
+    "heldout": "`heldout` is text of repositories kept out of training, in nats per token or bits per byte",
+    "infilling": "`infilling` is the share of single lines of that text that come back exactly",
+    "pass": "`pass@k` is the chance that at least one of k samples passes the tests of a problem",
+}
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else ""
+    return readable_share(part, whole) if whole else ""
 
 
 def _document(*blocks: str) -> str:

@@ -27,6 +27,8 @@ BLUE = "#2f6fb3"
 PALE = "#b7d1ea"
 GREEN = "#3a8f6b"
 PALE_GREEN = "#bfe0d1"
+SMALLEST_SHARE = 0.0005
+"""A smaller one would be printed as 0.0%."""
 SMOOTHING_SHARE = 0.03
 """Width of the smoothing window, as a share of the curve."""
 
@@ -48,7 +50,8 @@ def loss_curve(steps: np.ndarray, losses: np.ndarray, path: Path, title: str) ->
         if len(smooth) and np.isfinite(smooth[-1]):
             axes.plot(steps[-1:], smooth[-1:], "o", color=BLUE, markersize=5)
             last = (steps[-1], smooth[-1])
-            axes.annotate(f"{smooth[-1]:.3f}", last, (0, 9), textcoords="offset points", ha="right", color=BLUE, weight="bold")
+            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}  # the noise of the curve passes there
+            axes.annotate(f"{smooth[-1]:.3f}", last, (0, 9), textcoords="offset points", ha="right", color=BLUE, weight="bold", bbox=behind)
         _plain(axes, title)
         axes.set_xlabel("step", color=QUIET)
         axes.set_ylabel("loss (nats per token)", color=QUIET)
@@ -100,16 +103,22 @@ def readable_bytes(num_bytes: int) -> str:
     return f"{value:.1f} {units[0]}"
 
 
+def readable_share(part: int, whole: int) -> str:
+    """E.g. `4.7%`; what is something is never printed as nothing."""
+    share = part / whole if whole else 0.0
+    return "<0.1%" if 0 < share < SMALLEST_SHARE else f"{share:.1%}"
+
+
 def _bars(axes: Axes, stages: Sequence[str], values: Sequence[int], labels: Sequence[str], colours: tuple[str, str]) -> None:
     rows, before = np.arange(len(values)), [*values[:1], *values[:-1]]
     axes.barh(rows, before, height=0.62, color=colours[1])
     axes.barh(rows, values, height=0.62, color=colours[0])
     most = max([1, *values])
     for row, (value, label, last) in enumerate(zip(values, labels, before, strict=True)):
-        lost = f"  -{1 - value / last:.1%}" if last > value else ""
+        lost = f"{readable_share(last - value, last)} less" if last > value else ""
         axes.text(max(value, last) + most * 0.015, row, label, va="center", color=INK, fontsize=9)
-        axes.text(most * 1.42, row, lost, va="center", ha="right", color=QUIET, fontsize=9)
-    axes.set_xlim(0, most * 1.45)
+        axes.text(most * 1.62, row, lost, va="center", ha="right", color=QUIET, fontsize=9)
+    axes.set_xlim(0, most * 1.65)
     axes.set_yticks(rows, stages)
     axes.set_xticks([])
 

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from tasks.kernels.byte_level import spell
 from tasks.kernels.packing import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX, Pieces
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _cut(
     written, snippet = 0, 0
     for row in range(len(docs)):
         first, last = offsets[docs[row]], offsets[docs[row] + 1]
-        size = spell(values[first:last], token_offsets, token_data, text)
+        size = _spell(values[first:last], token_offsets, token_data, text)
         low, high = _cut_bytes(text[:size], draws[row, 0], draws[row, 1])
         borders = (0, low, high, size)
         token, token_byte = first, 0
@@ -111,6 +110,17 @@ def _cut(
                 written += right - left
                 snippet += 1
                 snippet_offsets[snippet] = written
+
+
+@njit(cache=True, nogil=True)
+def _spell(tokens: np.ndarray, offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> int:
+    """Write the bytes of some tokens to `out` and return how many; `offsets` and `data` are those of TokenBytes."""
+    at = 0
+    for token in tokens:
+        for source in range(offsets[token], offsets[token + 1]):
+            out[at] = data[source]
+            at += 1
+    return at
 
 
 @njit(cache=True, nogil=True)

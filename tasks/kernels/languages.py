@@ -282,6 +282,8 @@ _LICENSE_NAME = re.compile(
 )
 """The Stack v2's pattern of licence-like names, less about, readme and guidelines, which are documentation to us."""
 
+_DIST_INFO = re.compile(r"^(.*/|)([^/]+?)-[^/-]+\.dist-info/(?:licenses/|license_files/)?(.*/|)[^/]*$")
+
 _LICENSE_FOLDERS = frozenset({"license", "licenses", "licence", "licences"})
 
 _SHARED_LIBRARY = re.compile(r"\.so\.\d")
@@ -364,7 +366,13 @@ def is_generated(path: str) -> bool:
 
 
 def license_scope(path: str) -> str:
-    """Give the folder ("" or "a/b/") that a licence file speaks for: its own, or the one above a `licenses` folder."""
+    """Give the folder ("" or "a/b/") that a licence file speaks for: its own, or the one above a `licenses` folder.
+
+    In the metadata of a vendored wheel (`_vendor/x-1.0.dist-info/LICENSE`) it speaks for the package, `_vendor/x/`.
+    """
+    if vendored := _DIST_INFO.match(path):
+        above, name, below = vendored.groups()
+        return above + (below or name.replace(".", "/") + "/")
     folder, _, _ = path.rpartition("/")
     above, _, name = folder.rpartition("/")
     folder = above if name.lower() in _LICENSE_FOLDERS else folder

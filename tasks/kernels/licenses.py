@@ -1,39 +1,24 @@
-"""Which licence a text, a header or a declaration states, and whether a policy allows it.
+"""Which licence a text, a header or a declaration states.
 
-Texts are recognised by containment: the share of a reference text's word 3-grams that occur in the file (Broder, "On the
-resemblance and containment of documents", 1997), so one file may hold several licences. References are the texts of
-choosealicense.com that the library `identify` ships; what no reference covers is searched for names and standard
-phrases, as ScanCode does for references to a licence. Ids, aliases and categories come from the ScanCode LicenseDB that
-`license-expression` ships.
-Guarantee: a copy of a reference text is recognised as that licence, whatever its line breaks, case or copyright line.
-Cost: about 5 ms for 10 kB of licence text; headers of a corpus at over 500 MB/s; expressions are parsed once each.
+Licence texts are recognised by the reference texts that they contain; what no reference covers is searched for names and
+standard phrases, as ScanCode does for references to a licence.
+Guarantee: a copy of a reference text is recognised as that licence. Cost: about 5 ms for 10 kB of licence text; headers of a
+corpus at over 1 GB/s.
 """
 
-import functools
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-License = Literal["permissive", "non-permissive", "unknown-license"]
+from tasks.kernels.license_policy import canonical_id, parse_expression
+from tasks.kernels.license_references import WORD, covering_references, license_words
 
-PERMISSIVE: License = "permissive"
-NON_PERMISSIVE: License = "non-permissive"
-UNKNOWN: License = "unknown-license"
-
-_PERMISSIVE_CATEGORIES = frozenset({"Permissive", "Public Domain"})
-_BLUE_OAK = frozenset({"Artistic-1.0", "Artistic-1.0-cl8", "Artistic-1.0-Perl", "Artistic-2.0"})
-"""On Blue Oak Council's permissive list, though ScanCode files them under limited copyleft."""
-
-MIN_CONTAINMENT = 0.8
 HEADER_LINES = 30
 HEADER_BYTES = 4096
-_NGRAM = 3
-_MAX_IDS = 12
+_RESTRICTED = "LicenseRef-scancode-proprietary-license"
+"""Stands for every condition that takes back what a permissive licence beside it gives."""
 
 _CLASSIFIERS = {
     "Academic Free License (AFL)": "AFL-3.0",
@@ -46,6 +31,9 @@ _CLASSIFIERS = {
     "Eclipse Public License 1.0 (EPL-1.0)": "EPL-1.0",
     "Eclipse Public License 2.0 (EPL-2.0)": "EPL-2.0",
     "European Union Public Licence 1.2 (EUPL 1.2)": "EUPL-1.2",
+    "Free For Educational Use": _RESTRICTED,
+    "Free For Home Use": _RESTRICTED,
+    "Free for non-commercial use": _RESTRICTED,
     "GNU Affero General Public License v3": "AGPL-3.0-only",
     "GNU Affero General Public License v3 or later (AGPLv3+)": "AGPL-3.0-or-later",
     "GNU General Public License (GPL)": "GPL-1.0-or-later",
@@ -64,6 +52,7 @@ _CLASSIFIERS = {
     "MIT No Attribution License (MIT-0)": "MIT-0",
     "Mozilla Public License 1.1 (MPL 1.1)": "MPL-1.1",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "Other/Proprietary License": _RESTRICTED,
     "Public Domain": "LicenseRef-scancode-public-domain",
     "Python Software Foundation License": "PSF-2.0",
     "The Unlicense (Unlicense)": "Unlicense",
@@ -76,6 +65,7 @@ _CLASSIFIERS = {
 """Last field of the package index's licence classifiers → SPDX id; where it leaves the version open, ScanCode's choice."""
 
 _SHORT_NAMES = {
+    "all rights reserved": _RESTRICTED,
     "apache": "Apache-2.0",
     "apache 2": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
@@ -83,13 +73,14 @@ _SHORT_NAMES = {
     "bsd": "BSD-3-Clause",
     "bsd like": "BSD-3-Clause",
     "modified bsd": "BSD-3-Clause",
-    "gpl": "GPL-1.0-or-later",
+    "cc 0": "CC0-1.0",
+    "closed source": _RESTRICTED,
+    "commercial": _RESTRICTED,
     "isc": "ISC",
-    "lgpl": "LGPL-2.0-or-later",
-    "agpl": "AGPL-3.0-or-later",
     "expat": "MIT",
     "mit": "MIT",
     "mpl": "MPL-2.0",
+    "proprietary": _RESTRICTED,
     "psf": "PSF-2.0",
     "psfl": "PSF-2.0",
     "python": "PSF-2.0",
@@ -106,6 +97,9 @@ _GNU = re.compile(
     r"(?:[a-z() ]{0,40}?\b(?:version|v) ?(\d(?:\.\d)?))?((?: \S+){0,12})"
 )
 _GPL = re.compile(r"\b([al]?)gpl(?: version| v|v)? ?(\d(?:\.\d)?)((?: \S+){0,4})")
+_BARE_GPL = re.compile(
+    r"\b(?:licen[cs]ed?|released|distributed|available|covered)(?: is)?(?: under)?(?: the)?(?: terms of)?(?: the)?(?: gnu)? ([al]?)gpl\b"
+)
 _LATER = re.compile(r"or later|or newer|any later|\+")
 
 _PHRASES: tuple[tuple[str, str], ...] = (
@@ -140,65 +134,32 @@ _PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bbusiness source licen[cs]e", "BUSL-1.1"),
     (r"\belastic licen[cs]e", "Elastic-2.0"),
     (r"\bpolyform noncommercial", "PolyForm-Noncommercial-1.0.0"),
-    (r"\bproprietary and confidential|\bproprietary licen[cs]e", "LicenseRef-scancode-proprietary-license"),
+    (r"\bproprietary and confidential|\bproprietary licen[cs]e|software is (?:\w+ ){0,2}proprietary", _RESTRICTED),
+    (r"^license (?:\w+ ){0,2}proprietary(?: software)?$", _RESTRICTED),
+    (r"\bend user licen[cs]e agreement|\beula\b|(?:may|shall|agree) not (?:to )?(?:\S+ ){0,12}reverse engineer", _RESTRICTED),
+    (r"\bcommons clause|commercial use is (?:\w+ )?(?:prohibited|forbidden|not permitted|not allowed)", _RESTRICTED),
+    (r"\bnon ?commercial (?:use |purposes? )?only|\bfor (?:\w+ ){0,2}non ?commercial (?:use|purposes?)", _RESTRICTED),
+    (r"\bresearch (?:use |purposes? )?only", _RESTRICTED),
 )
 """Names and standard phrases, in normalised words → SPDX id. Only what no reference text covers is searched for them."""
 
 _ASIDES = re.compile(
     r"material that was previously distributed under the gnu general public license|gpl compatible"
+    r"|other software that is released under the gpl"
     r"|software that is licensed under the gplv 2|conditions of the gplv 2|gnu general public license gpl compatible"
     r"|the rest of \w+ is licensed under the terms of the gnu general public license"
 )
 """Clauses (CNRI's licence of Python, LLVM's exception, Valgrind's headers) that name the GPL without being under it."""
 
-_HEADER_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]*)")
-_TAG_END = re.compile(r"\s*(?:\*+/|-->|#\}|\*\)|\]\]|-\}|%>|\"+|'+|`+|;;|\\n.*)?\s*$")
-_HEADER_SCREEN = r"SPDX-License-Identifier:|(?i:(?:General|Mozilla)[^A-Za-z]+Public[^A-Za-z]+Licen)"
-_NOTICE = re.compile(r"redistribute it|under the terms|subject to the terms|(?:licensed|released|distributed|covered|available) under")
-_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)*|\+")
-_COPYRIGHT_LINE = re.compile(r"^\W*(?:copyright|\(c\)|©).*$", re.IGNORECASE | re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Which licences count as permissive: by category, but for the ids that are allowed or denied by name."""
-
-    allow: frozenset[str] = frozenset()
-    deny: frozenset[str] = frozenset()
-
-    def judge(self, expression: str) -> License:
-        """OR: one permissive licence is enough; AND: all must be; WITH: an exception only loosens its licence."""
-        parsed = _parsed(expression)
-        return UNKNOWN if parsed is None else self._judge(parsed)
-
-    def _judge(self, node: Any) -> License:
-        if hasattr(node, "license_symbol"):
-            return self._judge(node.license_symbol)
-        if not getattr(node, "args", ()):
-            return self._judge_id(node.key)
-        found = {self._judge(child) for child in node.args}
-        order = (PERMISSIVE, UNKNOWN, NON_PERMISSIVE) if node.operator.strip() == "OR" else (NON_PERMISSIVE, UNKNOWN, PERMISSIVE)
-        return next(verdict for verdict in order if verdict in found)
-
-    def _judge_id(self, spdx_id: str) -> License:
-        known = canonical_id(spdx_id)
-        if known is None:
-            return UNKNOWN
-        if known in self.deny:
-            return NON_PERMISSIVE
-        permissive = known in self.allow or known in _BLUE_OAK or _index()[known.lower()][1] in _PERMISSIVE_CATEGORIES
-        return PERMISSIVE if permissive else NON_PERMISSIVE
-
-
-def canonical_id(spdx_id: str) -> str | None:
-    """Give the current SPDX id for any spelling or older name of it; None if there is no such licence."""
-    entry = _index().get(spdx_id.lower())
-    return None if entry is None else entry[0]
-
-
-def known_ids() -> list[str]:
-    """Give all licence ids, sorted."""
-    return sorted({canonical for canonical, _ in _index().values()})
+_HEADER_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_TAG_END = re.compile(r"(?:(?<!\*)\*+/|-->|#\}|\*\)|\]\]|-\}|%>|(?<!\")\"+|(?<!')'+|(?<!`)`+|;;|\\n.*)$")
+_HEADER_SCREEN = r"(?i:SPDX-License-Identifier:|(?:General|Mozilla)[^A-Za-z]+Public[^A-Za-z]+Licen|licen[cs]ed?\b[^\n]{0,40}\b[al]?gpl)"
+_NOTICE = re.compile(
+    r"redistribute it|under the terms|subject to the terms|(?:licensed|released|distributed|covered|available) under"
+    r"|\blicen[cs]e (?:is )?(?:the )?(?:gnu )?[al]?gpl"
+)
+_ALTERNATIVE = re.compile(r"\bdual(?:ly)? licen[cs]ed|\b(?:mit|bsd|apache)(?: \S+){0,3} (?:or|and) (?:the )?(?:gnu )?[al]?gpl")
+"""A choice between licences, as jQuery's plugins offer: the notice settles nothing, the repository's licence does."""
 
 
 def declared_expression(text: str) -> str | None:
@@ -208,22 +169,22 @@ def declared_expression(text: str) -> str | None:
         ids = {_CLASSIFIERS.get(name) for name in names if name != "OSI Approved"}
         return None if None in ids else _conjunction(str(spdx_id) for spdx_id in ids)
     for expression in (text, text.replace("/", " OR ")):  # MIT/Apache-2.0 is how Rust wrote it
-        parsed = _parsed(expression)
+        parsed = parse_expression(expression)
         if parsed is not None:
             return str(parsed.render())
-    words = " ".join(_WORD.findall(text.lower()))
+    words = " ".join(WORD.findall(text.lower()))
     core = re.sub(r"\b(?:the|licen[cs]e|licensed|software|version|v)\b", " ", words)
     short = _SHORT_NAMES.get(" ".join(core.split()))
-    return short or _conjunction(_phrases(words))
+    return short or _conjunction(_phrases(f"license {words}"))
 
 
 def text_licenses(text: str) -> tuple[str, ...]:
-    """Give the SPDX ids of all licences that a licence file states, sorted; at most twelve."""
-    tags = {str(parsed.render()) for tag in _HEADER_TAG.findall(text) if (parsed := _parsed(_TAG_END.sub("", tag))) is not None}
-    words = _WORD.findall(_COPYRIGHT_LINE.sub(" ", text.lower()))
-    found, covered = _covering_references(words)
+    """Give the SPDX ids of all licences that a licence file states, sorted."""
+    tags = {str(parsed.render()) for tag in _HEADER_TAG.findall(text) if (parsed := parse_expression(_tag_value(tag))) is not None}
+    words = license_words(text)
+    found, covered = covering_references(words)
     rest = " ".join(word for word, is_covered in zip(words, covered, strict=True) if not is_covered)
-    return tuple(sorted({*found, *_phrases(rest), *tags}))[:_MAX_IDS]
+    return tuple(sorted({*found, *_phrases(rest), *tags}))
 
 
 def header_licenses(column: pa.ChunkedArray) -> dict[int, tuple[str, int, str]]:
@@ -245,15 +206,20 @@ def _header(head: str) -> tuple[str, int, str] | None:
     head = "\n".join(head.splitlines()[:HEADER_LINES])
     tags = list(_HEADER_TAG.finditer(head))
     if tags:
-        values = [_TAG_END.sub("", tag[1]).strip() for tag in tags]
+        values = [_tag_value(tag[1]) for tag in tags]
         return " AND ".join(f"({v})" if len(values) > 1 else v for v in values), _line(head, tags[0].start()), "header"
-    words = " ".join(_WORD.findall(head.lower()))
+    words = " ".join(WORD.findall(head.lower()))
     words = _ASIDES.sub(" ", words)
     expression = _conjunction(_gnu_ids(words) | _phrase_ids(words, only="MPL-"))
-    if expression is None or _NOTICE.search(words) is None:
+    if expression is None or _NOTICE.search(words) is None or _ALTERNATIVE.search(words):
         return None
-    found = re.search(r"(?i)(?:General|Mozilla)[^A-Za-z]+Public", head)
+    found = re.search(r"(?i)(?:General|Mozilla)[^A-Za-z]+Public|\b[al]?gpl", head)
     return expression, _line(head, found.start() if found else 0), "header notice"
+
+
+def _tag_value(rest_of_line: str) -> str:
+    """The expression, without the end of the comment that it stands in."""
+    return _TAG_END.sub("", rest_of_line.strip()).strip()
 
 
 def _line(text: str, position: int) -> int:
@@ -277,6 +243,7 @@ def _gnu_ids(words: str) -> set[str]:
     """The GNU licences that words name; a mention without version counts only where none of its family has one."""
     named = [({"": "", "affero": "A"}.get(kind, "L"), version, after) for kind, version, after in _GNU.findall(words)]
     named += [(kind.upper(), version, after) for kind, version, after in _GPL.findall(words)]
+    named += [(kind.upper(), "", "") for kind in _BARE_GPL.findall(words)]
     versioned = {family for family, version, _ in named if version}
     return {_gnu_id(*mention) for mention in named if mention[1] or mention[0] not in versioned}
 
@@ -286,98 +253,3 @@ def _gnu_id(family: str, version: str, after: str) -> str:
     number = oldest if not version else version if "." in version else f"{version}.0"
     spdx_id = f"{family}GPL-{number}-" + ("or-later" if not version or _LATER.search(after) else "only")
     return canonical_id(spdx_id) or f"{family}GPL-{oldest}-or-later"
-
-
-# ---- texts
-
-
-@dataclass(frozen=True)
-class _References:
-    """The reference texts as sets of n-grams over one vocabulary."""
-
-    vocabulary: dict[str, int]
-    """Word → number from 1."""
-    ids: tuple[str, ...]
-    grams: np.ndarray
-    """Distinct n-grams of all texts, sorted, and one last that no text has [grams]."""
-    member: np.ndarray
-    """Which text has which n-gram [ids, grams]."""
-
-
-def _covering_references(words: list[str]) -> tuple[list[str], np.ndarray]:
-    """Licences whose reference text lies in `words`, and which words they cover."""
-    known = _references()
-    covered = np.zeros(len(words), bool)
-    grams = _grams(np.fromiter((known.vocabulary.get(word, 0) for word in words), np.uint64, len(words)))
-    places = np.searchsorted(known.grams[:-1], grams)
-    places[known.grams[places] != grams] = len(known.grams) - 1
-    sizes = known.member.sum(axis=1)
-    matched = known.member[:, np.unique(places)].sum(axis=1)
-    fitting = np.flatnonzero(matched >= MIN_CONTAINMENT * sizes)
-    found = []
-    # Best first: the most that is there less what is missing, so that BSD-3-Clause comes before BSD-2-Clause where both fit.
-    for row in sorted(fitting, key=lambda row: (sizes[row] - 2 * matched[row], row)):
-        inside = known.member[row, places]
-        if len(np.unique(places[inside & ~covered[: len(places)]])) >= sizes[row] / 2:  # else a better one has it in common
-            found.append(known.ids[row])
-            for shift in range(_NGRAM):
-                covered[shift : shift + len(places)] |= inside
-    return found, covered
-
-
-@functools.cache
-def _references() -> _References:
-    from identify.vendor.licenses import LICENSES
-
-    vocabulary: dict[str, int] = {}
-    each = []
-    for _, text in LICENSES:
-        words = _WORD.findall(_COPYRIGHT_LINE.sub(" ", text.lower()))
-        numbers = (vocabulary.setdefault(word, len(vocabulary) + 1) for word in words)
-        each.append(_grams(np.fromiter(numbers, np.uint64, len(words))))
-    grams = np.append(np.unique(np.concatenate(each)), np.uint64(2**64 - 1))
-    member = np.stack([np.isin(grams, own) for own in each])
-    return _References(vocabulary, tuple(canonical_id(spdx_id) or spdx_id for spdx_id, _ in LICENSES), grams, member)
-
-
-def _grams(numbers: np.ndarray) -> np.ndarray:
-    """Word 3-grams as one number each: exact, as the vocabulary has less than 2**21 words."""
-    count = max(len(numbers) - _NGRAM + 1, 0)
-    first, second, third = (numbers[shift : shift + count] for shift in range(_NGRAM))
-    packed: np.ndarray = (first << np.uint64(42)) | (second << np.uint64(21)) | third
-    return packed
-
-
-# ---- ids
-
-
-@functools.cache
-def _index() -> dict[str, tuple[str, str]]:
-    """SPDX id or alias in lower case → (current id, ScanCode category). Exceptions are no licences of their own."""
-    from license_expression import get_license_index
-
-    index = {}
-    for entry in get_license_index():
-        names = [entry["spdx_license_key"], *entry["other_spdx_license_keys"]]
-        if entry["spdx_license_key"] and not entry["is_exception"]:
-            index.update({name.lower(): (entry["spdx_license_key"], entry["category"]) for name in reversed(names)})
-    return index
-
-
-@functools.cache
-def _parser() -> Callable[..., Any]:
-    from license_expression import get_spdx_licensing
-
-    parse: Callable[..., Any] = get_spdx_licensing().parse
-    return parse
-
-
-@functools.lru_cache(maxsize=4096)
-def _parsed(expression: str) -> Any:
-    """The tree of an SPDX expression whose ids are all known; None for anything else."""
-    from license_expression import ExpressionError, ParseError
-
-    try:
-        return _parser()(expression, validate=True, strict=True)
-    except (ExpressionError, ParseError):
-        return None

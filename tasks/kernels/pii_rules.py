@@ -12,6 +12,7 @@ pii/utils/emails_ip_addresses_detection.py, pii/utils/keys_detection.py, pii/pii
   (as in detect-secrets itself).
 - Keys of a kind that names itself (`ghp_...`, `AKIA...`) need no further evidence: see WEAK_KINDS.
 - A file that speaks of hashes loses only what looks like a digest, not every key, and `shape` is no longer `sha`.
+- Only a day and a month that exist make a date: 12.34.56.78 is an address.
 - Addresses are cut out of the code around them: `email=jane@...`, `f'jane@...`, `\njane@...`.
 
 Cost: called for the few findings, not for the text.
@@ -57,6 +58,12 @@ SECRET_WITHIN = {
 }
 """Plugins that report delimiters, the name or the rest of the line with the secret: where in it the secret lies."""
 
+SECRET_GOES_ON = {"JwtTokenDetector": re.compile(r"[\w-]*", re.ASCII)}
+"""Plugins whose expression ends too early: detect-secrets 1.5 leaves the signature of a JSON web token behind."""
+
+BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+"""Ends an address as a space does: Chinese puts none there, and Presidio's expressions ask for a word's end."""
+
 HASH_WORDS = ("sha", "md5", "hash", "byte", "checksum", "digest", "rev", "commit", "etag")
 """The first four are StarCoder's."""
 STARCODER_DIGEST_LENGTHS = (32, 40, 64)
@@ -65,7 +72,9 @@ BASE64_DIGEST_LENGTHS = (24, 28, 44, 88)
 
 _HASH_WORD = re.compile(rb"(?<![a-z])(?:sha[0-9]*|md5|hash(?:es)?|checksums?|digests?)(?![a-z])", re.IGNORECASE)
 _SUBRESOURCE_INTEGRITY = re.compile(r"sha\d{3}-")
-_DATE = re.compile(r"[0-3][0-9][./][0-3][0-9][./](?:[0-9]{2}|[12][0-9]{3})(?:$|[.:])")
+_DAY, _MONTH = r"(?:0[1-9]|[12][0-9]|3[01])", r"(?:0[1-9]|1[0-2])"
+_DATE = re.compile(rf"(?:{_DAY}[./]{_MONTH}|{_MONTH}[./]{_DAY})[./](?:[0-9]{{2}}|[12][0-9]{{3}})(?:$|[.:])")
+"""Of a day and a month that exist; StarCoder's also takes 12.34.56.78 for a date."""
 _VERSION = re.compile(r"\d\.\d\.\d\.\d")
 _TEMPLATE_END = re.compile(r"(?:\}|%[a-z])$")
 _LOCAL_PART = re.compile(r"[\w.+-]*$")

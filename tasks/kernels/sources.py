@@ -28,7 +28,8 @@ known languages that it lists)."""
 _RACY_NS = 2_000_000_000
 _CHUNK_BYTES = 1 << 20
 _SHORT_LICENSE = 100
-_NO_LICENSE = frozenset({"", "unknown", "none", "dual license", "other", "proprietary", "see license", "see license file"})
+_LONG_LICENSE = 1000
+_NO_LICENSE = frozenset({"", "unknown", "none", "dual license", "other", "see license", "see license file"})
 _DIST_INFO_LICENSE = re.compile(r"li[cs]en[cs]e|copying|copyright|notice", re.IGNORECASE)
 
 
@@ -234,13 +235,14 @@ def _walk(root: str, above: str, cache: Cache) -> Iterator[FileSnapshot]:
         yield FileSnapshot(_text(above.rstrip("/")) or ".", above, 0, None, "unreadable", error.strerror)
         return
     for entry in entries:
-        if entry.is_symlink():
-            yield _skipped(entry, above, "symlink")
-        elif entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             if entry.name not in (".git", "__pycache__"):
                 yield from _walk(root, f"{above}{entry.name}/", cache)
         elif entry.name != ".git":
-            yield _walked_file(entry, above, cache)
+            try:
+                yield _skipped(entry, above, "symlink") if entry.is_symlink() else _walked_file(entry, above, cache)
+            except OSError as error:  # gone since the folder was listed
+                yield FileSnapshot(_text(above + entry.name), above + entry.name, 0, None, "unreadable", error.strerror)
 
 
 def _walked_file(entry: os.DirEntry[str], above: str, cache: Cache) -> FileSnapshot:
@@ -265,7 +267,7 @@ def _git_commit(root: str) -> str | None:
         shared = os.path.join(git, "commondir")
         common = os.path.join(git, _read(shared).strip()) if os.path.exists(shared) else git
         return _commit(_resolve(common, head.removeprefix("ref:").strip()))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+    except (OSError, ValueError):  # nothing there, not ours to read, or no text of git's: all the same, no commit is known
         return None
 
 
@@ -331,15 +333,15 @@ def _declared_bytes(distribution: _Distribution, cache: Cache) -> int:
         return 0
     fact = _cached(record, status, cache)
     if fact is None:
-        sizes = (int(size or 0) for path, _, size in _records(distribution) if classify(path) is not None)
+        sizes = (int(size) if size.isdecimal() else 0 for path, _, size in _records(distribution) if classify(path) is not None)
         fact = _remember(record, status, sum(sizes), cache)
     return int(fact)
 
 
 def _records(distribution: _Distribution) -> Iterator[tuple[str, str, str]]:
     """(path in the repository, local path, declared size) of the files that are the repository's own."""
-    with open(distribution.metadata("RECORD"), encoding="utf-8", newline="") as stream:
-        for row in csv.reader(stream):
+    with open(distribution.metadata("RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        for row in filter(None, csv.reader(stream)):
             local, size = row[0], row[2] if len(row) > 2 else ""  # noqa: PLR2004 - path, hash, size
             path = _repository_path(local, distribution.dist_info)
             if path is not None:
@@ -368,7 +370,7 @@ def _distribution_snapshot(distribution: _Distribution, source: str, cache: Cach
     # Its own files first: a licence of the metadata may be a copy of one that lies in the package at the same path.
     for path, local, _ in sorted(_records(distribution), key=lambda row: (row[1].startswith(distribution.dist_info), row)):
         if path in files:
-            repeated.append(FileSnapshot(path, local, files[path].size, None, "repeated-path", local))
+            repeated.append(FileSnapshot(_text(path), local, files[path].size, None, "repeated-path", local))
         else:
             files[path] = _recorded_file(path, local, distribution.folder, cache)
     return _snapshot(
@@ -392,12 +394,19 @@ def _recorded_file(path: str, local: str, folder: str, cache: Cache) -> FileSnap
     try:
         status = os.stat(full)
     except OSError as error:
-        return FileSnapshot(path, local, 0, None, "unreadable", error.strerror)
+        return FileSnapshot(_text(path), local, 0, None, "unreadable", error.strerror)
+    if not stat.S_ISREG(status.st_mode):
+        return FileSnapshot(_text(path), local, status.st_size, None, "not-a-regular-file")
+    if _text(path) != path:
+        return FileSnapshot(_text(path), local, status.st_size, None, "undecodable-path")
     return _file(path, local, full, status, cache)
 
 
 def _declared_license(distribution: _Distribution) -> str | None:
-    """License-Expression, else License if it is an answer and short, else the classifiers, joined by "; "."""
+    """License-Expression, else License if it is an answer and short, else the classifiers, joined by "; ".
+
+    Without any of these, the beginning of a long License: some paste the whole text there, and it may be the GPL's.
+    """
     fields = list(_metadata_fields(distribution))
     expression = next((value for name, value in fields if name == "license-expression"), None)
     if expression:
@@ -405,7 +414,9 @@ def _declared_license(distribution: _Distribution) -> str | None:
     free = next((value.strip() for name, value in fields if name == "license"), "")
     if "\n" not in free and len(free) <= _SHORT_LICENSE and free.lower() not in _NO_LICENSE:
         return free
-    return "; ".join(value for name, value in fields if name == "classifier" and value.startswith("License ::")) or None
+    classifiers = "; ".join(value for name, value in fields if name == "classifier" and value.startswith("License ::"))
+    pasted = " ".join(free.split())[:_LONG_LICENSE] if free.lower() not in _NO_LICENSE else ""
+    return classifiers or pasted or None
 
 
 def _metadata_fields(distribution: _Distribution) -> Iterator[tuple[str, str]]:

@@ -114,6 +114,46 @@ def first_matches(offsets: np.ndarray, data: np.ndarray, patterns: Patterns) -> 
     return first
 
 
+@njit(cache=True, nogil=True)
+def _all_matches(
+    text: np.ndarray, window: int, flags: np.ndarray, words: np.ndarray, numbers: np.ndarray, ends: np.ndarray,
+    pattern_offsets: np.ndarray, pattern_data: np.ndarray, found: np.ndarray,
+) -> int:  # fmt: skip
+    mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * window)
+    free_from = np.zeros(len(numbers), np.int64)  # a pattern does not overlap itself
+    num, word = 0, np.uint64(0)
+    for at in range(len(text)):
+        word = ((word << np.uint64(8)) | np.uint64(text[at])) & mask
+        if not flags[(word * MULTIPLIER) >> np.uint64(64 - FLAG_BITS)]:
+            continue
+        row = np.searchsorted(words, word)
+        while row < len(words) and words[row] == word:
+            number = numbers[row]
+            begin = at + 1 - ends[row]
+            length = pattern_offsets[number + 1] - pattern_offsets[number]
+            if begin >= free_from[number] and begin + length <= len(text):
+                same = 0
+                while same < length and text[begin + same] == pattern_data[pattern_offsets[number] + same]:
+                    same += 1
+                if same == length:
+                    if num < len(found):
+                        found[num, 0], found[num, 1] = begin, number
+                    num += 1
+                    free_from[number] = begin + length
+            row += 1
+    return num
+
+
+def all_matches(text: bytes, patterns: Patterns) -> np.ndarray:
+    """Find all places of all patterns in one text: int64 [k, 2], (byte, number of the pattern); no pattern overlaps itself."""
+    data, found = np.frombuffer(text, np.uint8), np.empty((1024, 2), np.int64)
+    num = _all_matches(data, *patterns, found)
+    if num > len(found):
+        found = np.empty((num, 2), np.int64)
+        _all_matches(data, *patterns, found)
+    return found[:num]
+
+
 def normalised(text: str, *, keep_whitespace: bool) -> str:
     """Lower-case a text; without whitespace if so asked. What `normalised_column` does for a whole column."""
     return text.lower() if keep_whitespace else "".join(text.lower().split())
