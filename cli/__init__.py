@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+from typing import NoReturn
 
 VERBS = {
     "run": ("cli.run", "carry out a recipe; what is done already is not done again"),
@@ -34,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _called(words: list[str]) -> int:
-    from lineage.errors import StarloomError
+    from lineage.errors import Cancelled, StarloomError
 
     try:
         arguments = _parser(words).parse_args(words)
@@ -43,6 +45,8 @@ def _called(words: list[str]) -> int:
         from cli.output import print_error
 
         print_error(error, as_json="--json" in words)
+        if isinstance(error, Cancelled):
+            _leave(error.exit_code)
         return error.exit_code
     except BrokenPipeError:  # somebody closed the pager: they have seen enough
         sys.stderr.close()
@@ -50,6 +54,13 @@ def _called(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: whoever asked the run to stop need not wait for exit handlers that look for a server that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

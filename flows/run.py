@@ -131,6 +131,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
         status = "done" if error is None else "cancelled" if pool.is_cancelled() else "failed"
         session.close(status, str(error) if error else None)
         if status == "cancelled":
+            pool.close(kill=True)
             end_children(at_exit=False)  # Prefect's server would take its time
     if error is not None:
         raise error

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -199,8 +199,7 @@ class Trainer:
             ended = time.perf_counter()
             write_results(self)
             self._print_summary(first, began, ended)
-        self.accelerator.wait_for_everyone()  # a process that leaves while another is still writing can hang in the teardown of its group
-        self.accelerator.end_training()
+        self.accelerator.wait_for_everyone()
         return 0
 
     def _any_process(self, number: int) -> int:
@@ -337,6 +336,13 @@ def alone_in(work: Path) -> Iterator[None]:
         yield
 
 
+def leave(status: int) -> NoReturn:
+    """End one of several processes without taking its process group apart: gloo's teardown can wait for ever for a peer that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main(arguments: list[str]) -> int:
     """Run the training that a config file describes; the exit status is 0, 1 for a failure, or 128 + the signal that ended it."""
     if len(arguments) != 1:
@@ -348,7 +354,11 @@ def main(arguments: list[str]) -> int:
         job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
         is_first = int(os.environ.get("RANK", "0")) == 0
         with alone_in(job.work) if is_first else nullcontext():
-            return Trainer(job).run(interruption)
+            trainer = Trainer(job)
+            status = trainer.run(interruption)
+            if trainer.world > 1:
+                leave(status)
+            return status
     except (TrainingError, ValidationError, ValueError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
