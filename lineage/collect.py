@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lineage.leases import STALE_SECONDS, collecting
+from lineage.leases import STALE_SECONDS, collecting, process_lives
 from lineage.reach import Reach, split_action
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def _unused(folder: Path) -> Iterator[bool]:
     """Hold the lock of a folder of work while it is removed; False if a live process holds it (see `Store.work`)."""
     key, _, beside = folder.name.partition("-")
     pid = beside.partition("-")[0]
-    if pid.isdigit() and _lives(int(pid)):  # it works beside the one that holds the lock
+    if pid.isdigit() and process_lives(int(pid)):  # it works beside the one that holds the lock
         yield False
         return
     lock = folder.with_name(f"{key}.lock")
@@ -197,13 +196,3 @@ def _unused(folder: Path) -> Iterator[bool]:
         yield True
         if not was_there or not folder.exists():
             lock.unlink(missing_ok=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, and alive
-        return True
-    return True

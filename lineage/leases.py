@@ -99,10 +99,11 @@ def _holder_lives(store: Store, name: str) -> bool:
         return False
     if age > STALE_SECONDS:
         return False
-    return holder["host"] != platform.node() or _process_lives(holder["pid"])
+    return holder["host"] != platform.node() or process_lives(holder["pid"])
 
 
-def _process_lives(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Whether a process of this host is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
