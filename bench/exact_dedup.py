@@ -18,7 +18,7 @@ def _ours(corpus: Corpus) -> object:
     from tasks.schemas import Docs
 
     with tempfile.TemporaryDirectory() as folder:
-        return exact_dedup.function(Docs.of(corpus.table), ExactDedup(), Runtime.alone(Path(folder, "scratch")))
+        return exact_dedup.function(Docs.of(corpus.table), None, ExactDedup(), Runtime.alone(Path(folder, "scratch")))
 
 
 def _hashlib(corpus: Corpus) -> list[bool]:

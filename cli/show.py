@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from cli.clusters import TOLD_NOTES, cluster_text, conflicts_text, step_lines
 from cli.output import count, print_json, short, size, table
 from cli.places import add_store_argument, again, open_store
-from cli.wording import many
+from cli.terminal import printable
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable
 
 DEFAULT_ROWS = 5
 SHOWN_LINES = 40
@@ -21,12 +23,18 @@ SHOWN_WIDTH = 120
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words after `starloom show`."""
-    text = "a run (id, tag, latest), RUN/STEP, or the first digits of an artifact's hash or a doc_id; cluster:ID for a cluster"
-    parser.add_argument("what", metavar="ID", help=text)
-    parser.add_argument("--run", metavar="RUN", help="of a document or cluster: as this run saw it (default: the newest that is done)")
-    parser.add_argument(
-        "--rows", type=int, default=DEFAULT_ROWS, metavar="N", help=f"of an artifact: first rows to show (default: {DEFAULT_ROWS})"
+    text = (
+        "a run (id, tag, latest), RUN/STEP, or the first digits of an artifact's hash or a doc_id; cluster:ID for a cluster, as the last "
+        "step that found it has it (cluster:STEP/ID: as that step has); `conflicts` for all clusters of a run whose licences differ"
     )
+    parser.add_argument("what", metavar="ID", help=text)
+    asked = "of a document, cluster or conflicts: as this run saw them (default: the newest that is done)"
+    parser.add_argument("--run", metavar="RUN", help=asked)
+    rows = (
+        f"rows of an artifact (default: {DEFAULT_ROWS}), licence conflicts of a step or run (default: {DEFAULT_ROWS}; with --json all), "
+        f"texts of a cluster to compare with the survivor's (default: {DEFAULT_ROWS}; with --json 20)"
+    )
+    parser.add_argument("--rows", type=_number, metavar="N", help=rows)
     add_store_argument(parser)
 
 
@@ -34,16 +42,23 @@ def main(arguments: argparse.Namespace) -> int:
     """Print it."""
     from lineage.showing import show
 
-    shown = show(open_store(arguments), arguments.what, run_id=arguments.run, num_rows=arguments.rows)
+    num_rows = DEFAULT_ROWS if arguments.rows is None and not arguments.json else arguments.rows
+    shown = show(open_store(arguments), arguments.what, run_id=arguments.run, num_rows=num_rows)
     if arguments.json:
         print_json(shown)
         return 0
-    text, following = _TEXTS[shown["kind"]](shown)
+    text, following = _TEXTS[shown["kind"]](shown, arguments)
     print(f"{text}\n\nnext: {again(arguments, following)}")
     return 0
 
 
-def _run(run: dict[str, Any]) -> tuple[str, str]:
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+    return int(text)
+
+
+def _run(run: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str]:
     tags = f", tagged {', '.join(run['tags'])}" if run["tags"] else ""
     lines = [
         f"run {run['run']}: recipe {run['recipe']}, {run['status']}{tags}",
@@ -56,6 +71,10 @@ def _run(run: dict[str, Any]) -> tuple[str, str]:
         made = ", ".join(f"{kind} {short(out['artifact'])}{_rows(out['counts'])}" for kind, out in step["outputs"].items())
         steps.append([step["name"], step["status"], f"{step['num_cached']} of {step['num_actions']}", f"{step['seconds']:.1f} s", made])
     lines += ["", table(["step", "status", "cached", "took", "made"], steps)]
+    conflicts = {step: number for step, number in run["license_conflicts"].items() if number}
+    if conflicts:
+        told = ", ".join(f"{step} {count(number)}" for step, number in conflicts.items())
+        lines += ["", f"licence conflicts, in clusters: {told}: {again(arguments, 'show conflicts --run ' + run['run'])}"]
     if run["funnel"]:
         lines += ["", funnel_table(run["funnel"])]
     dropping = next((row["step"] for row in run["funnel"] if row["dropped"]), None)
@@ -77,7 +96,7 @@ def funnel_table(funnel: list[dict[str, Any]]) -> str:
     return table(["step", "documents left", "text", "dropped", "by rule"], rows)
 
 
-def _step(step: dict[str, Any]) -> tuple[str, str]:
+def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str]:
     lines = [f"{step['run']}/{step['name']}: stage {step['stage']}, {step['status']}, {step['seconds']:.1f} s"]
     lines += [
         f"  key       {step['key']}",
@@ -97,10 +116,16 @@ def _step(step: dict[str, Any]) -> tuple[str, str]:
         *_listed(step["components"]["code"]),
         *(["", "libraries", *_listed(step["components"]["libraries"])] if step["components"]["libraries"] else []),
     ]
-    if step["notes"]:
-        lines += ["", "notes", *_listed(step["notes"])]
+    untold = step["notes"]
     made = next(iter(step["outputs"].values()), None)
-    return "\n".join(lines), f"show {short(made['artifact'])}" if made else f"show {step['run']}"
+    following = f"show {short(made['artifact'])}" if made else f"show {step['run']}"
+    if "license_conflicts" in step:
+        found, cluster = step_lines(step, arguments)
+        lines, following = lines + found, cluster or following
+        untold = {name: value for name, value in untold.items() if name not in TOLD_NOTES}
+    if untold:
+        lines += ["", "notes", *_listed(untold)]
+    return "\n".join(lines), following
 
 
 def _through(ref: dict[str, Any]) -> str:
@@ -118,7 +143,7 @@ def _cut(value: Any) -> str:
     return text if len(text) <= SHOWN_WIDTH else f"{text[:SHOWN_WIDTH]}…"
 
 
-def _artifact(artifact: dict[str, Any]) -> tuple[str, str]:
+def _artifact(artifact: dict[str, Any], _arguments: argparse.Namespace) -> tuple[str, str]:
     lines = [f"{artifact['type']} {artifact['artifact']}", f"  made by   {', '.join(artifact['made_by'][-3:]) or 'no run that is left'}"]
     lines += _listed(artifact["counts"])
     parts = [
@@ -145,25 +170,19 @@ def document_heading(document: dict[str, Any], fate: dict[str, Any]) -> list[str
     ]
 
 
-def _document(shown: dict[str, Any]) -> tuple[str, str]:
+def _document(shown: dict[str, Any], _arguments: argparse.Namespace) -> tuple[str, str]:
     lines = document_heading(shown["document"], shown["fate"])
     text = shown["text"].splitlines()
-    lines += ["", f"its text as {shown['text_of']} left it:", "", *(f"  {line}" for line in text[:SHOWN_LINES])]
+    lines += ["", f"its text as {shown['text_of']} left it:", "", *(f"  {printable(line)}" for line in text[:SHOWN_LINES])]
     lines += [f"  … {count(len(text) - SHOWN_LINES)} more lines"] if len(text) > SHOWN_LINES else []
     return "\n".join(lines), f"trace {shown['document']['doc_id'][:12]}"
 
 
-def _cluster(cluster: dict[str, Any]) -> tuple[str, str]:
-    lines = [f"cluster {cluster['cluster_id']} of {cluster['run']}/{cluster['step']}: {many(len(cluster['members']), 'document')}", ""]
-    rows = [
-        [("kept" if m["is_survivor"] else "dropped"), f"{m['jaccard']:.3f}", f"{m['repo']}/{m['path']}", m["reason"], m["doc_id"][:12]]
-        for m in cluster["members"]
-    ]
-    lines.append(table(["", "jaccard", "document", "reason", "doc_id"], rows))
-    for member in cluster["members"][1 : 1 + DEFAULT_ROWS]:
-        lines += ["", *(member["differences"] or ["(the texts do not differ)"])]
-        lines += ["…"] if member["has_more_differences"] else []
-    return "\n".join(lines), f"trace {cluster['members'][-1]['doc_id'][:12]}"
-
-
-_TEXTS = {"run": _run, "step": _step, "artifact": _artifact, "document": _document, "cluster": _cluster}
+_TEXTS: dict[str, Callable[[dict[str, Any], argparse.Namespace], tuple[str, str]]] = {
+    "run": _run,
+    "step": _step,
+    "artifact": _artifact,
+    "document": _document,
+    "cluster": cluster_text,
+    "conflicts": conflicts_text,
+}

@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
     parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
     for name, kind in others:
         if kind != "Record":
-            parser.add_argument(f"--{name}", metavar=kind.upper(), dest=f"input_{name}", required=True, help=_help_of_input(stage, name))
+            told, is_needed = _help_of_input(stage, name), name not in stage.optional
+            told = told if is_needed else f"{told}; may be left out"
+            parser.add_argument(f"--{name}", metavar=kind.upper(), dest=f"input_{name}", required=is_needed, help=told)
     for name, knob in describe(stage)["knobs"].items():
         flag = f"--{name.replace('_', '-')}"
         told = f"{knob['about']} (default: {knob['default']})".replace("%", "%%")
@@ -51,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
     stage = load_stage(arguments.name)
     first = next(iter(describe(stage)["reads"]))
     given = {first: Path(arguments.input)}
-    given |= {name.removeprefix("input_"): Path(value) for name, value in vars(arguments).items() if name.startswith("input_")}
+    given |= {name.removeprefix("input_"): Path(value) for name, value in vars(arguments).items() if name.startswith("input_") and value}
     from pydantic import ValidationError
 
     knobs = _knobs(arguments)

@@ -27,7 +27,8 @@ def main(arguments: argparse.Namespace) -> int:
     rows = []
     for name, stage in stages.items():
         told = describe(stage)
-        rows.append([name, ", ".join(told["reads"].values()), ", ".join(told["writes"]), told["about"]])
+        reads = [kind + " (optional)" * (parameter in told["optional"]) for parameter, kind in told["reads"].items()]
+        rows.append([name, ", ".join(reads), ", ".join(told["writes"]), told["about"]])
     print(table(["stage", "reads", "writes", ""], rows))
     print("\nnext: starloom stage NAME --help")
     return 0
@@ -41,6 +42,7 @@ def describe(stage: Stage) -> dict[str, Any]:
         "about": stage.document.partition("\n")[0],
         "over": stage.over,
         "reads": own,
+        "optional": [name for name in own if name in stage.optional],
         "writes": [kind.__name__ for kind in stage.outputs],
         "libraries": list(stage.libraries),
         "knobs": {name: {"about": knob.get("description", ""), "default": knob.get("default")} for name, knob in knobs.items()},

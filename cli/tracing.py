@@ -64,9 +64,10 @@ def _document(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
 
 
 def _after_document(found: dict[str, Any]) -> str:
-    for event in found["events"]:
+    for event in reversed(found["events"]):
         if event["event"] == "clustered":
-            return f"show cluster:{event['cluster_id'][:SHOWN_ID]}"
+            return f"show cluster:{event['step']}/{event['cluster_id'][:SHOWN_ID]}"
+    for event in found["events"]:
         if event["event"] == "packed":
             return f"trace seq:{event['sequences'][0]['sequence']}"
     return f"show doc:{found['document']['doc_id'][:SHOWN_ID]}"
@@ -76,19 +77,21 @@ def _judged(event: dict[str, Any], _limit: int | None) -> list[str]:
     value = "" if event["value"] is None else f" {event['value']:.4g}"
     limit = "" if event["threshold"] is None else f" against {event['threshold']:.4g}"
     survivor = event.get("survivor")
-    detail = f"of {survivor['repo']}/{survivor['path']} ({survivor['doc_id'][:SHOWN_ID]})" if survivor else event["detail"]
+    of = "in the cluster of" if event["rule"] == "license-conflict" else "of"  # it may be the document itself
+    detail = f"{of} {survivor['repo']}/{survivor['path']} ({survivor['doc_id'][:SHOWN_ID]})" if survivor else event["detail"]
     why = f": {event['rule']}{value}{limit}" if event["rule"] else ""
     return [f"{event['event']}{why}{f', {detail}' if detail else ''}"]
 
 
 def _clustered(event: dict[str, Any], _limit: int | None) -> list[str]:
+    from cli.clusters import classes_text
+
     place = "the survivor" if event["is_survivor"] else "a member"
-    return [
-        (
-            f"{place} of cluster {event['cluster_id'][:SHOWN_ID]}: {many(event['num_members'], 'document')}, "
-            f"Jaccard {event['jaccard']:.3f}, {event['reason']}"
-        )
-    ]
+    told = f"{place} of cluster {event['cluster_id'][:SHOWN_ID]}: {many(event['num_members'], 'document')}"
+    licence = f"licence {event['license_class'] or 'not judged'}"
+    if event["has_license_conflict"]:
+        licence += f", in conflict: the cluster's are {classes_text(event['license_classes'])}"
+    return [f"{told}, Jaccard {event['jaccard']:.3f}, {event['reason']}", licence]
 
 
 def _measured(event: dict[str, Any], _limit: int | None) -> list[str]:

@@ -109,12 +109,14 @@ def _config(now: Any, before: Any, name: str) -> list[str]:
 
 
 def _inputs(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    found = []
+    found = [f"input: {name} is no longer read" for name in before if name not in now]
     for name, content in now.items():
         old = before.get(name)
         if content == old:
             continue
-        if isinstance(content, list) and isinstance(old, list) and len(content) == len(old):
+        if name not in before:
+            found.append(f"input: {name} was not read before")
+        elif isinstance(content, list) and isinstance(old, list) and len(content) == len(old):
             changed = [str(i) for i, (a, b) in enumerate(zip(content, old, strict=True)) if a != b]
             shown = ", ".join(changed[:SHOWN_PARTS]) + (" …" if len(changed) > SHOWN_PARTS else "")
             found.append(f"input: part{'s' if len(changed) > 1 else ''} {shown} of {name}")

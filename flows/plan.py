@@ -24,7 +24,7 @@ class Step:
     stage: Stage
     config: Config
     wiring: dict[str, str] = field(default_factory=dict)
-    """Parameter → name of the step that writes it."""
+    """Parameter → name of the step that writes it. An optional input that no step above writes is not in it."""
     half_of: str | None = None
     """Of a first half: the step that it prepares."""
 
@@ -100,7 +100,7 @@ def _wired(step: Step, line: RecipeStep, nearest: dict[type, str], written: dict
             wiring[parameter] = source
         elif kind in nearest:
             wiring[parameter] = nearest[kind]
-        else:
+        elif parameter not in step.stage.optional:
             raise ConfigError(
                 f"{line.name} reads {kind.__name__}, and no step above it writes that",
                 hint=f"put a stage that writes {kind.__name__} above it; `starloom stages` lists what each writes",

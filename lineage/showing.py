@@ -1,26 +1,22 @@
-"""What one thing of a store looks like: a run, a step, an artifact, a document or a cluster, as a plain document.
+"""What one thing of a store looks like: a run, a step, an artifact, a document, a cluster or all licence conflicts of a run.
 
-What is asked for is taken, in this order, as: RUN/STEP; a run (its id, tag, or a beginning or end of the id); the
-beginning of an artifact's hash (six digits or more); the beginning of a doc_id (eight or more). `cluster:`, `doc:`,
-`artifact:` and `run:` leave no doubt.
+What is asked for is taken, in this order, as: the word `conflicts`; RUN/STEP; a run (its id, tag, or a beginning or end
+of the id); the beginning of an artifact's hash (six digits or more); the beginning of a doc_id (eight or more).
+`cluster:`, `doc:`, `artifact:` and `run:` leave no doubt.
 """
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from lineage.errors import InputError, did_you_mean
 from lineage.export import find
-from lineage.fates import funnel, input_of
+from lineage.fates import funnel
 from lineage.leases import status
 from lineage.rows import Rows
-from lineage.tracing import newest, trace
+from lineage.showing_clusters import conflicts, finders, show_cluster, show_conflicts
+from lineage.tracing import trace
 
 if TYPE_CHECKING:
     from lineage.records import Run, StepState
@@ -28,13 +24,18 @@ if TYPE_CHECKING:
 
 KINDS = ("run", "step", "artifact", "doc", "cluster")
 SHOWN_ROWS = 5
-SHOWN_DIFFERENCES = 40
-COMPARED_LINES = 2000
 _LONG_VALUE = 200
 
 
-def show(store: Store, name: str, *, run_id: str | None = None, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
+def show(store: Store, name: str, *, run_id: str | None = None, num_rows: int | None = None) -> dict[str, Any]:
     """The document of whatever `name` names; its `kind` says what that is.
+
+    Args:
+        store: to ask.
+        name: of a thing.
+        run_id: of a document, a cluster or conflicts: as this run saw them; None for the newest that is done.
+        num_rows: of an artifact: first rows (None: five); of a step or run: licence conflicts (None: all); of a cluster:
+            members whose texts are compared (None: twenty).
 
     Raises:
         InputError: if it names nothing.
@@ -44,14 +45,18 @@ def show(store: Store, name: str, *, run_id: str | None = None, num_rows: int = 
     if kind == "run":
         return show_run(store, store.run(wanted))
     if kind == "step":
-        return show_step(store, wanted)
+        return show_step(store, wanted, num_rows)
     if kind == "artifact":
-        return show_artifact(store, wanted, num_rows)
-    return show_cluster(store, wanted, run_id) if kind == "cluster" else show_document(store, wanted, run_id)
+        return show_artifact(store, wanted, SHOWN_ROWS if num_rows is None else num_rows)
+    if kind == "cluster":
+        return show_cluster(store, wanted, run_id, num_rows)
+    return show_conflicts(store, run_id, num_rows) if kind == "conflicts" else show_document(store, wanted, run_id)
 
 
 def _guess(store: Store, name: str) -> str:
     run_ids, tags = store.run_ids(), store.tags()
+    if name == "conflicts":
+        return name
     if "/" in name:
         return "step"
     if name == "latest" or name in tags or any(known.startswith(name) or known.endswith(name) for known in run_ids):
@@ -75,6 +80,7 @@ def show_run(store: Store, run: Run) -> dict[str, Any]:
         **{name: getattr(run, name) for name in ("recipe", "started", "finished", "result", "command", "made", "error")},
         "folder": f"{store.url}/runs/{run.id}",
         "steps": [_step(step) for step in run.steps],
+        "license_conflicts": {step.name: step.notes.get("clusters_with_license_conflict") for step in finders(run)},
         "funnel": funnel(run),
     }
 
@@ -84,14 +90,16 @@ def _step(step: StepState) -> dict[str, Any]:
     return {name: getattr(step, name) for name in names}
 
 
-def show_step(store: Store, name: str) -> dict[str, Any]:
-    """Everything that is recorded of RUN/STEP."""
+def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, Any]:
+    """Everything that is recorded of RUN/STEP; of a step that looked for duplicates also the licence conflicts, at most `limit`."""
     run_id, _, wanted = name.partition("/")
     run = store.run(run_id)
     step = run.step(wanted)
     if step is None:
         raise InputError(f"run {run.id} has no step {wanted!r}", hint=did_you_mean(wanted, [step.name for step in run.steps]))
     told = {name: getattr(step, name) for name in ("key", "config", "components", "inputs", "notes")}
+    if step in finders(run):
+        told["license_conflicts"] = conflicts(Rows(store), run, step, limit)
     return {"kind": "step", "run": run.id, "store": store.url, **_step(step), **told, "folder": f"{store.url}/runs/{run.id}/{step.name}"}
 
 
@@ -152,50 +160,3 @@ def show_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, An
     (row,) = rows.take(step.outputs["Docs"]["artifact"], last["part"], [last["row"]], ["content"]).to_pylist()
     told = {name: found[name] for name in ("run", "store", "document", "fate")}
     return {"kind": "document", **told, "text_of": step.name, "text": row["content"]}
-
-
-def show_cluster(store: Store, prefix: str, run_id: str | None) -> dict[str, Any]:
-    """Members of a near-duplicate cluster, the survivor and why, and how each text differs from the survivor's.
-
-    Raises:
-        InputError: if no step of the run found such a cluster.
-    """
-    rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
-    for step in run.steps:
-        if "Clusters" not in step.outputs:
-            continue
-        members = [
-            row
-            for _, table in rows.tables(step.outputs["Clusters"]["artifact"], None)
-            for row in table.filter(pc.starts_with(table.column("cluster_id"), prefix)).to_pylist()
-        ]
-        if len({row["cluster_id"] for row in members}) > 1:
-            raise InputError(
-                f"several clusters begin with {prefix!r}",
-                hint="give more digits: " + ", ".join(sorted({r["cluster_id"] for r in members})[:5]),
-            )
-        if members:
-            return _cluster(rows, run, step, members, store.url)
-    raise InputError(
-        f"run {run.id} found no cluster {prefix!r}", hint="a cluster is named by its survivor's doc_id; `starloom trace PATH` tells it"
-    )
-
-
-def _cluster(rows: Rows, run: Run, step: StepState, members: list[dict[str, Any]], url: str) -> dict[str, Any]:
-    docs = input_of(step, "Docs")
-    assert docs is not None, "clusters are of documents"
-    found = rows.of_documents(docs["artifact"], pa.array([row["doc_id"] for row in members]), ["doc_id", "content"])
-    texts = dict(zip(found.column("doc_id").to_pylist(), found.column("content").to_pylist(), strict=True))
-    members = sorted(members, key=lambda row: (not row["is_survivor"], -row["jaccard"], row["doc_id"]))
-    survivor = members[0]
-    for row in members[1:]:
-        names = (f"{survivor['repo']}/{survivor['path']}", f"{row['repo']}/{row['path']}")
-        row["differences"], row["has_more_differences"] = _differences(texts[survivor["doc_id"]], texts[row["doc_id"]], names)
-    return {"kind": "cluster", "run": run.id, "store": url, "step": step.name, "cluster_id": survivor["cluster_id"], "members": members}
-
-
-def _differences(old: str, new: str, names: tuple[str, str]) -> tuple[list[str], bool]:
-    first, second = (text.splitlines()[:COMPARED_LINES] for text in (old, new))  # difflib takes time in the square of the lines
-    lines = difflib.unified_diff(first, second, *names, n=0, lineterm="")
-    shown = list(itertools.islice(lines, SHOWN_DIFFERENCES + 1))
-    return shown[:SHOWN_DIFFERENCES], len(shown) > SHOWN_DIFFERENCES

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lineage.fates import REASON, input_of, output_of, producer
+from lineage.showing_clusters import class_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _DOC_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN = ["sequence", "token_start", "token_end", "byte_start", "byte_end", "role"]
+_MEMBER = ["cluster_id", "jaccard", "is_survivor", "reason", "license_class", "has_license_conflict"]
 _REDACTION = ["entity", "detector", "start", "end", "new_start", "new_end"]
 Event = dict[str, Any]
 
@@ -85,11 +87,13 @@ class _Story:
 
     def _clustered(self, step: StepState) -> Iterator[Event]:
         artifact = step.outputs["Clusters"]["artifact"]
-        for row in self._own(artifact, ["cluster_id", "jaccard", "is_survivor", "reason"]):
-            cluster = row["cluster_id"]
-            num = sum(pc.sum(pc.equal(t.column("cluster_id"), cluster)).as_py() or 0 for _, t in self.rows.tables(artifact, ["cluster_id"]))
-            told = {name: row[name] for name in ("cluster_id", "jaccard", "is_survivor", "reason")}
-            yield {"event": "clustered", **told, "num_members": num}
+        for row in self._own(artifact, _MEMBER):
+            told = {name: row[name] for name in _MEMBER}
+            classes: list[str | None] = []
+            for _, table in self.rows.tables(artifact, ["cluster_id", "license_class"]):
+                is_member = pc.equal(table.column("cluster_id"), row["cluster_id"])
+                classes += table.column("license_class").filter(is_member).to_pylist()
+            yield {"event": "clustered", **told, "num_members": len(classes), "license_classes": class_counts(classes)}
 
     def _judged(self, step: StepState) -> Iterator[Event]:
         docs = input_of(step, "Docs")

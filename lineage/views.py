@@ -106,6 +106,11 @@ class Tabular:
         return cls([PartSource(cls.conform(table)) for table in tables])
 
     @classmethod
+    def in_files(cls, paths: Iterable[Path]) -> Self:
+        """An artifact with one part for each Parquet file on a local disk."""
+        return cls([PartSource(Stored(None, str(path))) for path in paths])
+
+    @classmethod
     def conform(cls, table: pa.Table) -> pa.Table:
         """`table` with this schema's columns, order and types.
 

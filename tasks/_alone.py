@@ -53,11 +53,12 @@ def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -
 
 def _made(stage: Stage, config: Config, given: dict[str, Path], aside: Path) -> dict[str, Any]:
     runtime = Runtime.alone(aside / "scratch")
-    inputs = {name: _opened(kind, given.get(name), aside) for name, kind in stage.inputs.items() if not _from_half(stage, kind)}
+    wanted = {name: kind for name, kind in stage.inputs.items() if not _from_half(stage, kind)}
+    absent = stage.optional - given.keys()
+    inputs = {name: None if name in absent else _opened(kind, given.get(name), aside) for name, kind in wanted.items()}
     if stage.prepare is not None:
         first = stage.prepare
-        wanted = {name: inputs[name] for name in first.inputs}
-        half = first.function(**wanted, cfg=stage.prepared_config(config), runtime=runtime)
+        half = first.function(**{name: inputs[name] for name in first.inputs}, cfg=stage.prepared_config(config), runtime=runtime)
         inputs |= {name: half for name, kind in stage.inputs.items() if kind is type(half)}
     result = stage.function(**inputs, cfg=config, runtime=runtime)
     told: dict[str, Any] = {}
@@ -74,7 +75,7 @@ def _written(step: str, output: Tabular | Files, docs: Docs | None, aside: Path)
         shutil.copytree(output.path, aside / kind)
         return {f"{kind}/{name}": {"bytes": (aside / kind / name).stat().st_size} for name in output.names()}
     told: dict[str, Any] = {}
-    tables = sealed_tables(step, output, docs)
+    tables = list(sealed_tables(step, output, docs))
     for i, (table, counts, _) in enumerate(tables):
         name = f"{kind}.parquet" if len(tables) == 1 else f"{kind}-{i:05}.parquet"
         parquet.write_table(table, aside / name, output.ROWS_PER_GROUP)
@@ -106,6 +107,7 @@ def _opened(kind: type, path: Path | None, aside: Path) -> Any:
         parquet.write_table(completed(table, path), full, Docs.ROWS_PER_GROUP)
         return Docs([PartSource(Stored(None, str(full)))])
     assert issubclass(kind, Tabular)
+    _conformed(kind, table, path)
     return kind([PartSource(Stored(None, str(path)))])
 
 
@@ -119,9 +121,10 @@ def completed(table: pa.Table, path: Path) -> pa.Table:
     """`table` with all columns of Docs: what is not there is derived from `content`, or null.
 
     Raises:
-        InputError: if there is no `content`, or a column has another type than it should.
+        InputError: if there is no `content`, a column has another type than it should, or a doc_id is none.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if "content" not in table.column_names:
         raise InputError(
@@ -145,7 +148,23 @@ def completed(table: pa.Table, path: Path) -> pa.Table:
             made[field.name] = table.column(field.name)
         else:
             made[field.name] = pa.array(derived.get(field.name, [None] * rows), field.type)
+    full = _conformed(Docs, pa.table(made), path)
+    ids = full.column("doc_id")
+    wrong = ids.filter(pc.invert(pc.match_substring_regex(ids, "^[0-9a-f]{32}$")))
+    if len(wrong):
+        raise InputError(
+            f"{path} has the doc_id {wrong[0].as_py()!r}; a doc_id is 32 hex digits in lower case, by which stages join and sort",
+            hint="rename the column or leave it out: ids are then made from the rows' numbers",
+        )
+    return full
+
+
+def _conformed(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
+    import pyarrow as pa
+
     try:
-        return Docs.conform(pa.table(made))
+        return kind.conform(table)
     except (ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} does not fit the columns of Docs: {error}", hint="`starloom stages --json` lists them") from error
+        raise InputError(
+            f"{path} does not fit the columns of {kind.__name__}: {error}", hint=f"they are {', '.join(kind.SCHEMA.names)}"
+        ) from error

@@ -3,7 +3,8 @@
     @stage(libraries=("datasketch",))
     def near_dedup(docs: Docs, cfg: NearDedup, runtime: Runtime) -> tuple[Verdicts, Clusters]: ...
 
-Parameter types say what is read, the return type says what is written, the module's name is the registration.
+Parameter types say what is read, the return type says what is written, the module's name is the registration. An input that
+may be absent says so too: `licenses: Licenses | None` is None where nothing above writes it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
@@ -24,6 +26,9 @@ from lineage import keys
 from lineage.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+NO_STAGES = ("clusters", "kernels", "schemas")
+"""What stages are made of, and shapes what they write; the frame's modules, which do not, begin with an underscore."""
+
 StageFunction = Callable[..., Any]
 
 
@@ -152,6 +157,8 @@ class Stage:
     config: type[Config]
     inputs: dict[str, type]
     """Parameter name → artifact type."""
+    optional: frozenset[str]
+    """Names of inputs that may be absent: nothing above writes them, and the function gets None."""
     outputs: tuple[type, ...]
     over: Literal["parts", "whole"] = "parts"
     libraries: tuple[str, ...] = ()
@@ -215,15 +222,15 @@ def _declared(
     if prepare is not None and not issubclass(config, prepare.config):
         raise TypeError(f"{function.__name__}: {config.__name__} must extend {prepare.config.__name__}, the knobs of its first half")
     document = importlib.import_module(function.__module__).__doc__ or ""
-    return Stage(function.__name__, function, config, hints, outputs, over, libraries, runs, prepare, document)
+    optional = frozenset(name for name, hint in hints.items() if NoneType in typing.get_args(hint))
+    inputs = {name: next((kind for kind in typing.get_args(hint) if kind is not NoneType), hint) for name, hint in hints.items()}
+    return Stage(function.__name__, function, config, inputs, optional, outputs, over, libraries, runs, prepare, document)
 
 
 def stage_names() -> list[str]:
     """Names of all stages, from the files of this package; imports none of them."""
     package = importlib.import_module("tasks")
-    return sorted(
-        m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name not in ("kernels", "schemas")
-    )
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name not in NO_STAGES)
 
 
 def load_stage(name: str) -> Stage:

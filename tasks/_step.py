@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import unicodedata
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class Bound:
     stage: Stage
     config: Config
     refs: dict[str, Ref] = field(default_factory=dict)
+    """Parameter → what it reads; without those optional inputs that nothing above writes."""
     repositories: tuple[tuple[RepositorySnapshot, ...], ...] = ()
     record: Record | None = None
 
@@ -98,6 +100,8 @@ def contents(bound: Bound, store: Store) -> Contents:
             by_part[parameter] = [keys.digest([snapshot.digest for snapshot in part]) for part in bound.repositories]
         elif kind is Record:
             whole[parameter] = keys.digest(asdict(bound.record)) if bound.record else ""
+        elif parameter in bound.stage.optional and parameter not in bound.refs:
+            continue  # what is absent is no part of a key
         elif issubclass(kind, Tabular):
             by_part[parameter] = _part_digests(bound.refs[parameter], store)
         else:
@@ -166,6 +170,8 @@ def _reader(store_url: str) -> code.Reader:
 
 @functools.cache
 def _version(distribution: str) -> str:
+    if distribution == "unicodedata":  # Python's own tables of characters: another Python may have others
+        return unicodedata.unidata_version
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError as error:

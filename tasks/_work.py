@@ -29,7 +29,7 @@ from tasks._stage import Runtime, Stage, load_stage
 from tasks.schemas import ARTIFACTS, Docs, Record, Repositories, Verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tasks._stage import Config
     from tasks._step import Bound, Ref
@@ -124,6 +124,8 @@ def _call(
 def _part_input(kind: type[Any], job: PartJob, name: str, store: Store) -> Any:
     if kind is Repositories:
         return Repositories(job.repositories)
+    if name not in job.refs:  # optional: the plan has wired all others
+        return None
     ref = job.refs[name]
     artifact = store.artifact(ref.artifact)
     if issubclass(kind, Files):
@@ -134,7 +136,7 @@ def _part_input(kind: type[Any], job: PartJob, name: str, store: Store) -> Any:
 def _whole_input(kind: type[Any], bound: Bound, name: str, store: Store) -> Any:
     if kind is Record:
         return bound.record
-    return opened_ref(store, bound.refs[name])
+    return opened_ref(store, bound.refs[name]) if name in bound.refs else None
 
 
 def opened_ref(store: Store, ref: Ref) -> Tabular | Files:
@@ -187,18 +189,21 @@ def _sealed_parts(store: Store, step: str, output: Tabular, docs: Docs | None) -
     ]
 
 
-def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> list[tuple[pa.Table, dict[str, Any], str | None]]:
-    """The tables of what a stage returned, checked against the documents that it read: (table, counts, mask) of each part.
+def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> Iterator[tuple[pa.Table, dict[str, Any], str | None]]:
+    """The tables of what a stage returned, one by one, checked against the documents that it read: (table, counts, mask) of each part.
 
     Raises:
         StageError: if a law does not hold.
     """
     if not isinstance(output, Verdicts):
-        tables = [view.read() for view in output.parts]
-        return [(table, _checked_docs(step, table, docs) if isinstance(output, Docs) else {}, None) for table in tables]
+        for view in output.parts:
+            table = view.read()
+            yield table, _checked_docs(step, table, docs) if isinstance(output, Docs) else {}, None
+        return
     if docs is None or len(docs.sources) != len(output.sources):
         raise StageError(f"{step} returned verdicts on {len(output.sources)} parts of {0 if docs is None else len(docs.sources)}")
-    return [_checked_verdicts(step, verdict.read(), source) for verdict, source in zip(output.parts, docs.sources, strict=True)]
+    for verdict, source in zip(output.parts, docs.sources, strict=True):
+        yield _checked_verdicts(step, verdict.read(), source)
 
 
 def _checked_docs(step: str, table: pa.Table, docs: Docs | None) -> dict[str, Any]:

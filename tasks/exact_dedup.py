@@ -1,69 +1,81 @@
-"""Drop files whose content is, byte for byte, that of a better-placed file.
+"""Drop files whose content is, byte for byte, that of a better-placed file, with the cluster as evidence.
 
-The content's identity (`swhid`, a git blob hash) is compared, over the whole corpus; no text is read. Of equal files
-the survivor policy keeps one, by default that of the most starred repository.
+The content's identity (`swhid`, a git blob hash) is compared, over the whole corpus; no text is read.
 
-Reads   Docs      doc_id, swhid, and the columns that the policy names (stars, forks, committed_at)
-Writes  Verdicts  rule = exact-duplicate, detail = the survivor's doc_id
+Reads   Docs      doc_id, swhid, repo, path, and the columns that the policy names (stars, forks, committed_at …)
+        Licenses  license_class, where a step above judged it
+Writes  Verdicts  dropped: rule = exact-duplicate or license-conflict, detail = the survivor's doc_id;
+                  a kept member of a cluster: rule = survivor
+        Clusters  every member of a cluster of two or more, with the reason why the survivor was preferred to it
 
-Memory: about 250 bytes a document (identifiers and policy columns of all documents at once).
+Memory: `memory_bytes` a worker to find equal contents, and 4 bytes a document; all else is mapped from files, and paged
+as the system can. Disk: 12 bytes a document; for each that has a copy 8 for each preference, and 70.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks._stage import Config, Runtime, stage
-from tasks.kernels.survivor import Preference
-from tasks.schemas import Docs, Verdicts
+from tasks._stage import Runtime, stage
+from tasks.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
+from tasks.schemas import Clusters, Docs, Licenses, Verdicts
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+_PREFIX, _DIGITS, _KEY_BYTES = "swh:1:cnt:", 40, 8
 
-class ExactDedup(Config):
+
+class ExactDedup(Election):
     """Knobs of exact deduplication."""
-
-    survivor: tuple[Preference, ...] = ("stars desc", "forks desc", "committed_at desc")
-    """Which of equal files stays: the first preference that tells two apart; a missing value loses; at last the smaller doc_id wins."""
 
 
 @stage(over="whole")
-def exact_dedup(docs: Docs, cfg: ExactDedup, runtime: Runtime) -> Verdicts:
+def exact_dedup(docs: Docs, licenses: Licenses | None, cfg: ExactDedup, runtime: Runtime) -> tuple[Verdicts, Clusters]:
     """Keep one document of each content."""
+    if not docs.parts:
+        return Verdicts.join([]), Clusters.of_parts([])
+    work = lay_out(docs, licenses, None, cfg, 1, runtime)
+    connect(work, _write_keys, lambda done: runtime.progress(done, 1, "rounds"))
+    elect(work, _equal_contents(work), runtime)
+    return judge(work, _judge)
+
+
+def _write_keys(part: Part) -> NDArray[np.int64]:
+    """Write the first 64 bits of each content's identity."""
     import numpy as np
+
+    hashes = _hashes(part.docs.read(["swhid"]))
+    return part.files.write(part.number, np.ascontiguousarray(hashes[:, :_KEY_BYTES]).view(np.uint64).T)
+
+
+def _hashes(table: pa.Table) -> NDArray[np.uint8]:
+    from lineage.errors import InputError
+    from tasks.kernels.hex_digits import from_hex
+
+    try:
+        return from_hex(table.column("swhid"), _DIGITS, _PREFIX)
+    except ValueError as error:
+        raise InputError(f"no swhid of a content: {error}", hint="leave the column out, and it is made from the content") from error
+
+
+def _equal_contents(work: Work) -> NDArray[np.int64]:
+    """Group nodes by the whole identity: for each the first that has the same. Half of 2^32 contents, and 64 bits are not enough."""
+    import numpy as np
+
+    hashes = np.concatenate(work.mapper(_node_hashes, work.parts))
+    _, first, number = np.unique(hashes.view(f"V{hashes.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    groups: NDArray[np.int64] = first[number]
+    return groups
+
+
+def _node_hashes(part: Part) -> NDArray[np.uint8]:
     import pyarrow as pa
 
-    from tasks.kernels import survivor
-
-    parts = docs.parts
-    tables = []
-    for part in parts:
-        tables.append(part.read([*survivor.columns(cfg.survivor), "swhid"]))
-        runtime.progress(len(tables), len(parts))
-    if not tables:
-        return Verdicts.join([])
-    documents = pa.concat_tables(tables)
-    survivors, _ = survivor.elect(documents, _contents(documents), cfg.survivor)
-    is_dropped = survivors != np.arange(len(survivors))
-    # Only what is dropped names a survivor: a kept row says the same whoever else is in the corpus.
-    details = documents.column("doc_id").take(pa.array(survivors, mask=~is_dropped))
-    rules = pa.array(["exact-duplicate"]).take(pa.array(np.zeros(len(survivors), np.int64), mask=~is_dropped))
-    verdicts, start = [], 0
-    for part, table in zip(parts, tables, strict=True):
-        rows = slice(start, start + table.num_rows)
-        detail, rule = details.slice(start, table.num_rows), rules.slice(start, table.num_rows)
-        verdicts.append(part.verdicts(~is_dropped[rows], rule=rule, detail=detail))
-        start = rows.stop
-    return Verdicts.join(verdicts)
+    return _hashes(part.docs.read(["swhid"]).take(pa.array(part.rows())))
 
 
-def _contents(documents: pa.Table) -> NDArray[np.int64]:
-    """Number the contents: equal numbers for equal swhid."""
-    import numpy as np
-
-    encoded = documents.column("swhid").combine_chunks().dictionary_encode()
-    numbers: NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
-    return numbers
+def _judge(part: Part) -> tuple[Verdicts, Clusters]:
+    return judged(part, "exact-duplicate", None, None)

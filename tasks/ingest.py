@@ -188,6 +188,7 @@ def _docs_row(repository: RepositorySnapshot, file: FileSnapshot, text: str) -> 
         "stars": None,
         "forks": None,
         "committed_at": None,
+        "visited_at": None,
         "url": None,
         "is_vendor": is_vendored(file.path),
         "is_generated": is_generated(file.path),

@@ -3,6 +3,7 @@
 Reads   Docs      doc_id, source, kind, repo, path, content, swhid, declared_license; a repository never straddles parts
 Writes  Verdicts  rule = permissive, no-license, non-permissive, unknown-license, license-text; detail = the evidence, such
                   as "MIT (declared)", "GPL-3.0-or-later (header, line 2)", "Apache-2.0 (vendor/x/LICENSE)"
+        Licenses  doc_id, license_class, evidence: the same of every document but licence files, kept or dropped
 
 Evidence, strongest first:
 1. What a file states in its own first lines (SPDX tag; the GNU and Mozilla notices) decides for that file alone; a
@@ -13,18 +14,21 @@ Evidence, strongest first:
 3. Without a declared licence, the licence files of the root and of all folders above the file: all must permit.
 As in The Stack v2, but for licence files in folders, which there cannot overrule a permissive declaration.
 Licence files themselves are evidence, not training text, and are dropped.
+
+Copies of a file under another licence are seen by deduplication only if they get that far: let all four classes through
+here, and put license_gate behind the deduplication to drop what may not stay.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
 from lineage.errors import did_you_mean
 from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Docs, Verdicts
+from tasks.schemas import Docs, LicenseClass, Licenses, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
 
     from tasks.kernels.license_policy import Policy
 
-LicenseClass = Literal["permissive", "no-license", "unknown-license", "non-permissive"]
 Finding = tuple[LicenseClass, str | None]
 """The class of a file's licence and the evidence for it."""
 
@@ -45,7 +48,7 @@ class LicenseFilter(Config):
     """Knobs of license_filter."""
 
     allow_classes: list[LicenseClass] = Field(default=["permissive"], min_length=1)
-    """Classes to keep. StarCoder kept permissive; StarCoder2 permissive and no-license."""
+    """Classes to keep. StarCoder kept permissive; StarCoder2 permissive and no-license. All four: judge here, drop with license_gate."""
     allow: list[str] = Field(default=[])
     """SPDX ids to count as permissive whatever their category, such as MPL-2.0."""
     deny: list[str] = Field(default=[])
@@ -75,15 +78,20 @@ class _Repository:
 
 
 @stage(libraries=("identify", "license-expression"))
-def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> Verdicts:  # noqa: ARG001 - quick enough to need no progress
+def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> tuple[Verdicts, Licenses]:  # noqa: ARG001 - quick enough to need no progress
     """Judge every file by the evidence nearest to it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from tasks.kernels.license_policy import Policy
 
-    table = docs.read(["source", "kind", "repo", "path", "content", "swhid", "declared_license"])
+    table = docs.read(["doc_id", "source", "kind", "repo", "path", "content", "swhid", "declared_license"])
     policy = Policy(allow=frozenset(cfg.allow), deny=frozenset(cfg.deny))
     classes, details = _judge(table, policy)
     keep = [found in cfg.allow_classes for found in classes]
-    return docs.verdicts(keep, rule=classes, detail=details)
+    judged = pa.table({"doc_id": table.column("doc_id"), "license_class": classes, "evidence": pa.array(details, pa.string())})
+    is_license = pc.equal(table.column("kind"), "license")
+    return docs.verdicts(keep, rule=classes, detail=details), Licenses.of(judged.filter(pc.invert(is_license)))
 
 
 def _judge(table: pa.Table, policy: Policy) -> tuple[list[str], list[str | None]]:

@@ -2,30 +2,34 @@
 
 Two files are near-duplicates when the MinHash signatures of their word 5-grams agree in a whole band; clusters are the
 connected components of that relation, and of each the survivor policy keeps one (The Stack, StarCoder: 256
-permutations, Jaccard 0.7, 25 bands of 10 rows, per language, collisions trusted). With `verify: estimated` a
-colliding pair counts only if its estimated Jaccard similarity reaches the threshold.
+permutations, Jaccard 0.7, 25 bands of 10 rows, per language, collisions trusted). With `verify` a colliding pair counts
+only if its Jaccard similarity, estimated from the signatures or exact on the shingles, reaches the threshold.
 
 Reads   Docs        doc_id, content, language, repo, path, and the columns that the policy names (stars, forks, …)
+        Licenses    license_class, where a step above judged it
 Writes  Signatures  doc_id, num_shingles, signature (datasketch's "affine32"); cached without the decision's knobs
-        Verdicts    dropped: rule = near-duplicate, value = estimated Jaccard to the survivor, detail = its doc_id;
-                    a kept member of a cluster: rule = survivor
-        Clusters    every member of a cluster of two or more: doc_id, cluster_id, repo, path, jaccard, is_survivor, reason
+        Verdicts    dropped: rule = near-duplicate or license-conflict, value = Jaccard similarity to the survivor,
+                    detail = its doc_id; a kept member of a cluster: rule = survivor
+        Clusters    every member of a cluster of two or more, with the reason why the survivor was preferred to it
 
-Memory: 8 bytes a document and band (200 at the defaults) and 40 for sorting; for each document that collides with
-another as much again, 4 x num_perm, and about 200 (1.4 kB). Signatures of the others are streamed, part by part.
+Memory: `memory_bytes` a worker to find candidates, and 4 bytes a document; all else is mapped from files, and paged as
+the system can. Disk: 12 bytes a document and band; for each document that collides with another 4 x num_perm, 8 for
+each preference, and 60; with `verify: exact` 8 for each of its distinct shingles.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks._stage import Config, Runtime, prepare, stage
-from tasks.kernels.survivor import Preference
-from tasks.schemas import Clusters, Docs, Signatures, Verdicts
+from tasks.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
+from tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -34,28 +38,48 @@ if TYPE_CHECKING:
 class Shingling(Config):
     """Knobs of the signatures."""
 
-    num_perm: int = Field(256, gt=0, le=4096)
+    num_perm: int = Field(default=256, gt=0, le=4096)
     """Permutations of a MinHash signature: the estimate's standard error is at most 0.5 / sqrt(num_perm)."""
-    ngram: int = Field(5, gt=0, le=256)
+    ngram: int = Field(default=5, gt=0, le=256)
     """Words in a shingle. A file of fewer words is one shingle: only its exact copies resemble it."""
-    seed: int = Field(42, ge=0, lt=2**32)
+    words: Literal["ascii", "unicode"] = "ascii"
+    """What words are: runs of `A-Za-z_0-9`, case kept (StarCoder), or of Unicode word characters in lower case (The Stack v2)."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the permutations; 42 is StarCoder's."""
 
 
-class NearDedup(Shingling):
+class NearDedup(Shingling, Election):
     """Knobs of near-deduplication."""
 
-    threshold: float = Field(0.7, gt=0, le=1)
-    """Jaccard similarity at or above which two files count as one; bands and rows follow from it."""
-    verify: Literal["none", "estimated"] = "none"
-    """`none` trusts every collision of a band, as StarCoder did; `estimated` asks both signatures for the threshold."""
+    threshold: float = Field(default=0.7, gt=0, le=1)
+    """Jaccard similarity at or above which two files count as one; the best bands and rows follow from it."""
+    bands: int | None = Field(default=None, gt=0)
+    """Bands of a signature, with `rows`; by default as many as datasketch takes for the threshold."""
+    rows: int | None = Field(default=None, gt=0)
+    """Positions of the signature in a band, with `bands`."""
+    verify: Literal["none", "estimated", "exact"] = "none"
+    """`none` trusts every collision of a band (StarCoder); `estimated` asks both signatures for the threshold, `exact` the shingles."""
     scope: Literal["language", "global"] = "language"
     """Compare files of one language only, as StarCoder did, or all with all."""
-    survivor: tuple[Preference, ...] = ("stars desc", "forks desc", "committed_at desc")
-    """Which of a cluster stays: the first preference that tells two apart; a missing value loses; at last the smaller doc_id wins."""
+
+    def banding(self) -> tuple[int, int]:
+        """Bands, and rows of each."""
+        from tasks.kernels.lsh import optimal_bands
+
+        return (self.bands, self.rows) if self.bands and self.rows else optimal_bands(self.threshold, self.num_perm)
+
+    @model_validator(mode="after")
+    def _banding_fits(self) -> Self:
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("bands and rows go together: give both, or neither")
+        if self.bands is not None and self.rows is not None and self.bands * self.rows > self.num_perm:
+            raise ValueError(
+                f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations; num_perm is {self.num_perm}"
+            )
+        return self
 
 
-@prepare()
+@prepare(libraries=("unicodedata",))
 def signatures(docs: Docs, cfg: Shingling, runtime: Runtime) -> Signatures:
     """Sign every document."""
     import numpy as np
@@ -67,7 +91,7 @@ def signatures(docs: Docs, cfg: Shingling, runtime: Runtime) -> Signatures:
     batches, done, num_documents = [], 0, docs.num_rows
     for batch in docs.batches(["doc_id", "content"], rows=1024):
         offsets, data = string_buffers(batch.column("content"))
-        values, num_shingles = sign_texts(offsets, data, num_perm=cfg.num_perm, ngram=cfg.ngram, seed=cfg.seed)
+        values, num_shingles = sign_texts(offsets, data, num_perm=cfg.num_perm, ngram=cfg.ngram, seed=cfg.seed, words=cfg.words)
         starts = np.arange(0, values.size + 1, cfg.num_perm, dtype=np.int32)
         lists = pa.ListArray.from_arrays(pa.array(starts), pa.array(values.reshape(-1)))
         columns = [batch.column("doc_id"), pa.array(num_shingles), lists]
@@ -77,168 +101,189 @@ def signatures(docs: Docs, cfg: Shingling, runtime: Runtime) -> Signatures:
     return Signatures.of(pa.Table.from_batches(batches) if batches else Signatures.SCHEMA.empty_table())
 
 
-@stage(over="whole", prepare=signatures)
-def near_dedup(docs: Docs, signatures: Signatures, cfg: NearDedup, runtime: Runtime) -> tuple[Verdicts, Clusters]:
+@stage(over="whole", libraries=("unicodedata",), prepare=signatures)
+def near_dedup(
+    docs: Docs, signatures: Signatures, licenses: Licenses | None, cfg: NearDedup, runtime: Runtime
+) -> tuple[Verdicts, Clusters]:
     """Find clusters over the whole corpus and keep one document of each."""
     import numpy as np
 
-    from tasks.kernels.lsh import sharing
+    if not docs.parts:
+        return Verdicts.join([]), Clusters.of_parts([])
+    bands, rows = cfg.banding()
+    num_rounds = bands * (1 if cfg.verify == "none" else 2)
+    work = lay_out(docs, licenses, signatures, cfg, bands, runtime)
+    runtime.note(bands=bands, rows=rows)
+    groups = connect(work, _write_keys, lambda done: runtime.progress(done, num_rounds, "bands"))
+    if cfg.verify == "none":
+        work.files.remove_keys()
+        elect(work, groups, runtime)
+        _gather_signatures(work, np.unique(work.files.arrays.open("survivors")))
+        return judge(work, _judge)
+    runtime.note(duplicates_if_collisions_were_trusted=int(np.count_nonzero(groups != np.arange(len(groups)))))
+    _gather_signatures(work, np.arange(len(groups)))
+    if cfg.verify == "exact":
+        _gather_sets(work)
+    elect(work, _verified(work, lambda done: runtime.progress(bands + done, num_rounds, "bands")), runtime)
+    return judge(work, _judge)
 
-    parts = list(zip(docs.parts, signatures.parts, strict=True))
-    starts = np.cumsum([0, *(signed.num_rows for _, signed in parts)], dtype=np.int64)
-    keys = _band_keys(parts, starts, cfg, runtime)
-    rows = sharing(keys)  # of the corpus; most documents resemble none, and are not looked at again
-    keys = keys[:, rows]
-    documents, matrix = _collect(parts, starts, rows, cfg)
-    clusters, is_member = _clusters(documents, matrix, _components(keys, matrix, cfg), cfg)
-    rows = rows[is_member]
-    verdicts, tables = [], []
-    for (part, _), first, last in zip(parts, starts[:-1], starts[1:], strict=True):
-        low, high = np.searchsorted(rows, (first, last))
-        tables.append(clusters.slice(low, high - low))
-        verdicts.append(_verdicts(part, tables[-1], rows[low:high] - first, cfg.threshold))
-    return Verdicts.join(verdicts), Clusters.of_parts(tables)
 
-
-def _band_keys(parts: list[tuple[Docs, Signatures]], starts: NDArray[np.int64], cfg: NearDedup, runtime: Runtime) -> NDArray[np.uint64]:
-    """Hash the bands of all documents, [bands, documents]; part i begins at row `starts[i]`."""
+def _write_keys(part: Part) -> NDArray[np.int64]:
+    """Hash the bands of a part's signatures and write them."""
     import numpy as np
 
-    from tasks.kernels.lsh import band_keys, optimal_bands
+    from tasks.kernels.lsh import band_keys
 
-    bands, rows = optimal_bands(cfg.threshold, cfg.num_perm)
-    runtime.note(bands=bands, rows=rows)
-    keys = np.empty((bands, starts[-1]), np.uint64)
-    for i, (part, signed) in enumerate(parts):
-        table, matrix = part.read(["doc_id", "language"]), signed.read(["doc_id", "signature"])
-        assert table.column("doc_id").equals(matrix.column("doc_id")), "signatures are of other documents"
-        keys[:, starts[i] : starts[i + 1]] = band_keys(_matrix(matrix, cfg.num_perm), _scopes(table, cfg.scope), bands, rows)
-        runtime.progress(i + 1, len(parts))
-    return keys
+    assert part.beside is not None
+    bands, rows = part.cfg.banding()
+    ids, scopes = part.docs.read(["doc_id"]).column("doc_id"), _scopes(part.docs, part.cfg.scope)
+    keys, start = np.empty((bands, len(ids)), np.uint64), 0
+    for batch in part.beside.batches(["doc_id", "signature"]):
+        end = start + batch.num_rows
+        assert ids.slice(start, batch.num_rows).combine_chunks().equals(batch.column("doc_id")), "signatures are of other documents"
+        keys[:, start:end] = band_keys(_matrix(batch, part.cfg.num_perm), scopes[start:end], bands, rows)
+        start = end
+    return part.files.write(part.number, keys)
 
 
-def _matrix(table: pa.Table, num_perm: int) -> NDArray[np.uint32]:
+def _matrix(batch: pa.RecordBatch, num_perm: int) -> NDArray[np.uint32]:
     """Give a column of signatures as an array, [rows, num_perm]."""
-    matrix: NDArray[np.uint32] = table.column("signature").combine_chunks().flatten().to_numpy().reshape(-1, num_perm)
+    matrix: NDArray[np.uint32] = batch.column("signature").flatten().to_numpy().reshape(-1, num_perm)
     return matrix
 
 
-def _scopes(table: pa.Table, scope: Literal["language", "global"]) -> NDArray[np.uint64]:
+def _scopes(docs: Docs, scope: Literal["language", "global"]) -> NDArray[np.uint64]:
     """Number the documents' scopes: by a hash, so that the number does not depend on what else a part holds."""
     import hashlib
 
     import numpy as np
 
     if scope == "global":
-        return np.zeros(table.num_rows, np.uint64)
-    encoded = table.column("language").combine_chunks().dictionary_encode("encode")  # no language is one too
+        return np.zeros(docs.num_rows, np.uint64)
+    encoded = docs.read(["language"]).column("language").combine_chunks().dictionary_encode("encode")  # no language is one too
     digests = [hashlib.blake2b(repr(name).encode(), digest_size=8).digest() for name in encoded.dictionary.to_pylist()]
     numbers: NDArray[np.uint64] = np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)[encoded.indices.to_numpy()]
     return numbers
 
 
-def _collect(
-    parts: list[tuple[Docs, Signatures]], starts: NDArray[np.int64], rows: NDArray[np.int64], cfg: NearDedup
-) -> tuple[pa.Table, NDArray[np.uint32]]:
-    """Read what a decision needs of the documents at `rows` (ascending, counted over all parts), and their signatures."""
+def _gather_signatures(work: Work, nodes: NDArray[np.int64]) -> None:
+    """Put the signatures of nodes (ascending) where all can compare with them, in that order."""
     import numpy as np
-    import pyarrow as pa
 
-    from tasks.kernels import survivor
-
-    columns = list(dict.fromkeys([*survivor.columns(cfg.survivor), "repo", "path"]))
-    tables = [pa.schema([Docs.SCHEMA.field(name) for name in columns]).empty_table()]
-    matrix, bounds = np.empty((len(rows), cfg.num_perm), np.uint32), np.searchsorted(rows, starts)
-    for (part, signed), start, low, high in zip(parts, starts[:-1], bounds[:-1], bounds[1:], strict=True):
-        if low < high:
-            wanted = rows[low:high] - start
-            tables.append(part.read(columns).take(pa.array(wanted)))
-            matrix[low:high] = _matrix(signed.read(["signature"]), cfg.num_perm)[wanted]
-    return pa.concat_tables(tables), matrix
+    arrays = work.files.arrays
+    arrays.save("signed", nodes)
+    arrays.create("signatures", np.uint32, len(nodes), work.parts[0].cfg.num_perm)
+    arrays.create("scopes", np.uint64, len(nodes))
+    work.mapper(_gather_signatures_of, work.parts)
 
 
-def _clusters(
-    documents: pa.Table, matrix: NDArray[np.uint32], component: NDArray[np.int64], cfg: NearDedup
-) -> tuple[pa.Table, NDArray[np.bool_]]:
-    """Elect the survivor of each component.
+def _gather_signatures_of(part: Part) -> None:
+    import numpy as np
 
-    Returns:
-        The members of clusters of two or more, as Clusters, and which of `documents` they are.
+    signed, rows = part.arrays.open("signed"), part.arrays.open("rows")
+    low, high = np.searchsorted(signed, part.nodes())
+    wanted = rows[signed[low:high]] - part.first_row
+    matrix = part.arrays.open("signatures", writable=True)
+    part.arrays.open("scopes", writable=True)[low:high] = _scopes(part.docs, part.cfg.scope)[wanted]
+    for batch, first, last, start in _batches(part, wanted):
+        matrix[low + first : low + last] = batch[wanted[first:last] - start]
+
+
+def _batches(part: Part, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint32], int, int, int]]:
+    """Stream a part's signatures beside the rows that are wanted.
+
+    Yields:
+        signatures of a batch, [n, num_perm]; first and last, so that `rows[first:last]` are in it; the row that it begins with.
     """
     import numpy as np
+
+    assert part.beside is not None
+    start = 0
+    for batch in part.beside.batches(["signature"]):
+        first, last = np.searchsorted(rows, (start, start + batch.num_rows))
+        yield _matrix(batch, part.cfg.num_perm), int(first), int(last), start
+        start += batch.num_rows
+
+
+def _gather_sets(work: Work) -> None:
+    """Put the distinct shingles of all nodes into one array."""
+    import numpy as np
+
+    arrays, sizes = work.files.arrays, work.mapper(_gather_sets_of, work.parts)
+    starts = np.append(0, np.cumsum(np.concatenate(sizes)))
+    arrays.save("set_starts", starts)
+    sets, begin = arrays.create("sets", np.uint64, int(starts[-1])), 0
+    for part, of_part in zip(work.parts, sizes, strict=True):
+        end = begin + int(of_part.sum())
+        sets[begin:end] = arrays.open(f"sets-{part.number}")
+        arrays.path(f"sets-{part.number}").unlink()
+        begin = end
+
+
+def _gather_sets_of(part: Part) -> NDArray[np.int64]:
+    """Write the distinct shingles of each node of a part; gives their numbers."""
+    import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels import survivor
+    from tasks.kernels.arrow_bytes import string_buffers
+    from tasks.kernels.minhash import shingle_sets
+
+    rows, sizes, sets, start = part.rows(), [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
+    for batch in part.docs.batches(["content"], rows=1024):
+        first, last = np.searchsorted(rows, (start, start + batch.num_rows))
+        texts = batch.column("content").take(pa.array(rows[first:last] - start))
+        starts, hashes = shingle_sets(*string_buffers(texts), ngram=part.cfg.ngram, words=part.cfg.words)
+        sizes.append(np.diff(starts))
+        sets.append(hashes)
+        start += batch.num_rows
+    part.arrays.save(f"sets-{part.number}", np.concatenate(sets))
+    return np.concatenate(sizes)
+
+
+def _verified(work: Work, on_band: Callable[[int], None]) -> NDArray[np.int64]:
+    """Connect only similar documents: for each node the first of its component."""
+    import numpy as np
+
+    from tasks.kernels import connecting, linking, lsh, union_find
+
+    cfg, arrays = work.parts[0].cfg, work.files.arrays
+    scopes, is_exact = arrays.open("scopes"), cfg.verify == "exact"
+    if is_exact:
+        identities = lsh.set_keys(arrays.open("set_starts"), arrays.open("sets"), scopes)
+    else:
+        (identities,) = lsh.band_keys(arrays.open("signatures"), scopes, 1, cfg.num_perm)
+    parent = arrays.create("node_parents", union_find.width(len(scopes)), len(scopes))
+    union_find.part(parent)
+    union_find.unite(parent, linking.link_trusting(parent.copy(), *lsh.buckets(identities)))
+    union_find.compress(parent)
+    arrays.save("is_compared", parent == np.arange(len(parent)))
+    evidence = connecting.Evidence(cfg.threshold, is_exact)
+    connecting.connect(work.files, "node_parents", work.mapper, evidence=evidence, on_band=on_band)
+    groups: NDArray[np.int64] = parent.astype(np.int64)
+    return groups
+
+
+def _judge(part: Part) -> tuple[Verdicts, Clusters]:
+    return judged(part, "near-duplicate", part.cfg.threshold, _exact if part.cfg.verify == "exact" else _estimated)
+
+
+def _estimated(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Estimate how alike nodes and their survivors are, from the part's signatures and those that were gathered."""
+    import numpy as np
+
     from tasks.kernels.minhash import estimated_jaccard
 
-    itself = np.arange(len(component))
-    survivors, rivals = survivor.elect(documents, component, cfg.survivor)
-    table = pa.table(
-        {
-            "doc_id": documents.column("doc_id"),
-            "cluster_id": documents.column("doc_id").take(pa.array(survivors)),
-            "repo": documents.column("repo"),
-            "path": documents.column("path"),
-            "jaccard": estimated_jaccard(matrix, itself, survivors),
-            "is_survivor": survivors == itself,
-            "reason": survivor.reasons(documents, survivors, rivals, cfg.survivor),
-        }
-    )
-    is_member = (survivors != itself) | (rivals != itself)
-    return table.filter(pa.array(is_member)).combine_chunks(), is_member
+    gathered, slots = part.arrays.open("signatures"), np.searchsorted(part.arrays.open("signed"), survivors)
+    rows, estimates = part.arrays.open("rows")[nodes] - part.first_row, np.empty(len(nodes))
+    for batch, first, last, start in _batches(part, rows):
+        both = np.concatenate([batch[rows[first:last] - start], gathered[slots[first:last]]])
+        itself = np.arange(last - first)
+        estimates[first:last] = estimated_jaccard(both, itself, itself + last - first)
+    return estimates
 
 
-def _components(keys: NDArray[np.uint64], matrix: NDArray[np.uint32], cfg: NearDedup) -> NDArray[np.int64]:
-    """Give each document the number of its cluster: the smallest row in it."""
-    import math
+def _exact(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64]) -> NDArray[np.float64]:
+    from tasks.kernels.linking import jaccard
 
-    import numpy as np
-
-    from tasks.kernels import lsh, union_find
-
-    parent = np.arange(len(matrix), dtype=np.int64)
-    if cfg.verify == "none":
-        for band in keys:
-            union_find.unite_buckets(parent, *lsh.buckets(band))
-    else:
-        first = _unite_identical(parent, keys, matrix)
-        min_agreeing = math.ceil(cfg.threshold * cfg.num_perm - 1e-9)
-        for band in keys:
-            members, starts = lsh.buckets(band[first])
-            union_find.unite_similar(parent, first[members], starts, matrix, min_agreeing)
-    component: NDArray[np.int64] = union_find.components(parent)
-    return component
-
-
-def _unite_identical(parent: NDArray[np.int64], keys: NDArray[np.uint64], matrix: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Join documents of one signature and give the first of each: a thousand copies cost a thousand steps, not a million."""
-    import numpy as np
-
-    from tasks.kernels import lsh, union_find
-
-    if len(matrix):
-        same_band = np.ascontiguousarray(keys[0])  # as the scope: copies in another scope are not in the same bucket
-        (whole,) = lsh.band_keys(matrix, same_band, 1, matrix.shape[1])
-        union_find.unite_buckets(parent, *lsh.buckets(whole))
-    return np.flatnonzero(union_find.components(parent) == np.arange(len(matrix)))
-
-
-def _verdicts(docs: Docs, members: pa.Table, rows: NDArray[np.int64], threshold: float) -> Verdicts:
-    """Judge one part, whose cluster members are at `rows`."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    slots = np.full(docs.num_rows, -1, np.int64)
-    slots[rows] = np.arange(len(rows))
-    member = members.take(pa.array(slots, mask=slots < 0))
-    is_dropped = pc.fill_null(pc.invert(member.column("is_survivor")), fill_value=False)
-    missing = pa.scalar(None)
-    return docs.verdicts(
-        pc.invert(is_dropped),
-        rule=pc.if_else(member.column("is_survivor"), "survivor", "near-duplicate"),  # null where no member
-        value=pc.if_else(is_dropped, member.column("jaccard"), missing),
-        # Only what is dropped names the threshold: parts without duplicates keep their bytes when it moves.
-        threshold=pc.if_else(is_dropped, pa.scalar(threshold), missing),
-        detail=pc.if_else(is_dropped, member.column("cluster_id"), missing),
-    )
+    found: NDArray[np.float64] = jaccard(part.arrays.open("set_starts"), part.arrays.open("sets"), nodes, survivors)
+    return found

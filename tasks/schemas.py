@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,6 +50,7 @@ class Docs(Tabular):
             pa.field("stars", _INT),
             pa.field("forks", _INT),
             pa.field("committed_at", pa.timestamp("us", tz="UTC")),
+            pa.field("visited_at", pa.timestamp("us", tz="UTC")),
             pa.field("url", _STR),
             pa.field("is_vendor", _BOOL, nullable=False),
             pa.field("is_generated", _BOOL, nullable=False),
@@ -112,6 +113,16 @@ class Verdicts(Tabular):
         return cls([source for part in parts for source in part.sources])
 
 
+LicenseClass = Literal["permissive", "no-license", "unknown-license", "non-permissive"]
+"""What a licence allows, from the most to the least."""
+
+
+class Licenses(Tabular):
+    """The class of each document's licence and the evidence for it, whether or not a filter dropped it for that."""
+
+    SCHEMA = _schema({"doc_id": _STR, "license_class": _STR}, {"evidence": _STR})
+
+
 class Signals(Tabular):
     """Measured properties of documents, kept apart from the thresholds that judge them."""
 
@@ -136,10 +147,20 @@ class Signatures(Tabular):
 
 
 class Clusters(Tabular):
-    """Members of near-duplicate clusters of two or more, the survivor and why it won."""
+    """Members of clusters of two or more, the survivor and why it won. A cluster is named by its survivor, or by who would be it."""
 
     SCHEMA = _schema(
-        {"doc_id": _STR, "cluster_id": _STR, "repo": _STR, "path": _STR, "jaccard": _FLOAT, "is_survivor": _BOOL, "reason": _STR}
+        {
+            "doc_id": _STR,
+            "cluster_id": _STR,
+            "repo": _STR,
+            "path": _STR,
+            "jaccard": _FLOAT,
+            "is_survivor": _BOOL,
+            "reason": _STR,
+            "has_license_conflict": _BOOL,
+        },
+        {"license_class": _STR},
     )
 
 
@@ -261,6 +282,7 @@ ARTIFACTS: dict[str, type[Tabular | Files]] = {
         Docs,
         Skipped,
         Verdicts,
+        Licenses,
         Signals,
         Signatures,
         Clusters,

@@ -15,7 +15,7 @@ import pytest
 
 from bench import __main__ as command
 from bench import _measure
-from bench._tool import Corpus, Tool, environment_corpus, read_corpus
+from bench._tool import Corpus, Dropped, Tool, environment_corpus, read_corpus
 from lineage.errors import InputError
 from tasks.schemas import Docs
 
@@ -95,6 +95,49 @@ def test_each_tool_has_its_own_process_and_its_own_peak(corpus, tmp_path, bench_
     assert small.problem is None
     assert len(large.seconds) == len(small.seconds) == _measure.ROUNDS
     assert large.peak_bytes > small.peak_bytes + 150_000_000
+
+
+def test_processes_that_a_tool_starts_count_to_its_peak(corpus, tmp_path, bench_module):
+    module = bench_module("""
+        import subprocess, sys
+        def started(corpus):
+            subprocess.run([sys.executable, "-c", "import time; x = b'x' * 200_000_000; time.sleep(1)"], check=True)
+        TITLE = "children"
+        ROUNDS = 1
+        TOOLS = (Tool("started", started), Tool("alone", lambda corpus: None, is_ours=True))
+    """)
+    started, alone = _measure.measure(module, saved(corpus, tmp_path))
+    assert len(started.seconds) == 1
+    assert started.peak_bytes > alone.peak_bytes + 150_000_000
+
+
+def test_a_tool_is_given_what_it_prepared_and_tells_what_it_dropped(corpus, tmp_path, bench_module):
+    module = bench_module("""
+        from bench._tool import Dropped
+        def prepare(corpus, folder):
+            (folder / "ids").write_text("\\n".join(corpus.table.column("doc_id").to_pylist()))
+            return folder / "ids"
+        TITLE = "prepared"
+        TOOLS = (Tool("ours", lambda file: Dropped(tuple(file.read_text().split())), is_ours=True, prepare=prepare),)
+    """)
+    (timing,) = _measure.measure(module, saved(corpus, tmp_path))
+    assert timing.problem is None
+    assert timing.dropped == Dropped(tuple(corpus.table.column("doc_id").to_pylist()))
+    report = command._report("x", module, corpus, [timing])
+    assert report["tools"][0]["dropped"] == corpus.table.num_rows
+    assert command._lines(report).endswith(f"{corpus.table.num_rows} dropped")
+
+
+def test_a_tool_without_its_environment_says_how_to_get_it(corpus, tmp_path, bench_module, monkeypatch):
+    monkeypatch.setenv("STARLOOM_BENCH_VENVS", str(tmp_path))
+    module = bench_module("""
+        from bench._peer import Environment
+        TITLE = "elsewhere"
+        TOOLS = (Tool("peer", repr, environment=Environment("nowhere", ("nothing==1",))), Tool("ours", repr, is_ours=True))
+    """)
+    peer, ours = _measure.measure(module, saved(corpus, tmp_path))
+    assert peer.problem == "not installed: python -m bench bench_under_test --install"
+    assert ours.problem is None
 
 
 def test_a_tool_that_fails_costs_only_its_own_line(corpus, tmp_path, bench_module):

@@ -60,7 +60,7 @@ def test_help_imports_nothing_that_is_slow():
 
 
 def test_a_cached_run_and_a_plan_import_no_orchestrator(tmp_path, repositories):
-    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n")
+    recipe = write_recipe(tmp_path / "r.yaml", repositories, "- license_filter\n")
     script = (
         "import sys\nfrom cli import main\n"
         f"words = [{str(recipe)!r}, '--store', {str(tmp_path / 's')!r}]\n"
@@ -210,6 +210,19 @@ def test_a_stage_alone_reads_other_inputs_and_chains(capsys, tmp_path):
     assert {p.name for p in (tmp_path / "p").iterdir()} == {"packed.parquet", "spans.parquet"}
 
 
+def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path):
+    path = texts(tmp_path, content=["# SPDX-License-Identifier: MIT\n", "# SPDX-License-Identifier: GPL-3.0-only\n", "x = 1\n"])
+    judge = ["stage", "license_filter", str(path), str(tmp_path / "judged"), "--json", "--allow-classes"]
+    code, out, err = call(capsys, *judge, "[permissive, no-license, unknown-license, non-permissive]")
+    assert code == 0, err
+    assert json.loads(out)["files"]["verdicts.parquet"]["dropped"] == 0
+    licenses = str(tmp_path / "judged" / "licenses.parquet")
+    code, out, err = call(capsys, "stage", "license_gate", str(path), str(tmp_path / "out"), "--licenses", licenses, "--json")
+    assert code == 0, err
+    assert json.loads(out)["files"]["verdicts.parquet"]["rules"] == {"no-license": 1, "non-permissive": 1}
+    assert call(capsys, "stage", "license_gate", str(path), str(tmp_path / "again"))[0] == 2  # here they are needed
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -221,6 +234,8 @@ def test_a_stage_alone_reads_other_inputs_and_chains(capsys, tmp_path):
         (["near_dedup", "bad.parquet", "out"], "cannot be read"),
         (["near_dedup", "nocontent.parquet", "out"], "no column `content`"),
         (["encode", "in.parquet", "out", "--tokenizer", "nowhere"], "there is nothing at"),
+        (["license_gate", "in.parquet", "out", "--licenses", "in.parquet"], "in.parquet does not fit the columns of Licenses: "),
+        (["quality_filter", "ids.parquet", "out"], "ids.parquet has the doc_id 'ABC'; a doc_id is 32 hex digits in lower case"),
     ],
 )
 def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monkeypatch, words, message):
@@ -228,10 +243,11 @@ def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monk
     texts(tmp_path, content=["a", "b"])
     (tmp_path / "bad.parquet").write_bytes(b"not parquet")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "nocontent.parquet")
+    pq.write_table(pa.table({"content": ["a", "b"], "doc_id": ["0" * 32, "ABC"]}), tmp_path / "ids.parquet")
     code, _, err = call(capsys, "stage", *words)
     assert code in (1, 2)
     assert message in err
-    assert {p.name for p in tmp_path.iterdir()} == {"in.parquet", "bad.parquet", "nocontent.parquet"}
+    assert {p.name for p in tmp_path.iterdir()} == {"in.parquet", "bad.parquet", "nocontent.parquet", "ids.parquet"}
 
 
 def test_a_name_with_control_characters_breaks_no_table():

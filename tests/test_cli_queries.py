@@ -71,6 +71,8 @@ def questions(store):
         "files": f"show {run.step('train_tokenizer').outputs['Tokenizer']['artifact'][:10]}",
         "document": f"show {doc_id(store, 'repo4/src/author.py')[:12]}",
         "cluster": f"show cluster:{survivor['cluster_id'][:12]} --run strict",
+        "cluster of a step": f"show cluster:near_dedup/{survivor['cluster_id'][:12]} --run strict",
+        "conflicts": "show conflicts --run strict",
         "diff": "diff strict lenient",
         "no diff": "diff strict strict",
         "kept": "trace repo4/src/author.py --run strict",
@@ -115,8 +117,13 @@ def test_the_text_names_what_matters(store, say):
     _, text, _ = say(f"trace {twin} --run strict")
     assert "near-duplicate" in text
     assert "against 0.7, of repo" in text
+    assert "licence permissive\n" in text
     assert "EMAIL at bytes 10-38 by presidio" in say("trace author.py")[1]
     assert "binary" in say("trace blob.py")[1]
+    _, text, _ = say("show strict/near_dedup")
+    assert "25 bands of 10 rows" in text
+    assert "1 duplicate in 1 cluster\n" in text
+    assert "documents_that_collide" not in text, "what is said in words is not said again"
     _, text, _ = say("diff strict lenient")
     assert "threshold" in text
     assert "1 document changed fate" in text

@@ -57,7 +57,7 @@ def test_comments_constants_and_early_cutoff(checkout):
     checkout.edit("tasks/schemas.py", "class Clusters(Tabular):", "class Unheard(Tabular):\n    pass\n\n\nclass Clusters(Tabular):")
     assert checkout.reasons() == {}  # comments, docstrings and new neighbours are nothing
 
-    checkout.edit("tasks/exact_dedup.py", 'pa.array(["exact-duplicate"])', 'pa.array(["exact-" + "duplicate"])')
+    checkout.edit("tasks/exact_dedup.py", 'judged(part, "exact-duplicate"', 'judged(part, "exact-" + "duplicate"')
     assert checkout.reasons() == {"exact_dedup": ["code: tasks/exact_dedup.py"]}
     assert checkout.ran() == {"exact_dedup"}  # it made the same bytes, so nothing after it ran
 

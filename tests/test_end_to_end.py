@@ -14,10 +14,11 @@ from tests.corpus import MIT, function, hashes, make_repositories, run_recipe, w
 BENCHMARK = Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl"
 EMAIL, KEY = "margaret.hamilton@apollo-guidance.org", "AKIAQYLPMN5HHHFPZAM2"
 STAGES = f"""
-- license_filter
+- license_filter: {{allow_classes: [permissive, no-license, unknown-license, non-permissive]}}
 - quality_filter
 - exact_dedup
 - near_dedup
+- license_gate
 - redact_pii
 - decontaminate: {{benchmarks: [{{name: tiny, path: {BENCHMARK}}}]}}
 - train_tokenizer: {{vocab_size: 400}}
@@ -69,7 +70,7 @@ def trace(capsys, folder: Path, what: str, *words: str) -> dict:
 @pytest.mark.parametrize(
     ("what", "step", "rule"),
     [
-        ("copyleft/mine.py", "license_filter", "non-permissive"),
+        ("copyleft/mine.py", "license_gate", "non-permissive"),
         ("repo0/LICENSE", "license_filter", "license-text"),
         ("repo3/src/table.py", "quality_filter", "max-line-length"),
         ("repo2/src/leak.py", "decontaminate", "benchmark-leak"),

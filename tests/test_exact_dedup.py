@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lineage.errors import InputError
 from tasks._stage import Runtime
 from tasks.exact_dedup import ExactDedup, exact_dedup
 from tasks.schemas import Docs, Verdicts
@@ -69,39 +71,60 @@ def test_one_of_each_content_stays_whatever_the_cut_and_order(rows: list[dict[st
     order.shuffle(rows)
     parts = [rows[:cut], rows[cut:]]
     best = {row["content"]: min((r for r in rows if r["content"] == row["content"]), key=rank)["doc_id"] for row in rows}
-    verdicts = exact_dedup.function(docs(parts), ExactDedup(), runtime)
+    count = Counter(row["content"] for row in rows)
+    verdicts, clusters = exact_dedup.function(docs(parts), None, ExactDedup(), runtime)
     assert [v.num_rows for v in verdicts.parts] == [len(part) for part in parts]
     for row, verdict in zip(rows, verdicts.read().to_pylist(), strict=True):
         is_kept = best[row["content"]] == row["doc_id"]
         assert verdict == {
             "doc_id": row["doc_id"],
             "keep": is_kept,
-            "rule": None if is_kept else "exact-duplicate",
+            "rule": "exact-duplicate" if not is_kept else "survivor" if count[row["content"]] > 1 else None,
             "value": None,
             "threshold": None,
             "detail": None if is_kept else best[row["content"]],
         }
+    members = {member["doc_id"]: (member["cluster_id"], member["is_survivor"], member["jaccard"]) for member in clusters.read().to_pylist()}
+    assert members == {
+        row["doc_id"]: (best[row["content"]], best[row["content"]] == row["doc_id"], 1.0) for row in rows if count[row["content"]] > 1
+    }
+
+
+def test_contents_are_compared_by_their_whole_hash(runtime: Runtime) -> None:
+    rows = [document(i, "a", None, None, None) for i in range(4)]
+    for row, end in zip(rows, ["00", "01", "00", "02"], strict=True):
+        row["swhid"] = "swh:1:cnt:" + "7" * 38 + end
+    verdicts, _ = exact_dedup.function(docs([rows[:2], rows[2:]]), None, ExactDedup(), runtime)
+    assert verdicts.read().column("keep").to_pylist() == [True, True, False, True]
+
+
+def test_a_hash_of_another_kind_is_refused(runtime: Runtime) -> None:
+    row = {**document(1, "a", None, None, None), "swhid": "sha256:0"}
+    with pytest.raises(InputError, match="'sha256:0'"):
+        exact_dedup.function(docs([[row]]), None, ExactDedup(), runtime)
 
 
 def test_a_policy_of_ones_own_decides(runtime: Runtime) -> None:
     rows = [document(1, "a", 100, None, DAYS[1]), document(2, "a", 1, None, DAYS[0])]
     for policy, survivor in (["stars desc"], 0), (["committed_at asc", "stars desc"], 1), (["forks desc", "stars asc"], 1):
-        verdicts = exact_dedup.function(docs([rows]), ExactDedup(survivor=policy), runtime).read()
-        assert verdicts.column("keep").to_pylist() == [survivor == 0, survivor == 1]
+        verdicts, _ = exact_dedup.function(docs([rows]), None, ExactDedup(survivor=policy), runtime)
+        assert verdicts.read().column("keep").to_pylist() == [survivor == 0, survivor == 1]
 
 
 def test_documents_dropped_before_are_no_survivors(runtime: Runtime) -> None:
     rows = [document(1, "a", 100, None, None), document(2, "a", 1, None, None), document(3, "a", 2, None, None)]
     before = docs([rows])
     live = Docs([type(s)(s.data, before.parts[0].verdicts([False, True, True]).read()) for s in before.sources])
-    verdicts = exact_dedup.function(live, ExactDedup(), runtime).read()
+    verdicts = exact_dedup.function(live, None, ExactDedup(), runtime)[0].read()
     assert verdicts.column("keep").to_pylist() == [None, False, True]
     assert verdicts.column("detail").to_pylist() == [None, rows[2]["doc_id"], None]
 
 
 @pytest.mark.parametrize("parts", [[], [[]], [[], []]])
 def test_an_empty_corpus_gives_empty_verdicts(parts: list[Any], runtime: Runtime) -> None:
-    verdicts = exact_dedup.function(docs(parts), ExactDedup(), runtime)
+    verdicts, clusters = exact_dedup.function(docs(parts), None, ExactDedup(), runtime)
+    assert clusters.num_rows == 0
+    assert len(clusters.parts) == len(parts)
     assert len(verdicts.parts) == len(parts)
     assert verdicts.read().equals(Verdicts.SCHEMA.empty_table())
 

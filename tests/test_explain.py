@@ -31,6 +31,8 @@ BEFORE = Components(
         ({"inputs": {"docs": ["q", "y", "w"], "tokenizer": "t"}}, "input: parts 0, 2 of docs"),
         ({"inputs": {"docs": ["x", "y", "z", "w"], "tokenizer": "t"}}, "input: docs has 4 parts, had 3 (1 new)"),
         ({"inputs": {"docs": ["x", "y", "z"], "tokenizer": "u"}}, "input: tokenizer"),
+        ({"inputs": {**BEFORE.inputs, "licenses": ["l"]}}, "input: licenses was not read before"),
+        ({"inputs": {"docs": ["x", "y", "z"]}}, "input: tokenizer is no longer read"),
         ({"format": 2}, "store format 1 → 2"),
     ],
 )

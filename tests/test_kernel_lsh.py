@@ -10,7 +10,7 @@ from datasketch.lsh import _optimal_param
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.lsh import band_keys, buckets, optimal_bands, sharing
+from tasks.kernels.lsh import among, band_keys, buckets, optimal_bands, set_keys
 
 
 @pytest.mark.parametrize(("threshold", "num_perm", "expected"), [(0.7, 256, (25, 10)), (0.7, 250, (25, 10)), (0.85, 256, (13, 19))])
@@ -41,21 +41,32 @@ def test_keys_agree_exactly_where_band_and_scope_agree(data: st.DataObject) -> N
                 assert (keys[band, i] == keys[band, j]) == (plain[i] == plain[j])
 
 
-@given(keys=st.lists(st.integers(0, 6), max_size=20), others=st.lists(st.integers(0, 6), min_size=20, max_size=20))
-def test_buckets_hold_those_who_share_a_key(keys: list[int], others: list[int]) -> None:
-    def plain(keys: list[int]) -> set[frozenset[int]]:
-        groups = defaultdict(list)
-        for i, key in enumerate(keys):
-            groups[key].append(i)
-        return {frozenset(group) for group in groups.values() if len(group) > 1}
+@given(keys=st.lists(st.integers(0, 6), max_size=20), data=st.data())
+def test_buckets_hold_those_who_share_a_key(keys: list[int], data: st.DataObject) -> None:
+    groups = defaultdict(list)
+    for i, key in enumerate(keys):
+        groups[key].append(i)
+    plain = {frozenset(group) for group in groups.values() if len(group) > 1}
 
     members, starts = buckets(np.array(keys, np.uint64))
     found = [members[starts[k] : starts[k + 1]].tolist() for k in range(len(starts) - 1)]
     assert starts[0] == 0
     assert starts[-1] == len(members)
-    assert {frozenset(group) for group in found} == plain(keys)
-    assert len(found) == len(plain(keys))
+    assert {frozenset(group) for group in found} == plain
+    assert len(found) == len(plain)
 
-    two_bands = np.array([keys, others[: len(keys)]], np.uint64)
-    expected = sorted(set().union(*plain(keys), *plain(others[: len(keys)])))
-    assert sharing(two_bands).tolist() == expected
+    chosen = data.draw(st.sets(st.sampled_from(keys and range(len(keys)))) if keys else st.just(set()))
+    thinned, bounds = among(members, starts, np.isin(members, sorted(chosen)))
+    left = [thinned[bounds[k] : bounds[k + 1]].tolist() for k in range(len(bounds) - 1)]
+    assert left == [[i for i in group if i in chosen] for group in found]
+
+
+@given(st.lists(st.tuples(st.sets(st.integers(0, 3)), st.integers(0, 1)), max_size=10))
+@settings(deadline=None)
+def test_set_keys_agree_exactly_where_set_and_scope_agree(cases: list[tuple[set[int], int]]) -> None:
+    hashes = np.array([item for items, _ in cases for item in sorted(items)], np.uint64)
+    starts = np.cumsum([0, *(len(items) for items, _ in cases)])
+    keys = set_keys(starts, hashes, np.array([scope for _, scope in cases], np.uint64))
+    for i, one in enumerate(cases):
+        for j, other in enumerate(cases):
+            assert (keys[i] == keys[j]) == (one == other)

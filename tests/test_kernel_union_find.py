@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.union_find import components, unite_buckets, unite_similar
+from tasks.kernels.union_find import compress, in_company, part, unite, width
+
+if TYPE_CHECKING:
+    import random
 
 
 def by_search(n: int, edges: list[tuple[int, int]]) -> list[int]:
@@ -27,46 +32,40 @@ def by_search(n: int, edges: list[tuple[int, int]]) -> list[int]:
     return smallest
 
 
-def flat(groups: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    members = np.array([node for group in groups for node in group], np.int64)
-    return members, np.cumsum([0, *map(len, groups)])
-
-
 @st.composite
-def buckets(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
+def graphs(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     n = draw(st.integers(1, 30))
-    return n, draw(st.lists(st.lists(st.integers(0, n - 1), min_size=2, max_size=5), max_size=20))
+    return n, draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))
 
 
-@given(case=buckets(), order=st.randoms(use_true_random=False))
+@pytest.mark.parametrize("kind", [np.uint32, np.uint64])
+@given(graph=graphs(), order=st.randoms(use_true_random=False), cut=st.integers(0, 40))
 @settings(deadline=None)
-def test_components_are_those_of_a_search_whatever_the_order(case: tuple[int, list[list[int]]], order: object) -> None:
-    n, groups = case
-    expected = by_search(n, [(group[0], node) for group in groups for node in group])
+def test_components_are_those_of_a_search_whatever_the_order(
+    kind: type[np.generic], graph: tuple[int, list[tuple[int, int]]], order: random.Random, cut: int
+) -> None:
+    n, edges = graph
+    expected = by_search(n, edges)
     for _ in range(2):
-        parent = np.arange(n)
-        unite_buckets(parent, *flat(groups))
-        assert components(parent).tolist() == expected
-        order.shuffle(groups)
-        for group in groups:
-            order.shuffle(group)
-
-
-@given(case=buckets(), data=st.data())
-@settings(deadline=None)
-def test_only_pairs_that_agree_enough_are_joined(case: tuple[int, list[list[int]]], data: st.DataObject) -> None:
-    n, groups = case
-    signatures = np.array(data.draw(st.lists(st.lists(st.integers(0, 1), min_size=4, max_size=4), min_size=n, max_size=n)), np.uint32)
-    min_agreeing = data.draw(st.integers(1, 4))
-    alike = [(i, j) for g in groups for i in g for j in g if (signatures[i] == signatures[j]).sum() >= min_agreeing]
-    parent = np.arange(n)
-    unite_similar(parent, *flat(groups), signatures, min_agreeing)
-    assert components(parent).tolist() == by_search(n, alike)
+        parent = np.empty(n, kind)
+        part(parent)
+        for some in (edges[:cut], edges[cut:]):
+            unite(parent, np.array(some, np.int64).reshape(-1, 2))
+            compress(parent)
+        assert parent.tolist() == expected
+        assert in_company(parent).tolist() == [node for node in range(n) if expected.count(expected[node]) > 1]
+        order.shuffle(edges)
+        edges = [edge[::-1] if order.random() < 0.5 else edge for edge in edges]
 
 
 def test_a_chain_of_a_million_is_one_component() -> None:
     n = 1_000_000
-    parent = np.arange(n)
-    pairs = np.stack([np.arange(n - 1, 0, -1), np.arange(n - 2, -1, -1)], axis=1)
-    unite_buckets(parent, pairs.reshape(-1), np.arange(0, 2 * n - 1, 2))
-    assert not components(parent).any()
+    parent = np.empty(n, np.uint32)
+    part(parent)
+    unite(parent, np.stack([np.arange(n - 1, 0, -1), np.arange(n - 2, -1, -1)], axis=1))
+    compress(parent)
+    assert not parent.any()
+
+
+def test_a_parent_is_as_wide_as_the_number_of_nodes_demands() -> None:
+    assert (width(0), width(2**32 - 1), width(2**32)) == (np.uint32, np.uint32, np.uint64)

@@ -6,6 +6,7 @@ import functools
 import itertools
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,10 +15,12 @@ from lineage import keys
 from lineage.views import Tabular
 from tasks._stage import Runtime, registry
 from tasks._work import sealed_tables
-from tasks.schemas import Docs, Repositories, Tokenizer, Tokens, Verdicts
+from tasks.schemas import Docs, Licenses, Repositories, Tokenizer, Tokens, Verdicts
 
 STAGES = registry()
 FILTERS = sorted(name for name, stage in STAGES.items() if Verdicts in stage.outputs)
+JUDGES = [(name, with_optional) for name in FILTERS for with_optional in (True, False) if with_optional or STAGES[name].optional]
+"""Filters, each with its optional inputs and, if it has any, without."""
 REWRITERS = sorted(name for name, stage in STAGES.items() if Docs in stage.outputs and Docs in stage.inputs.values())
 HOSTILE = [
     "",
@@ -73,14 +76,25 @@ def cut(table: pa.Table) -> Docs:
     return Docs.of_parts([table.filter(pa.array([r == repo for r in repos])) for repo in sorted(set(repos))] or [table])
 
 
-def applied(name: str, docs: Docs, folder, **more) -> dict[str, list[pa.Table]]:
+def judged(docs: Docs, folder) -> Licenses:
+    """What the licence filter finds of all but some documents, which nobody judged."""
+    stage = STAGES["license_filter"]
+    found = [stage.function(docs=part, cfg=stage.config(), runtime=Runtime.alone(folder / "l"))[1].read() for part in docs.parts]
+    return Licenses.of_parts([table.filter(pc.less(table.column("doc_id"), "e")) for table in found])
+
+
+def applied(name: str, docs: Docs, folder, *, with_optional: bool = True, **more) -> dict[str, list[pa.Table]]:
     """A stage over all parts of a corpus, as the frame would: type name → a table for each part."""
     stage = STAGES[name]
     config = stage.config()
     inputs = {"docs": docs, **more}
+    for parameter, kind in stage.inputs.items():
+        if kind is Licenses:
+            inputs[parameter] = judged(docs, folder) if with_optional or parameter not in stage.optional else None
     if stage.prepare is not None:
         halves = [
-            stage.prepare.function(docs=part, cfg=stage.prepared_config(config), runtime=Runtime.alone(folder / "p")) for part in docs.parts
+            stage.prepare.function(**calls, cfg=stage.prepared_config(config), runtime=Runtime.alone(folder / "p"))
+            for calls in _calls(stage.prepare, inputs)
         ]
         parameter = next(p for p, kind in stage.inputs.items() if kind is stage.prepare.outputs[0])
         inputs[parameter] = type(halves[0])([source for half in halves for source in half.sources])
@@ -108,12 +122,12 @@ def fates(verdicts: list[pa.Table]) -> dict[str, tuple]:
 LAWS = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize(("name", "with_optional"), JUDGES)
 @LAWS
 @given(CORPORA)
-def test_a_filter_judges_every_document_and_cutting_the_corpus_differently_changes_no_verdict(name, tmp_path, table):
-    whole = applied(name, Docs.of(table), tmp_path)["Verdicts"]
-    parts = applied(name, cut(table), tmp_path)["Verdicts"]
+def test_a_filter_judges_every_document_and_cutting_the_corpus_differently_changes_no_verdict(name, with_optional, tmp_path, table):
+    whole = applied(name, Docs.of(table), tmp_path, with_optional=with_optional)["Verdicts"]
+    parts = applied(name, cut(table), tmp_path, with_optional=with_optional)["Verdicts"]
     assert fates(whole) == fates(parts)
     assert sum(t.num_rows for t in parts) == table.num_rows
     assert all(keep is not None for keep, *_ in fates(whole).values())

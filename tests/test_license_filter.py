@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 from pydantic import ValidationError
 
+from lineage.views import PartSource
 from tasks._stage import Runtime
 from tasks.license_filter import LicenseFilter, license_filter
-from tasks.schemas import Docs
+from tasks.schemas import Docs, LicenseClass
 
 TEXTS = dict(LICENSES)
 MIT, GPL, APACHE = TEXTS["MIT"], TEXTS["GPL-3.0"], TEXTS["Apache-2.0"]
@@ -35,16 +37,20 @@ def document(path: str, content: str = "x = 1", repo: str = "r", declared: str |
     }
 
 
-def judge(rows, **knobs):
+def made(rows, **knobs):
+    """What the stage writes: Verdicts and Licenses."""
     docs = Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
-    verdicts = license_filter.function(docs, LicenseFilter(**knobs), Runtime(Path()))
+    return license_filter.function(docs, LicenseFilter(**knobs), Runtime(Path()))
+
+
+def judge(rows, **knobs):
+    verdicts, _ = made(rows, **knobs)
     return {row["path"]: (v["keep"], v["rule"], v["detail"]) for row, v in zip(rows, verdicts.read().to_pylist(), strict=True)}
 
 
 def test_a_declared_license_decides():
     rows = [document("a.py", repo=repo, declared=repo) for repo in ("MIT", "GPLv3", "MIT OR GPL-2.0-only")]
-    docs = Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
-    verdicts = license_filter.function(docs, LicenseFilter(), Runtime(Path())).read().to_pylist()
+    verdicts = made(rows)[0].read().to_pylist()
     assert [(v["keep"], v["rule"], v["detail"]) for v in verdicts] == [
         (True, "permissive", "MIT (declared)"),
         (False, "non-permissive", "GPL-3.0-only (declared)"),
@@ -183,10 +189,46 @@ def test_a_repositorys_verdicts_do_not_depend_on_its_neighbours_or_their_order(f
     rows = [document(path, content, repo=repo, declared=declared[repo]) for (repo, path), content in files.items()]
 
     def verdicts(chosen):
-        docs = Docs.of(pa.Table.from_pylist(chosen, schema=Docs.SCHEMA))
-        return license_filter.function(docs, LicenseFilter(), Runtime(Path())).read().to_pylist()
+        return made(chosen)[0].read().to_pylist()
 
     together = sorted(verdicts(rows), key=lambda v: v["doc_id"])
     apart = [v for repo in "rq" for v in verdicts([row for row in reversed(rows) if row["repo"] == repo])]
     assert together == sorted(apart, key=lambda v: v["doc_id"])
     assert all(v["keep"] == (v["rule"] == "permissive") for v in together)
+
+
+ALL_CLASSES = list(get_args(LicenseClass))
+
+
+@given(
+    st.dictionaries(st.tuples(st.sampled_from("rq"), PATHS), CONTENTS, max_size=12),
+    st.fixed_dictionaries({"r": st.sampled_from([None, "MIT", "GPLv3", "?"]), "q": st.none()}),
+    st.lists(st.sampled_from(ALL_CLASSES), min_size=1, unique=True),
+)
+def test_licenses_say_what_the_verdicts_say_of_all_but_licence_files_whatever_is_dropped(files, declared, allowed):
+    rows = [document(path, content, repo=repo, declared=declared[repo]) for (repo, path), content in files.items()]
+    verdicts, licenses = made(rows, allow_classes=allowed)
+    found = list(zip(rows, verdicts.read().to_pylist(), strict=True))
+    assert licenses.read().to_pylist() == [
+        {"doc_id": row["doc_id"], "license_class": v["rule"], "evidence": v["detail"]} for row, v in found if row["kind"] != "license"
+    ]
+    assert [v["keep"] for _, v in found] == [v["rule"] in allowed for _, v in found]
+
+
+def test_with_all_classes_allowed_only_licence_files_are_dropped():
+    rows = [document("LICENSE", GPL), document("a.py"), document("b.py", repo="q"), document("c.py", repo="p", declared="Dual License")]
+    found = judge(rows, allow_classes=ALL_CLASSES)
+    assert {path: (keep, rule) for path, (keep, rule, _) in found.items()} == {
+        "LICENSE": (False, "license-text"),
+        "a.py": (True, "non-permissive"),
+        "b.py": (True, "no-license"),
+        "c.py": (True, "unknown-license"),
+    }
+
+
+def test_what_an_earlier_filter_dropped_is_not_judged():
+    rows = [document("a.py"), document("b.py")]
+    docs = Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
+    left = Docs([PartSource(docs.sources[0].data, docs.verdicts([False, True]).read())])
+    _, licenses = license_filter.function(left, LicenseFilter(), Runtime(Path()))
+    assert licenses.read().to_pylist() == [{"doc_id": rows[1]["doc_id"], "license_class": "no-license", "evidence": None}]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import random
+import re
 import sysconfig
 from collections import defaultdict
 from pathlib import Path
@@ -15,11 +18,15 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from tasks import clusters as clustering
 from tasks._stage import Runtime
+from tasks._workers import Workers
+from tasks.kernels.lsh import optimal_bands
 from tasks.kernels.minhash import shingle_hash, shingles
 from tasks.near_dedup import NearDedup, Shingling, near_dedup, signatures
-from tasks.schemas import Clusters, Docs, Signatures, Verdicts
+from tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
 
 
 def document(number: int, content: str, language: str | None = "Python", stars: int | None = None) -> dict[str, Any]:
@@ -39,10 +46,22 @@ def document(number: int, content: str, language: str | None = "Python", stars: 
     }
 
 
-def decide(parts: list[list[dict[str, Any]]], cfg: NearDedup, runtime: Runtime) -> tuple[Verdicts, Clusters]:
+def decide(
+    parts: list[list[dict[str, Any]]], cfg: NearDedup, runtime: Runtime, classes: dict[str, str] | None = None
+) -> tuple[Verdicts, Clusters]:
     docs = Docs.of_parts([pa.Table.from_pylist(part, schema=Docs.SCHEMA) for part in parts])
     signed = [signatures.function(part, near_dedup.prepared_config(cfg), runtime) for part in docs.parts]
-    return near_dedup.function(docs, Signatures([part.sources[0] for part in signed]), cfg, runtime)
+    verdicts, clusters = near_dedup.function(
+        docs, Signatures([part.sources[0] for part in signed]), licenses_of(parts, classes), cfg, runtime
+    )
+    return Verdicts.of_parts(p.read() for p in verdicts.parts), Clusters.of_parts(p.read() for p in clusters.parts)
+
+
+def licenses_of(parts: list[list[dict[str, Any]]], classes: dict[str, str] | None) -> Licenses | None:
+    if classes is None:
+        return None
+    rows = [[{"doc_id": i, "license_class": classes[i]} for row in part if (i := row["doc_id"]) in classes] for part in parts]
+    return Licenses.of_parts([pa.Table.from_pylist(some[::-1], schema=Licenses.SCHEMA) for some in rows])
 
 
 def dropped(verdicts: Verdicts) -> set[str]:
@@ -88,16 +107,27 @@ def sketches(corpus: list[dict[str, Any]]) -> dict[str, MinHash]:
     return made
 
 
+def exact(one: str, other: str) -> float:
+    left, right = set(shingles(one, 5)), set(shingles(other, 5))
+    return len(left & right) / len(left | right)
+
+
 def plain_clusters(corpus: list[dict[str, Any]], sketches: dict[str, MinHash], cfg: NearDedup) -> list[list[dict[str, Any]]]:
     """Connected components of datasketch's candidate pairs, by a search."""
     rows = {row["doc_id"]: row for row in corpus}
-    indexes: dict[str | None, MinHashLSH] = defaultdict(lambda: MinHashLSH(threshold=cfg.threshold, num_perm=256))
+    lsh_of = functools.partial(MinHashLSH, threshold=cfg.threshold, num_perm=256, params=(cfg.bands, cfg.rows) if cfg.bands else None)
+    indexes: dict[str | None, MinHashLSH] = defaultdict(lsh_of)
     for doc_id, row in rows.items():
         indexes[row["language"] if cfg.scope == "language" else "all"].insert(doc_id, sketches[doc_id])
+    similar = {
+        "none": lambda one, other: True,
+        "estimated": lambda one, other: sketches[one].jaccard(sketches[other]) >= cfg.threshold,
+        "exact": lambda one, other: exact(rows[one]["content"], rows[other]["content"]) >= cfg.threshold,
+    }[cfg.verify]
     neighbours = {}
     for doc_id, row in rows.items():
         found = indexes[row["language"] if cfg.scope == "language" else "all"].query(sketches[doc_id])
-        neighbours[doc_id] = [f for f in found if cfg.verify == "none" or sketches[doc_id].jaccard(sketches[f]) >= cfg.threshold]
+        neighbours[doc_id] = [f for f in found if similar(doc_id, f)]
     clusters, seen = [], set()
     for start in rows:
         todo, cluster = [start], []
@@ -112,16 +142,25 @@ def plain_clusters(corpus: list[dict[str, Any]], sketches: dict[str, MinHash], c
     return clusters
 
 
-DECISIONS = list(itertools.product([0.5, 0.7, 0.9], ["none", "estimated"], ["language", "global"]))
+DECISIONS = [
+    *(
+        NearDedup(threshold=threshold, verify=verify, scope=scope)
+        for threshold, verify, scope in itertools.product([0.5, 0.7, 0.9], ["none", "estimated", "exact"], ["language", "global"])
+    ),
+    NearDedup(bands=40, rows=6),
+    NearDedup(bands=16, rows=8, verify="exact", scope="global"),
+]
 
 
-@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("cfg", DECISIONS, ids=lambda cfg: f"{cfg.threshold}-{cfg.verify}-{cfg.scope}-{cfg.bands}")
 def test_drops_what_datasketch_and_connected_components_drop(
-    corpus: list[dict[str, Any]], sketches: dict[str, MinHash], runtime: Runtime, decision: tuple[float, Any, Any]
+    corpus: list[dict[str, Any]], sketches: dict[str, MinHash], runtime: Runtime, cfg: NearDedup
 ) -> None:
-    threshold, verify, scope = decision
-    cfg = NearDedup(threshold=threshold, verify=verify, scope=scope)
-    expected = {}
+    rows, expected = {row["doc_id"]: row for row in corpus}, {}
+
+    def similarity(one: str, other: str) -> float:
+        return exact(rows[one]["content"], rows[other]["content"]) if cfg.verify == "exact" else sketches[one].jaccard(sketches[other])
+
     for cluster in plain_clusters(corpus, sketches, cfg):
         best = min(cluster, key=lambda row: (row["stars"] is None, -(row["stars"] or 0), row["doc_id"]))["doc_id"]
         expected |= {row["doc_id"]: best for row in cluster}
@@ -134,23 +173,21 @@ def test_drops_what_datasketch_and_connected_components_drop(
             rule = None if best is None else "survivor"
             assert row == {"doc_id": row["doc_id"], "keep": True, "rule": rule, "value": None, "threshold": None, "detail": None}
         else:
-            jaccard = sketches[row["doc_id"]].jaccard(sketches[best])
             assert row == {
                 "doc_id": row["doc_id"],
                 "keep": False,
                 "rule": "near-duplicate",
-                "value": jaccard,
-                "threshold": threshold,
+                "value": similarity(row["doc_id"], best),
+                "threshold": cfg.threshold,
                 "detail": best,
             }
 
-    rows = {row["doc_id"]: row for row in corpus}
     members = clusters.read().to_pylist()
     assert {member["doc_id"]: member["cluster_id"] for member in members} == expected
     for member in members:
         row = rows[member["doc_id"]]
         assert (member["repo"], member["path"]) == (row["repo"], row["path"])
-        assert member["jaccard"] == sketches[member["doc_id"]].jaccard(sketches[member["cluster_id"]])
+        assert member["jaccard"] == similarity(member["doc_id"], member["cluster_id"])
         assert member["is_survivor"] == (member["doc_id"] == member["cluster_id"])
 
 
@@ -167,6 +204,89 @@ def test_nothing_depends_on_the_cut_or_the_order(corpus: list[dict[str, Any]], r
         assert [part.num_rows for part in other_verdicts.parts] == [len(part) for part in parts]
         for part, members in zip(parts, other_clusters.parts, strict=True):
             assert set(members.read(["doc_id"]).column("doc_id").to_pylist()) <= {row["doc_id"] for row in part}
+
+
+@pytest.mark.parametrize(("verify", "pools"), [("none", [2]), ("estimated", [1]), ("exact", [8])])
+def test_workers_and_ranges_change_nothing(
+    corpus: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: Any, pools: list[int]
+) -> None:
+    cfg = NearDedup(verify=verify)
+    expected = [
+        part.read() for artifact in decide([corpus[:90], corpus[90:]], cfg, Runtime.alone(tmp_path / "alone")) for part in artifact.parts
+    ]
+    monkeypatch.setattr(clustering, "FEW_DOCUMENTS", 0)
+    for workers in pools:
+        scratch = tmp_path / f"{workers}"
+        scratch.mkdir()
+        (scratch / "bands").mkdir()
+        (scratch / "bands" / "rows.npy").write_bytes(b"left by an attempt that was killed")
+        with Workers(workers) as pool:
+            found = decide([corpus[:90], corpus[90:]], cfg, Runtime(scratch, workers=workers, mapper=pool.map))
+        assert [part.read() for artifact in found for part in artifact.parts] == expected
+        assert len(list(scratch.rglob("starts.npy"))) == 1, "keys went to disk"
+
+
+def word_hash(word: bytes) -> int:
+    value = 0xCBF29CE484222325
+    for byte in word:
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value
+
+
+def test_drops_what_datasketch_drops_of_two_thousand_real_files(runtime: Runtime) -> None:
+    paths = [p for root in ("stdlib", "purelib") for p in Path(sysconfig.get_path(root)).rglob("*.py") if 200 < p.stat().st_size < 6000]
+    chosen = sorted(paths, key=lambda path: hashlib.sha256(str(path).encode()).digest())
+    texts = [text for path in chosen if (text := path.read_bytes().decode(errors="ignore"))][:2000]
+    rows = [document(i, text) for i, text in enumerate(texts)]
+    hashed, sketches = functools.cache(word_hash), {}
+    for row in rows:
+        words = [hashed(word.encode()) for word in re.split("[^A-Za-z_0-9]", row["content"])]
+        assert len(words) >= 5, row["path"]
+        sketches[row["doc_id"]] = MinHash(num_perm=256, seed=42, scheme="affine32", hashfunc=finished)
+        sketches[row["doc_id"]].update_batch(set(zip(*(words[i:] for i in range(5)), strict=False)))
+    expected = {
+        row["doc_id"]
+        for cluster in plain_clusters(rows, sketches, NearDedup())
+        for row in cluster
+        if row["doc_id"] != min(member["doc_id"] for member in cluster)
+    }
+    assert len(rows) == 2000
+    assert len(expected) > 20, "the corpus shows nothing"
+    verdicts, _ = decide([rows[:700], rows[700:1500], rows[1500:]], NearDedup(), runtime)
+    assert dropped(verdicts) == expected
+
+
+def finished(words: tuple[int, ...]) -> int:
+    """The hash of a shingle from those of its words: `shingle_hash`, with each word hashed once."""
+    total = 0
+    for word in words:
+        total = (total * 0x9E3779B97F4A7C15 + word) % 2**64
+    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        total = (total ^ total >> 33) * multiplier % 2**64
+    return (total ^ total >> 33) % 2**32
+
+
+@pytest.mark.parametrize(("bands", "rows"), [(None, None), (20, 5)])
+def test_recall_is_what_theory_says(runtime: Runtime, bands: int | None, rows: int | None) -> None:
+    num_pairs, size = 300, 200
+    for tenth in range(3, 11):
+        shared = round(size * tenth / 10)
+        only, texts = (size - shared) // 2, []
+        for pair in range(num_pairs):  # 1-grams: the set of words is the set of shingles
+            common = [f"c{tenth}_{pair}_{i}" for i in range(shared)]
+            texts += [" ".join(common + [f"{side}{tenth}_{pair}_{i}" for i in range(only)]) for side in "lr"]
+        verdicts, _ = decide([[document(i, text) for i, text in enumerate(texts)]], NearDedup(ngram=1, bands=bands, rows=rows), runtime)
+        jaccard = shared / (shared + 2 * only)
+        chance = 1 - (1 - jaccard ** (rows or 10)) ** (bands or 25)
+        error = (chance * (1 - chance) / num_pairs) ** 0.5
+        # Sets are finite, so that the agreement of two signatures is spread a little less than theory's.
+        assert abs(len(dropped(verdicts)) / num_pairs - chance) <= 4 * error + 0.01
+
+
+@pytest.mark.parametrize("knobs", [{"bands": 25}, {"rows": 10}, {"bands": 26, "rows": 10}])
+def test_a_banding_that_does_not_fit_is_refused(knobs: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="bands and rows go together|26 bands of 10 rows need 260 permutations"):
+        NearDedup(**knobs)
 
 
 def test_a_part_without_duplicates_keeps_its_bytes(corpus: list[dict[str, Any]], runtime: Runtime) -> None:
@@ -219,10 +339,71 @@ def test_documents_dropped_before_take_no_part(runtime: Runtime) -> None:
     live = Docs([type(s)(s.data, before.verdicts([False, True, True, True]).read()) for s in before.sources])
     signed = signatures.function(live, Shingling(), runtime)
     assert signed.num_rows == 3
-    verdicts, clusters = near_dedup.function(live, signed, NearDedup(), runtime)
+    verdicts, clusters = near_dedup.function(live, signed, None, NearDedup(), runtime)
     survivor = min(rows[1]["doc_id"], rows[3]["doc_id"])
     assert verdicts.read().column("keep").to_pylist() == [None, rows[1]["doc_id"] == survivor, True, rows[3]["doc_id"] == survivor]
     assert set(clusters.read().column("cluster_id").to_pylist()) == {survivor}
+
+
+GPL, MIT, NONE, UNKNOWN = "non-permissive", "permissive", "no-license", "unknown-license"
+
+
+def licensed(*classes: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Copies of one text under the given licence classes."""
+    rows = [document(i, TEXT, stars=100 - i) for i in range(len(classes))]
+    return rows, {row["doc_id"]: name for row, name in zip(rows, classes, strict=True) if name is not None}
+
+
+def test_the_least_strict_licence_wins(runtime: Runtime) -> None:
+    rows, classes = licensed(GPL, UNKNOWN, None, NONE, MIT)
+    _, clusters = decide([rows[:2], rows[2:]], NearDedup(), runtime, classes)
+    members = {member["doc_id"]: member for member in clusters.read().to_pylist()}
+    assert {member["cluster_id"] for member in members.values()} == {rows[4]["doc_id"]}
+    assert [members[row["doc_id"]]["reason"] for row in rows] == [
+        "license_class permissive before non-permissive",
+        "license_class permissive before unknown-license",
+        "license_class permissive before unknown",
+        "license_class permissive before no-license",
+        "license_class permissive before no-license",
+    ]
+    assert [members[row["doc_id"]]["license_class"] for row in rows] == [GPL, UNKNOWN, None, NONE, MIT]
+
+
+@pytest.mark.parametrize("classes", [(MIT, GPL), (MIT, MIT, NONE), (MIT, None, UNKNOWN)])
+def test_a_cluster_of_several_licence_classes_is_reported_and_by_the_strictest_policy_dropped(
+    classes: tuple[str | None, ...], runtime: Runtime
+) -> None:
+    rows, named = licensed(*classes)
+    rows.append(document(77, "a file that resembles no other file of this corpus"))
+    verdicts, clusters = decide([rows], NearDedup(), runtime, named)
+    assert all(clusters.read().column("has_license_conflict").to_pylist())
+    assert runtime.notes["clusters_with_license_conflict"] == 1
+    assert len(dropped(verdicts)) == len(classes) - 1
+
+    verdicts, clusters = decide([rows], NearDedup(license_conflicts="strictest"), runtime, named)
+    assert {(row["rule"], row["keep"]) for row in verdicts.read().to_pylist()[:-1]} == {("license-conflict", False)}
+    assert verdicts.read().column("keep").to_pylist()[-1]
+    assert {(member["is_survivor"], member["reason"]) for member in clusters.read().to_pylist()} == {
+        (False, "none stays: licence classes differ")
+    }
+
+
+@pytest.mark.parametrize("classes", [(GPL, GPL), (None, MIT, MIT), (None, None)])
+def test_copies_under_one_licence_class_are_no_conflict(classes: tuple[str | None, ...], runtime: Runtime) -> None:
+    rows, named = licensed(*classes)
+    verdicts, clusters = decide([rows], NearDedup(license_conflicts="strictest"), runtime, named)
+    assert not any(clusters.read().column("has_license_conflict").to_pylist())
+    assert runtime.notes["clusters_with_license_conflict"] == 0
+    assert len(dropped(verdicts)) == len(classes) - 1
+
+
+def test_the_report_says_what_trusting_collisions_would_cost(corpus: list[dict[str, Any]], runtime: Runtime) -> None:
+    trusting, _ = decide([corpus], NearDedup(threshold=0.5), runtime)
+    assert runtime.notes["duplicates"] == len(dropped(trusting))
+    assert (runtime.notes["bands"], runtime.notes["rows"]) == optimal_bands(0.5, 256)
+    verified, _ = decide([corpus], NearDedup(threshold=0.5, verify="exact"), runtime)
+    assert runtime.notes["duplicates"] == len(dropped(verified)) < len(dropped(trusting))
+    assert runtime.notes["duplicates_if_collisions_were_trusted"] == len(dropped(trusting))
 
 
 HOSTILE = [
@@ -242,7 +423,9 @@ HOSTILE = [
 ]
 
 
-@given(texts=st.lists(st.sampled_from(HOSTILE), max_size=12), cut=st.integers(0, 12), verify=st.sampled_from(["none", "estimated"]))
+@given(
+    texts=st.lists(st.sampled_from(HOSTILE), max_size=12), cut=st.integers(0, 12), verify=st.sampled_from(["none", "estimated", "exact"])
+)
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hostile_texts_unite_exactly_with_those_of_the_same_shingles(texts: list[str], cut: int, verify: Any, runtime: Runtime) -> None:
     rows = [document(i, text) for i, text in enumerate(texts)]
@@ -254,7 +437,7 @@ def test_hostile_texts_unite_exactly_with_those_of_the_same_shingles(texts: list
 
 
 @pytest.mark.parametrize("parts", [[], [[]], [[], []]])
-@pytest.mark.parametrize("verify", ["none", "estimated"])
+@pytest.mark.parametrize("verify", ["none", "estimated", "exact"])
 def test_an_empty_corpus_gives_empty_artifacts(parts: list[Any], verify: Any, runtime: Runtime) -> None:
     verdicts, clusters = decide(parts, NearDedup(verify=verify), runtime)
     assert len(verdicts.parts) == len(clusters.parts) == len(parts)

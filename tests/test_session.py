@@ -151,7 +151,7 @@ def test_every_document_seen_is_kept_or_dropped_at_every_step(tmp_path, reposito
 def test_outputs_of_a_run_can_be_browsed(recipe, tmp_path):
     run = run_recipe(recipe, tmp_path / "s")
     folder = tmp_path / "s" / "runs" / run.id
-    parts = sorted((folder / "license_filter").glob("part-*.parquet"))
+    parts = sorted((folder / "license_filter" / "verdicts").glob("part-*.parquet"))
     assert len(parts) == run.step("license_filter").num_actions
     assert all(part.resolve().is_file() for part in parts)
     assert (folder / "ingest" / "docs" / "part-00000.parquet").exists()

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from tasks._stage import Config, File, Runtime, RuntimeOnly, load_stage, prepare, stage
-from tasks.schemas import Docs, Verdicts
+from tasks.schemas import Docs, Licenses, Signals, Verdicts
 
 
 class Inner(Config):
@@ -76,7 +76,16 @@ def test_the_signature_is_the_declaration():
         def whole(docs: Docs, verdicts: Verdicts, cfg: Knobs, runtime: Runtime) -> Verdicts: ...
 
     assert half.inputs == {"docs": Docs}
+    assert half.optional == set()
     assert half.outputs == (Verdicts,)
+
+
+def test_an_input_that_may_be_none_is_optional():
+    @stage()
+    def judged(docs: Docs, licenses: Licenses | None, signals: Signals | None, cfg: Inner, runtime: Runtime) -> Verdicts: ...
+
+    assert judged.inputs == {"docs": Docs, "licenses": Licenses, "signals": Signals}
+    assert judged.optional == {"licenses", "signals"}
 
 
 def test_the_knobs_of_a_first_half_are_those_that_it_declares():

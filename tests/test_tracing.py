@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from lineage.errors import InputError
 from lineage.records import Artifact
 from lineage.rows import Rows
 from lineage.showing import show
+from lineage.showing_clusters import COMPARED_LINES, SHOWN_DIFFERENCES, differences
 from lineage.store import Store
 from lineage.tracing import trace
 from tests.history import EMAIL, make_history
@@ -125,6 +127,52 @@ def test_a_cluster_is_shown_with_its_members_and_their_differences(store):
     assert event(trace(store, survivor["doc_id"], run_id="strict"), "clustered")["num_members"] == len(clusters) == 2
     with pytest.raises(InputError, match="found no cluster"):
         show(store, f"cluster:{survivor['cluster_id'][:10]}", run_id="lenient")
+
+
+def test_a_cluster_tells_of_each_member_what_the_steps_wrote(store):
+    licenses = {row["doc_id"]: row for row in rows_of(store, "strict", "license_filter", "Licenses")}
+    for step in ("exact_dedup", "near_dedup"):
+        clusters = {row["doc_id"]: row for row in rows_of(store, "strict", step, "Clusters")}
+        (name,) = {row["cluster_id"] for row in clusters.values()}
+        shown = show(store, f"cluster:{step}/{name}", run_id="strict")
+        assert (shown["step"], shown["license_classes"], shown["license_conflict"]) == (step, {"permissive": len(clusters)}, None)
+        assert shown["members"][0]["doc_id"] == shown["survivor"] == name
+        assert {m["doc_id"] for m in shown["members"]} == clusters.keys()
+        for member in shown["members"]:
+            row = clusters[member["doc_id"]]
+            assert all(member[column] == row[column] for column in row if column not in ("part", "row"))
+            assert member["license_evidence"] == licenses[member["doc_id"]]["evidence"] == "MIT (LICENSE)"
+            events = trace(store, member["doc_id"], run_id="strict")["events"]
+            (told,) = [e for e in events if (e["event"], e["step"]) == ("clustered", step)]
+            assert all(told[column] == row[column] for column in ("license_class", "has_license_conflict", "jaccard", "reason"))
+            assert told["license_classes"] == shown["license_classes"]
+
+
+_LINE = st.text(st.sampled_from("ab \r\t\f\x85\u2028"), max_size=3)
+_TEXTS = st.lists(_LINE, max_size=8).map("\n".join)
+
+
+@given(_TEXTS, _TEXTS)
+def test_differences_are_told_exactly_where_texts_differ(old, new):
+    lines, has_more = differences(old, new, ("old", "new"))
+    assert (lines == []) == (old == new)
+    assert not has_more
+    changed = [line for line in lines[2:] if not line.startswith("@@")]
+    gone, come = ([line[1:] for line in changed if line[0] == sign] for sign in "-+")
+    before, after = Counter(old.split("\n")), Counter(new.split("\n"))
+    assert before - Counter(gone) == after - Counter(come), "what is neither taken away nor added is in both"
+
+
+@pytest.mark.parametrize(("changed_line", "told"), [(0, True), (COMPARED_LINES - 1, True), (COMPARED_LINES, False)])
+def test_long_texts_are_compared_as_far_as_is_said(changed_line, told):
+    old = [f"line {i}" for i in range(COMPARED_LINES + 5)]
+    new = [*old]
+    new[changed_line] = "x" * 10_000
+    lines, has_more = differences("\n".join(old), "\n".join(new), ("old", "new"))
+    assert (lines != [], has_more) == (told, not told)
+    assert max(map(len, lines), default=0) < 300
+    lines, has_more = differences("\n".join(old), "\n".join(line.upper() for line in old), ("old", "new"))
+    assert (len(lines), has_more) == (SHOWN_DIFFERENCES, True)
 
 
 def test_a_redaction_is_told_by_place_and_never_by_value(store):

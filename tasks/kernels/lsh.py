@@ -5,7 +5,7 @@ Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3). `optimal_bands` pic
 
 Guarantee: documents that agree in a whole band, within one scope, get the same key for it. Others share a 64-bit key
 by accident with probability 2^-64 a pair and band (100 million documents, 25 bands: 0.7 % that any such pair exists).
-Cost: keys O(n x bands x rows) and 8 bytes a document and band; buckets one sort of n keys.
+Cost: keys O(n x bands x rows); buckets one sort of n keys, 40 bytes a key.
 """
 
 import numpy as np
@@ -66,6 +66,28 @@ def band_keys(signatures: NDArray[np.uint32], scopes: NDArray[np.uint64], bands:
     return keys
 
 
+@njit(cache=True, nogil=True)
+def set_keys(starts: NDArray[np.int64], hashes: NDArray[np.uint64], scopes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash sorted sets, each together with its scope.
+
+    Args:
+        starts: set i is `hashes[starts[i]:starts[i + 1]]`, [n + 1].
+        hashes: of all sets, one after the other.
+        scopes: [n].
+
+    Returns:
+        uint64 [n]; equal sets of one scope have equal keys.
+    """
+    keys = np.empty(scopes.size, np.uint64)
+    for i in range(scopes.size):
+        key = (scopes[i] * _MULTIPLIER ^ np.uint64(starts[i + 1] - starts[i])) * _MULTIPLIER  # a hash of 0 at the start adds nothing else
+        for j in range(starts[i], starts[i + 1]):
+            key = (key ^ hashes[j]) * _MULTIPLIER
+            key ^= key >> _HALF
+        keys[i] = key
+    return keys
+
+
 def buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Group the documents that share a key.
 
@@ -84,16 +106,16 @@ def buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return order[shared], np.append(starts, np.count_nonzero(shared))
 
 
-def sharing(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Give the documents that share a key with another in any band.
+def among(members: NDArray[np.int64], starts: NDArray[np.int64], is_in: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Thin out buckets to some of their members; a bucket may be left with one or none.
 
     Args:
-        keys: [bands, n].
+        members: of all buckets, one after the other.
+        starts: bucket k is `members[starts[k]:starts[k + 1]]`.
+        is_in: which of `members` stay.
 
     Returns:
-        Their numbers, ascending, int64.
+        members and starts, as before.
     """
-    is_shared = np.zeros(keys.shape[1], np.bool_)
-    for band in keys:
-        is_shared[buckets(band)[0]] = True
-    return np.flatnonzero(is_shared)
+    before = np.append(0, np.cumsum(is_in))
+    return members[is_in], before[starts]
