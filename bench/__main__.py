@@ -1,9 +1,12 @@
 """The command `python -m bench`: tools side by side, one line each.
 
     python -m bench NAME [--corpus FILE.parquet] [--mb N] [--json]
+    python -m bench NAME --install
     python -m bench --list
 
-Speed is bytes of content ÷ the best of three rounds; see `bench._measure` for how it is taken.
+Speed is bytes of content ÷ the best of three rounds; see `bench._measure` for how it is taken. A bench may work
+on more than 20 MB (`MEGABYTES`), in fewer rounds (`ROUNDS`), judge what its tools decided (`judge`), and tell it in
+lines of its own (`lines`): `bench.near_dedup_quality` does.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 import bench
-from bench._measure import INSTALL, ROUNDS, Timing, measure
+from bench._measure import NOT_INSTALLED, Timing, measure, rounds
 from bench._tool import BYTES_PER_MB, Corpus, environment_corpus, read_corpus
 from lineage.errors import ConfigError, StarloomError, did_you_mean
 
@@ -38,19 +41,22 @@ def main(argv: list[str] | None = None) -> int:
         if options.list or options.name is None:
             return _list()
         module = _load(options.name)
+        if options.install:
+            return _install(module)
         with tempfile.TemporaryDirectory(prefix="starloom-bench-") as folder:
-            corpus, path = _corpus(options.corpus, options.mb, Path(folder))
+            megabytes = options.mb or getattr(module, "MEGABYTES", DEFAULT_MB)
+            corpus, path = _corpus(options.corpus, megabytes, Path(folder))
             timings = measure(module, path)
     except StarloomError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     report = _report(options.name, module, corpus, timings)
-    print(json.dumps(report, indent=2) if options.json else _lines(report))
-    return 1 if any(t.problem not in (None, INSTALL) for t in timings) else 0
+    print(json.dumps(report, indent=2) if options.json else getattr(module, "lines", _lines)(report))
+    return 1 if any(t.problem and not t.problem.startswith(NOT_INSTALLED) for t in timings) else 0
 
 
 def _names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if not m.ispkg and not m.name.startswith("_"))
 
 
 def _load(name: str) -> ModuleType:
@@ -62,6 +68,15 @@ def _load(name: str) -> ModuleType:
 def _list() -> int:
     for name in _names():
         print(f"{name:<20} {_load(name).TITLE}")
+    return 0
+
+
+def _install(module: ModuleType) -> int:
+    """Build the environments of a bench's peers that are not there."""
+    for environment in dict.fromkeys(tool.environment for tool in module.TOOLS if tool.environment is not None):
+        if not environment.is_built():
+            print(f"{environment.name}: {', '.join(environment.requirements)} in {environment.folder}")
+            environment.build()
     return 0
 
 
@@ -77,11 +92,13 @@ def _corpus(given: Path | None, megabytes: float, folder: Path) -> tuple[Corpus,
 def _report(name: str, module: ModuleType, corpus: Corpus, timings: list[Timing]) -> dict[str, Any]:
     speeds = [timing.megabytes_per_second(corpus.num_bytes) for timing in timings]
     ours = next((speed for timing, speed in zip(timings, speeds, strict=True) if timing.tool.is_ours), None)
+    judged: dict[str, Any] = module.judge(corpus, timings) if hasattr(module, "judge") else {}
     return {
         "bench": name,
         "title": module.TITLE,
         "documents": corpus.table.num_rows,
         "bytes": corpus.num_bytes,
+        "rounds": rounds(module),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "tools": [
@@ -92,17 +109,19 @@ def _report(name: str, module: ModuleType, corpus: Corpus, timings: list[Timing]
                 "ratio_to_ours": speed / ours if speed and ours else None,
                 "peak_bytes": timing.peak_bytes or None,
                 "seconds": timing.seconds,
+                "dropped": len(timing.dropped.doc_ids) if timing.dropped else None,
                 "problem": timing.problem,
             }
             for timing, speed in zip(timings, speeds, strict=True)
         ],
+        **judged,
     }
 
 
 def _lines(report: dict[str, Any]) -> str:
     megabytes = report["bytes"] / BYTES_PER_MB
     head = (
-        f"{report['bench']}: {report['title']}\n{report['documents']:,} documents, {megabytes:.1f} MB, best of {ROUNDS} rounds, "
+        f"{report['bench']}: {report['title']}\n{report['documents']:,} documents, {megabytes:.1f} MB, best of {report['rounds']}, "
         f"{report['cores']} cores, load {report['load_average']}"
     )
     return "\n".join([head, *[_line(tool) for tool in report["tools"]]])
@@ -113,15 +132,17 @@ def _line(tool: dict[str, Any]) -> str:
     if tool["problem"]:
         return f"{name} {tool['problem']}"
     ratio = "     ours" if tool["is_ours"] else f"{tool['ratio_to_ours']:9.3f} of ours" if tool["ratio_to_ours"] else ""
-    return f"{name} {tool['mb_per_second']:10.2f} MB/s {tool['peak_bytes'] / BYTES_PER_MB:8.0f} MB peak {ratio}"
+    dropped = "" if tool["dropped"] is None else f"{tool['dropped']:8,} dropped"
+    return f"{name} {tool['mb_per_second']:10.2f} MB/s {tool['peak_bytes'] / BYTES_PER_MB:8.0f} MB peak {ratio:<17} {dropped}".rstrip()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Time a stage or kernel side by side with its peers.")
     parser.add_argument("name", nargs="?", help="a bench; without one, they are listed")
     parser.add_argument("--list", action="store_true", help="list the benches")
+    parser.add_argument("--install", action="store_true", help="build the environments of peers that cannot be installed beside us")
     parser.add_argument("--corpus", type=Path, metavar="FILE.parquet", help="columns of Docs; default: the sources of this environment")
-    parser.add_argument("--mb", type=_positive, default=DEFAULT_MB, metavar="N", help="megabytes of content at most (default %(default)g)")
+    parser.add_argument("--mb", type=_positive, metavar="N", help=f"megabytes of content at most (default {DEFAULT_MB:g}, or the bench's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

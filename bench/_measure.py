@@ -1,23 +1,28 @@
 """Timing tools: each in a process of its own, in interleaved rounds, best of three.
 
 A round runs each tool once, in turn (A B C, A B C, A B C), so that whatever else the machine does hits all alike.
-Peak memory is the high-water mark of the tool's process: interpreter, libraries, the corpus, and the work. Compiling
-and importing happen in a warm-up on a small slice and are not timed.
+Peak memory is the high-water mark of the tool's process (interpreter, libraries, the corpus, and the work) and the
+most that the processes it started held together, seen ten times a second; pages that they share count in each.
+Compiling and importing happen in a warm-up on a small slice and are not timed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
+import os
 import resource
 import sys
 import time
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench._tool import BYTES_PER_MB, Corpus, Tool, read_corpus
+import psutil
+
+from bench._tool import BYTES_PER_MB, Corpus, Dropped, Tool, read_corpus
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -25,7 +30,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROUNDS = 3
-INSTALL = "not installed: pip install 'starloom[bench]'"
+NOT_INSTALLED = "not installed: "
+INSTALL = f"{NOT_INSTALLED}pip install 'starloom[bench]'"
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 @dataclass
@@ -35,6 +42,8 @@ class Timing:
     tool: Tool
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    dropped: Dropped | None = None
+    """What the last round decided, if it is a tool that deduplicates."""
     problem: str | None = None
     """Why there is no figure."""
 
@@ -45,21 +54,23 @@ class Timing:
 
 def measure(module: ModuleType, corpus: Path) -> list[Timing]:
     """Time every tool of a bench module on a corpus file."""
-    timings = [Timing(tool) for tool in module.TOOLS]
+    timings = [Timing(tool, problem=_missing(module, tool)) for tool in module.TOOLS]
     workers: list[tuple[Timing, _Worker]] = []
     try:
-        for timing in timings:
-            if _missing(timing.tool):
-                timing.problem = INSTALL
-            else:
-                workers.append((timing, _Worker(module.__name__, timing.tool.name, corpus)))
-        for step in ["warm", *["time"] * ROUNDS, "peak"]:
+        for timing in (timing for timing in timings if timing.problem is None):
+            workers.append((timing, _Worker(module.__name__, timing.tool.name, corpus)))  # noqa: PERF401 - those started are ended
+        for step in ["warm", *["timed"] * rounds(module), "peak"]:
             for timing, worker in workers:
                 _advance(timing, worker, step)
     finally:
         for _, worker in workers:
             worker.end()
     return timings
+
+
+def rounds(module: ModuleType) -> int:
+    """How often each tool is timed: once where figures other than speed are asked for."""
+    return int(getattr(module, "ROUNDS", ROUNDS))
 
 
 def _advance(timing: Timing, worker: _Worker, step: str) -> None:
@@ -72,10 +83,11 @@ def _advance(timing: Timing, worker: _Worker, step: str) -> None:
         return
     if isinstance(answer, str):
         timing.problem = f"failed: {answer}"
-    elif step == "time":
-        timing.seconds.append(answer)
+    elif step == "timed":
+        timing.seconds.append(answer[0])
+        timing.dropped = answer[1]
     elif step == "peak":
-        timing.peak_bytes = int(answer)
+        timing.peak_bytes = answer[0] + worker.children_bytes
 
 
 class _Worker:
@@ -87,15 +99,18 @@ class _Worker:
         self._process: SpawnProcess = context.Process(target=_serve, args=(theirs, module, tool, corpus))
         self._process.start()
         theirs.close()
+        self.children_bytes = 0
+        """The most that the processes it started held at once."""
 
-    def ask(self, step: str) -> float | str:
-        """The figure, or in words why there is none. EOFError if the process is gone."""
+    def ask(self, step: str) -> Any:
+        """The figures, or in words why there are none. EOFError if the process is gone."""
         try:
             self._connection.send(step)
-            answer: float | str = self._connection.recv()
+            while not self._connection.poll(SECONDS_BETWEEN_LOOKS):
+                self.children_bytes = max(self.children_bytes, _resident_bytes_of_children(self._process.pid))
+            return self._connection.recv()
         except OSError as error:  # a broken pipe or a reset connection, by how it went
             raise EOFError from error
-        return answer
 
     def exit_status(self) -> int | None:
         """Wait for its end and say how it ended."""
@@ -112,25 +127,52 @@ class _Worker:
 
 def _serve(connection: Connection, module_name: str, tool_name: str, path: Path) -> None:
     """The worker's side: answers each step until the connection closes."""
-    tool = next(t for t in importlib.import_module(module_name).TOOLS if t.name == tool_name)
-    corpus = read_corpus(path)
     sys.stdout = sys.stderr  # what a tool prints is not part of the report
+    work: _Work | None = None
     while True:
         try:
             step = connection.recv()
         except EOFError:
             return
         try:
-            answer: float | str = _peak_bytes() if step == "peak" else _timed(tool, corpus.warm_up() if step == "warm" else corpus)
+            work = work or _Work(next(t for t in importlib.import_module(module_name).TOOLS if t.name == tool_name), path)
+            answer = getattr(work, step)()
         except Exception as error:  # noqa: BLE001 - a peer may fail in any way; it is told in its line
             answer = f"{type(error).__name__}: {error}".splitlines()[0]
         connection.send(answer)
 
 
-def _timed(tool: Tool, corpus: Corpus) -> float:
-    start = time.perf_counter()
-    tool.run(corpus)
-    return time.perf_counter() - start
+class _Work:
+    """A tool and what it works on."""
+
+    def __init__(self, tool: Tool, path: Path) -> None:
+        self._tool = tool
+        self._folder = path.parent / f"prepared-{os.getpid()}"
+        self._corpus = read_corpus(path)
+        self._given: Any = None
+
+    def warm(self) -> tuple[()]:
+        """Import and compile; then make ready what will be timed."""
+        self._tool.run(self._prepared(self._corpus.warm_up(), "warm"))
+        self._given = self._prepared(self._corpus, "whole")
+        return ()
+
+    def timed(self) -> tuple[float, Dropped | None]:
+        """Seconds of one round, and what it decided."""
+        start = time.perf_counter()
+        result = self._tool.run(self._given)
+        return time.perf_counter() - start, result if isinstance(result, Dropped) else None
+
+    def peak(self) -> tuple[int]:
+        """High-water mark of this process."""
+        return (_peak_bytes(),)
+
+    def _prepared(self, corpus: Corpus, name: str) -> Any:
+        if self._tool.prepare is None:
+            return corpus
+        folder = self._folder / name
+        folder.mkdir(parents=True)
+        return self._tool.prepare(corpus, folder)
 
 
 def _peak_bytes() -> int:
@@ -147,8 +189,22 @@ def _peak_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
 
 
-def _missing(tool: Tool) -> list[str]:
-    return [name for name in tool.requires if not _is_installed(name)]
+def _resident_bytes_of_children(pid: int | None) -> int:
+    total = 0
+    try:
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += child.memory_info().rss
+    except psutil.Error:
+        pass  # it is gone, which `ask` will notice
+    return total
+
+
+def _missing(module: ModuleType, tool: Tool) -> str | None:
+    """How to install what the tool needs; None if all is there."""
+    if tool.environment is not None and not tool.environment.is_built():
+        return f"{NOT_INSTALLED}python -m bench {module.__name__.rpartition('.')[2]} --install"
+    return INSTALL if any(not _is_installed(name) for name in tool.requires) else None
 
 
 def _is_installed(distribution: str) -> bool:

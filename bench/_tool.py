@@ -24,6 +24,8 @@ from tasks.schemas import Docs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bench._peer import Environment
+
 BYTES_PER_MB = 1_000_000
 WARM_UP_DOCUMENTS = 64
 MAX_FILE_BYTES = 1 << 20
@@ -39,11 +41,23 @@ class Tool:
     """One way to do the work: ours, or a peer's."""
 
     name: str
-    run: Callable[[Corpus], object]
-    """Does the whole work on the corpus; called once on a small slice to warm up, then timed."""
+    run: Callable[[Any], object]
+    """Does the whole work on the corpus, or on what `prepare` made of it; called once on a small slice to warm up, then timed.
+    What it returns is forgotten, except `Dropped`."""
     is_ours: bool = False
     requires: tuple[str, ...] = ()
     """Distributions that it needs and that may be missing; the extra `bench` brings them."""
+    prepare: Callable[[Corpus, Path], Any] | None = None
+    """Makes what `run` is given, with files below a folder of its own; not timed."""
+    environment: Environment | None = None
+    """Where it is installed if it cannot be beside ours; `--install` builds it."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a tool that deduplicates decided."""
+
+    doc_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ positions; and one in a thousand belongs to one of 100 large clusters. Signature
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -117,7 +118,7 @@ class Watch:
     private_bytes: dict[str, int] = field(default_factory=lambda: {"command": 0, "worker": 0})
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
@@ -154,7 +155,7 @@ def _allocated(file: Path) -> int:
 def simulate(num_documents: int, scratch: Path, workers: int, memory_bytes: int, part_documents: int) -> dict[str, Any]:
     """Run the decision and give its figures."""
     bounds = [*range(0, num_documents, part_documents), num_documents]
-    sources: Any = [MadeUp(low, high - low, num_documents) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    sources: Any = [MadeUp(low, high - low, num_documents) for low, high in itertools.pairwise(bounds)]
     cfg = NearDedup(scope="global", memory_bytes=memory_bytes)
     started, stamps = time.perf_counter(), []
 

@@ -8,6 +8,8 @@ by accident with probability 2^-64 a pair and band (100 million documents, 25 ba
 Cost: keys O(n x bands x rows); buckets one sort of n keys, 40 bytes a key.
 """
 
+import functools
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitm
 _HALF = np.uint64(32)
 
 
+@functools.cache
 def optimal_bands(threshold: float, num_perm: int, false_positive_weight: float = 0.5) -> tuple[int, int]:
     """Give the (bands, rows) with the least weighted area of false positives and false negatives.
 
