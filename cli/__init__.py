@@ -14,7 +14,7 @@ VERBS = {
     "stages": ("cli.stages", "list the stages, what each reads and writes"),
     "stage": ("cli.stage", "run one stage on a Parquet file: no store, no recipe"),
     "runs": ("cli.runs", "list runs, and tag the ones to keep"),
-    "show": ("cli.show", "show a run, a step, an artifact or a document"),
+    "show": ("cli.show", "show a run, a step, an artifact, a document, a cluster or licence conflicts"),
     "diff": ("cli.diff", "compare two runs: settings, counts, documents that changed fate"),
     "trace": ("cli.tracing", "what became of a path, repository, document, sequence or checkpoint, and why"),
     "export": ("cli.export", "write an artifact out as Parquet, JSON lines or files"),

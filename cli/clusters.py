@@ -109,7 +109,9 @@ def _next(found: dict[str, Any], run: str, step: str) -> str:
 def conflict_lines(found: dict[str, Any], run: str, step: str, arguments: argparse.Namespace) -> list[str]:
     """The licence conflicts of one step."""
     of_all = "" if found["num_clusters"] is None else f" of {many(found['num_clusters'], 'cluster')}"
-    lines = [f"{step}: {count(found['num_conflicts'])}{of_all} in licence conflict", f"  licences   {_judged(found['judged_by'])}"]
+    judged = f"judged by {found['judged_by']}" if found["judged_by"] else "no step above judged them, so no conflict could be seen"
+    lines = [f"{step}: {count(found['num_conflicts'])}{of_all} in licence conflict", f"  licences   {judged}"]
+    lines += [f"  unseen     {row['step']} had dropped {_rules(row['rules'])}" for row in found["dropped_before"]]
     if not found["num_conflicts"]:
         return lines
     meeting = [
@@ -126,14 +128,9 @@ def conflict_lines(found: dict[str, Any], run: str, step: str, arguments: argpar
     return [*lines, "", f"every document of them, in a table: {words}; rows where has_license_conflict"]
 
 
-def _judged(judge: dict[str, Any] | None) -> str:
-    if judge is None:
-        return "no step above judged them, so no conflict could be seen"
-    drops = sorted(judge["dropped"].items(), key=lambda rule: -rule[1])
-    if not drops:
-        return f"judged by {judge['step']}, which dropped nothing"
-    rules = ", ".join(f"{rule} {count(number)}" for rule, number in drops[:SHOWN_DROPS]) + (" …" if len(drops) > SHOWN_DROPS else "")
-    return f"judged by {judge['step']}; what it dropped was not compared: {rules}"
+def _rules(rules: dict[str, int]) -> str:
+    drops = sorted(rules.items(), key=lambda rule: (-rule[1], rule[0]))
+    return ", ".join(f"{rule} {count(number)}" for rule, number in drops[:SHOWN_DROPS]) + (" …" if len(drops) > SHOWN_DROPS else "")
 
 
 def _survivor(survivor: dict[str, Any] | None) -> str:

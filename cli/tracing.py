@@ -74,10 +74,10 @@ def _after_document(found: dict[str, Any]) -> str:
 
 
 def _judged(event: dict[str, Any], _limit: int | None) -> list[str]:
-    value = "" if event["value"] is None else f" {event['value']:.4g}"
-    limit = "" if event["threshold"] is None else f" against {event['threshold']:.4g}"
-    survivor = event.get("survivor")
-    of = "in the cluster of" if event["rule"] == "license-conflict" else "of"  # it may be the document itself
+    is_conflict = event["rule"] == "license-conflict"  # which no similarity decided, and whose cluster may be named by the document
+    value = "" if event["value"] is None or is_conflict else f" {event['value']:.4g}"
+    limit = "" if event["threshold"] is None or is_conflict else f" against {event['threshold']:.4g}"
+    survivor, of = event.get("survivor"), "in the cluster of" if is_conflict else "of"
     detail = f"{of} {survivor['repo']}/{survivor['path']} ({survivor['doc_id'][:SHOWN_ID]})" if survivor else event["detail"]
     why = f": {event['rule']}{value}{limit}" if event["rule"] else ""
     return [f"{event['event']}{why}{f', {detail}' if detail else ''}"]

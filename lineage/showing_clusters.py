@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lineage.errors import InputError, did_you_mean
-from lineage.fates import input_of, output_of
+from lineage.fates import input_of, output_of, producer
 from lineage.rows import Rows
 from lineage.tracing import newest
 
@@ -182,7 +182,8 @@ def show_conflicts(store: Store, run_id: str | None, limit: int | None = None) -
 def conflicts(rows: Rows, run: Run, step: StepState, limit: int | None) -> dict[str, Any]:
     """The licence conflicts that one step found: counts by the classes that meet, and the clusters, the largest first.
 
-    `judged_by` is who told the licence classes, and what it dropped before any copies could be compared.
+    `judged_by` is the step that told the licence classes. Of what `dropped_before` says no copy was compared: a conflict with
+    it is not among these, though a step before may have found it.
     """
     members = _in_conflict(rows, step)
     counted = members.group_by(["cluster_id", "license_class"]).aggregate([([], "count_all")])
@@ -196,6 +197,7 @@ def conflicts(rows: Rows, run: Run, step: StepState, limit: int | None) -> dict[
     survivor_of = {row["cluster_id"]: {name: row[name] for name in _SURVIVOR} for row in shown.to_pylist()}
     return {
         "judged_by": _judged_by(run, step),
+        "dropped_before": _dropped_before(run, step),
         "num_clusters": step.notes.get("clusters"),
         "num_conflicts": len(classes),
         "num_documents": len(members),
@@ -230,10 +232,23 @@ def _by_classes(classes: dict[str, Counter[str]], stays: set[str]) -> list[dict[
     return [{"license_classes": list(key), **total} for key, total in ordered]
 
 
-def _judged_by(run: Run, step: StepState) -> dict[str, Any] | None:
+def _judged_by(run: Run, step: StepState) -> str | None:
+    """The step that told the licence classes: the nearest that wrote what was read."""
     licenses = input_of(step, "Licenses")
     if licenses is None:
         return None
     above = itertools.takewhile(lambda other: other.name != step.name, run.steps)
-    judge = next(other for other in reversed(list(above)) if output_of(other, "Licenses") == licenses["artifact"])
-    return {"step": judge.name, "dropped": judge.outputs.get("Verdicts", {}).get("counts", {}).get("rules", {})}
+    return next(other.name for other in reversed(list(above)) if output_of(other, "Licenses") == licenses["artifact"])
+
+
+def _dropped_before(run: Run, step: StepState) -> list[dict[str, Any]]:
+    """The filters above a step, up to the text that it read, that dropped something: documents that it never saw."""
+    found, docs = [], input_of(step, "Docs")
+    while docs is not None and docs["verdicts"] is not None:
+        judge = producer(run, docs["verdicts"])
+        assert judge is not None, "a run records who wrote what its steps read"
+        counts = judge.outputs["Verdicts"]["counts"]
+        if counts["dropped"]:
+            found.append({"step": judge.name, "dropped": counts["dropped"], "rules": counts["rules"]})
+        docs = input_of(judge, "Docs")
+    return found[::-1]

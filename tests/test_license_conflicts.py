@@ -93,8 +93,7 @@ def test_trace_tells_each_copy_s_licence_and_the_conflict(ask, say):
             assert event["license_classes"] == {"permissive": 2, "non-permissive": 1}
             text = say(f"trace path:{path} --run {run}")
             assert f"licence {license_class}, in conflict: the cluster's are 2 permissive, 1 non-permissive" in text
-    assert "dropped: license-conflict" in text
-    assert "in the cluster of beta/src/" in text
+    assert "dropped: license-conflict, in the cluster of beta/src/" in text
     (event,) = [e for e in ask("trace path:repo1/src/module0.py --run report")["events"] if e["event"] == "clustered"]
     assert (event["license_class"], event["has_license_conflict"]) == ("permissive", False)
     assert "conflict" not in say("trace path:repo1/src/module0.py --run report")
@@ -148,7 +147,10 @@ def test_one_command_finds_all_conflicts_of_a_run_whichever_step_saw_them(ask, s
     exact, near = found["steps"]
     assert exact["by_classes"] == [{"license_classes": ["non-permissive", "permissive"], "clusters": 1, "documents": 2, "quarantined": 0}]
     assert exact["conflicts"][0]["survivor"]["repo"] == "beta"
-    assert exact["judged_by"] == near["judged_by"] == {"step": "license_filter", "dropped": {"license-text": 5}}
+    assert exact["judged_by"] == near["judged_by"] == "license_filter"
+    texts = {"step": "license_filter", "dropped": 5, "rules": {"license-text": 5}}
+    assert exact["dropped_before"] == [texts]
+    assert near["dropped_before"] == [texts, {"step": "exact_dedup", "dropped": 1, "rules": {"exact-duplicate": 1}}]
     text = say("show conflicts --run verified")
     assert "1 licence conflict in run" in text
     assert "non-permissive + permissive" in text
@@ -160,9 +162,8 @@ def test_one_command_finds_all_conflicts_of_a_run_whichever_step_saw_them(ask, s
 def test_no_conflict_is_not_claimed_where_none_could_be_seen(ask, say):
     assert ask("show conflicts --run unjudged")["steps"][0]["judged_by"] is None
     assert "no step above judged them, so no conflict could be seen" in say("show conflicts --run unjudged")
-    judge = ask("show conflicts --run filtered")["steps"][0]["judged_by"]
-    assert judge == {"step": "license_filter", "dropped": {"license-text": 5, "non-permissive": 1}}
-    assert "what it dropped was not compared: license-text 5, non-permissive 1" in say("show conflicts --run filtered")
+    assert ask("show conflicts --run unjudged")["steps"][0]["dropped_before"] == []
+    assert "unseen     license_filter had dropped license-text 5, non-permissive 1\n" in say("show conflicts --run filtered")
     cluster = ask("trace path:repo1/src/module0.py --run unjudged")["events"][1]["cluster_id"]
     assert "licences   3 unjudged" in say(f"show cluster:{cluster} --run unjudged")
 
