@@ -7,7 +7,9 @@ the endless stream is found in constant time and memory, which makes resuming at
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from model.files import replacing
 
 ROWS_AT_ONCE = 1024
+PLACES_AT_ONCE = 4096
 ROUNDS = 8
 """Passes of the shuffle's Feistel network; four make it a pseudo-random permutation (Luby and Rackoff 1988)."""
 TRAIN, HELDOUT = "train", "heldout"
@@ -171,3 +174,47 @@ def share_of(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int6
     """The part of a batch that one of `world` processes takes; the parts are disjoint, equal and cover the batch."""
     share = len(batch) // world
     return batch[rank * share : (rank + 1) * share]
+
+
+class Reader:
+    """What one of `world` processes takes of each batch, read ahead by a thread while the step before is computed.
+
+    A step's sequences follow from its number alone: training may go on at any step, with any number of processes that
+    divides the batch, and every sequence is seen in its turn.
+    """
+
+    def __init__(self, sequences: PackedSequences, seed: int, batch_sequences: int, rank: int = 0, world: int = 1) -> None:
+        self.sequences, self.rank, self.world = sequences, rank, world
+        self.batch_sequences = batch_sequences
+        self.order = Order(len(sequences.tokens), seed)
+        self._block_steps = max(1, min(PLACES_AT_ONCE, len(sequences.tokens)) // batch_sequences)
+        self._block: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._ahead: dict[int, Future[NDArray[np.int64]]] = {}
+        self.waited_seconds = 0.0
+        """Time that training has stood still for its data."""
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Numbers of all sequences of a step, counted from 1, of all processes."""
+        block, at = divmod(step - 1, self._block_steps)
+        held = self._block  # which the other thread may replace
+        if held[0] != block:  # many places at once cost little more than one
+            size = self._block_steps * self.batch_sequences
+            self._block = held = block, self.order.places(block * size, size)
+        return held[1][at * self.batch_sequences : (at + 1) * self.batch_sequences]
+
+    def read(self, step: int) -> NDArray[np.int64]:
+        """This process's tokens of a step, [sequences, length]; those of the next are read from now on."""
+        began = time.perf_counter()
+        wanted = self._ahead.pop(step, None)
+        tokens = self._gather(step) if wanted is None else wanted.result()
+        self.waited_seconds += time.perf_counter() - began
+        self._ahead = {step + 1: self._thread.submit(self._gather, step + 1)}
+        return tokens
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _gather(self, step: int) -> NDArray[np.int64]:
+        return self.sequences.tokens[share_of(self.batch(step), self.rank, self.world)].astype(np.int64)

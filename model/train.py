@@ -37,7 +37,7 @@ from pydantic import ValidationError
 
 from model.checkpoint import newest_state, save_network, save_state
 from model.config import Training, TrainingJob
-from model.data import Order, PackedSequences, share_of
+from model.data import PackedSequences, Reader, share_of
 from model.files import replacing, sweep
 from model.network import GPT, IGNORE, targets_of
 from model.numerics import autocast, fix_numerics, resolved
@@ -95,7 +95,7 @@ class Trainer:
         self.precision = resolved(self.device, self.training.precision)
         self.sequences = self._open_sequences()
         self.step_tokens = self.training.batch_sequences * self.sequences.tokens.shape[1]
-        self.order = Order(len(self.sequences.tokens), self.training.seed)
+        self.reader = Reader(self.sequences, self.training.seed, self.training.batch_sequences, self.rank, self.world)
         self.network = GPT(job.architecture)
         self.network.init_weights(self.training.seed)
         self.model = self.accelerator.prepare(self.network)
@@ -133,12 +133,11 @@ class Trainer:
             TrainingError: the loss or the gradient is not a number; the weights are as before the step.
         """
         step = self.step + 1
-        batch = self.order.places((step - 1) * self.training.batch_sequences, self.training.batch_sequences)
         torch.manual_seed(_seed_of(self.training.seed, step, self.rank))  # dropout
-        loss = self._accumulate_gradient(share_of(batch, self.rank, self.world))
+        loss = self._accumulate_gradient(self.reader.read(step))
         grad_norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip))
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise TrainingError(self._blame(step, batch, loss, grad_norm))
+            raise TrainingError(self._blame(step, self.reader.batch(step), loss, grad_norm))
         learning_rate = learning_rate_at(step, self.training)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -148,8 +147,8 @@ class Trainer:
         self.history.append((step, step * self.step_tokens, loss, learning_rate, grad_norm))
 
     def _accumulate_gradient(self, mine: NDArray[np.int64]) -> float:
-        """Backpropagate the mean loss over the targets of the whole batch; return it."""
-        tokens_BT = torch.from_numpy(self.sequences.tokens[mine].astype(np.int64)).to(self.device)
+        """Backpropagate the mean loss over the targets of the whole batch, of which `mine` is here, [sequences, length]; return it."""
+        tokens_BT = torch.from_numpy(mine).to(self.device)
         targets_BT = targets_of(tokens_BT, self.training.pad_token)
         num_targets = self.accelerator.reduce((targets_BT != IGNORE).sum(), "sum").clamp(min=1)
         micro = self.training.microbatch_sequences or len(mine)
@@ -223,6 +222,7 @@ class Trainer:
             "tokens": tokens,
             "seconds": round(seconds, 3),
             "setup_seconds": round(began - self.started, 3),
+            "data_wait_seconds": round(self.reader.waited_seconds, 3),
             "tokens_per_second": round(tokens / seconds) if num_steps else 0,
             "device": str(self.device),
             "precision": self.precision,
@@ -277,7 +277,7 @@ def write_results(trainer: Trainer) -> None:
         pq.write_table(losses, file, compression="zstd")
     with replacing(out / "batches.parquet") as file, pq.ParquetWriter(file, BATCHES, compression="zstd") as writer:
         for steps in batched_steps(training.num_steps, training.batch_sequences):
-            places = trainer.order.places((steps[0] - 1) * training.batch_sequences, len(steps) * training.batch_sequences)
+            places = trainer.reader.order.places((steps[0] - 1) * training.batch_sequences, len(steps) * training.batch_sequences)
             part, row = trainer.sequences.origin[places].T
             writer.write_table(pa.table([np.repeat(steps, training.batch_sequences), part, row], schema=BATCHES))
     state = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data import HELDOUT, TRAIN, Order, PackedSequences, permute, read_split, share_of
+from model.data import HELDOUT, TRAIN, Order, PackedSequences, Reader, permute, read_split, share_of
 
 sizes = st.integers(1, 3000)
 examples = settings(max_examples=40, deadline=None)
@@ -118,3 +118,27 @@ def test_data_that_cannot_be_trained_on_is_refused(tmp_path):
     with pytest.raises(ValueError, match="token 4, but vocab_size is 4"):
         PackedSequences.open([train], tmp_path, 4)
     assert list(tmp_path.glob(".*.partial")) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(num=st.integers(1, 40), seed=st.integers(0, 9), worlds=st.lists(st.sampled_from([1, 2, 3, 6]), min_size=1, max_size=6))
+def test_the_stream_goes_on_whatever_the_number_of_processes(num, seed, worlds):
+    """Six sequences a step; each step is read by another number of processes, started anew at that step."""
+    tokens = np.arange(num * 2, dtype=np.uint16).reshape(num, 2)
+    sequences = PackedSequences(tokens, np.zeros((num, 2), np.int32), "")
+    seen = []
+    for step, world in enumerate(worlds, start=1):
+        readers = [Reader(sequences, seed, 6, rank, world) for rank in range(world)]
+        seen += [row for reader in readers for row in reader.read(step).tolist()]
+        for reader in readers:
+            reader.close()
+    assert seen == tokens[Order(num, seed).places(0, 6 * len(worlds))].tolist()
+
+
+def test_reading_ahead_gives_what_is_asked_for():
+    tokens = np.arange(2000, dtype=np.uint16).reshape(1000, 2)
+    reader = Reader(PackedSequences(tokens, np.zeros((1000, 2), np.int32), ""), 0, 8)
+    for step in [1, 2, 3, 90, 91, 2, 3]:  # also after a leap, for which nothing was read ahead
+        assert (reader.read(step) == tokens[reader.batch(step)]).all()
+    assert reader.read(4).dtype == np.int64
+    reader.close()

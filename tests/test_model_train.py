@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_sequences(tmp_path, pac
     weights = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     with pytest.raises(TrainingError, match=r"step 2: loss (nan|inf).* part \d row \d+.*learning_rate") as caught:
         trainer.take_step()
-    for place in trainer.order.places(4, 4):
+    for place in trainer.reader.order.places(4, 4):
         part, row = trainer.sequences.origin[place]
         assert f"part {part} row {row}" in str(caught.value)
     assert all(torch.equal(weights[name], tensor) for name, tensor in trainer.network.state_dict().items())
