@@ -8,8 +8,9 @@ Writes  Verdicts  dropped: rule = exact-duplicate or license-conflict, detail = 
                   a kept member of a cluster: rule = survivor
         Clusters  every member of a cluster of two or more, with the reason why the survivor was preferred to it
 
-Memory: `memory_bytes` a worker to find equal contents, and 4 bytes a document; all else is mapped from files, and paged
-as the system can. Disk: 12 bytes a document; for each that has a copy 8 for each preference, and 70.
+Memory: `memory_bytes` a worker to find equal contents; in all 4 bytes a document, and 100 for each that has a copy; what
+else is known of those is mapped from files, and paged as the system can. Disk: 12 bytes a document; 8 for each preference, and 70, for
+each that has a copy.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ Writes  Signatures  doc_id, num_shingles, signature (datasketch's "affine32"); c
                     detail = its doc_id; a kept member of a cluster: rule = survivor
         Clusters    every member of a cluster of two or more, with the reason why the survivor was preferred to it
 
-Memory: `memory_bytes` a worker to find candidates, and 4 bytes a document; all else is mapped from files, and paged as
-the system can. Disk: 12 bytes a document and band; for each document that collides with another 4 x num_perm, 8 for
-each preference, and 60; with `verify: exact` 8 for each of its distinct shingles.
+Memory: `memory_bytes` a worker to find candidates; in all 4 bytes a document, and 40 for each that collides with another;
+what else is known of those is mapped from files, and paged as the system can. Disk: 12 bytes a document and band, until
+all are read; then 4 x num_perm a survivor (with `verify`, a document that collides), 8 for each preference, and 60;
+with `verify: exact` 8 a distinct shingle.
 """
 
 from __future__ import annotations
