@@ -31,7 +31,7 @@ def tokenizer_folder() -> Path:
     from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
     docs = Docs.of(environment_corpus(TRAINING_BYTES).table)
-    path: Path = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB_SIZE), Runtime.alone(Path(_scratch().name))).path
+    path: Path = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB_SIZE), Runtime.alone(Path(_scratch().name)))[0].path
     return path
 
 

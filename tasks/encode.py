@@ -1,14 +1,18 @@
-"""Encode documents as token ids, each with the metadata template that StarCoder put before some of them.
+"""Encode documents as token ids, each with what its template puts before it.
 
-Reads   Docs       doc_id, repo, path, language, kind, stars, content
+Reads   Docs       doc_id, source, repo, path, language, kind, stars, content
         Tokenizer
-Writes  Tokens     doc_id, repo, language, kind; metadata: `<reponame>REPO<filename>PATH<gh_stars>BUCKET` and a line feed,
-                   each field drawn by itself; tokens: the content, byte for byte
+Writes  Tokens     doc_id, source, repo, language, kind; tokens: the content, byte for byte; metadata: the template's tokens
+                   before it; context: documents that are read as one sample, together and in order
+
+Templates: `starcoder`, `<reponame>REPO<filename>PATH<gh_stars>BUCKET` and a line feed, each field drawn by itself;
+`starcoder2`, the files of a repository in random order, `<repo_name>REPO` before the first and `<file_sep>PATH` before
+each, named where the repository drew it; `none`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -22,42 +26,65 @@ if TYPE_CHECKING:
     import tokenizers
 
     from tasks.kernels.byte_level import Ragged, TokenBytes
+    from tasks.kernels.encoding import TextEncoder
+    from tasks.kernels.templates import Fields
 
 ROWS = 512
-COLUMNS = ["doc_id", "repo", "path", "language", "kind", "stars", "content"]
+KEPT = ["doc_id", "source", "repo", "language", "kind"]
+RATES = {"none": 0.0, "starcoder": 0.2, "starcoder2": 0.5}
+"""As published: of each field, and of a repository."""
 
 
 class Encode(Config):
     """Knobs of `encode`."""
 
-    metadata_rate: float = Field(default=0.2, ge=0, le=1)
-    """Chance of each metadata field (repository, path, stars) to stand before a document; 0 writes none."""
+    template: Literal["starcoder", "starcoder2", "none"] = "starcoder"
+    """What stands before a file; and each is read alone (`starcoder`, `none`), or those of a repository as one (`starcoder2`)."""
+    metadata_rate: float | None = Field(default=None, ge=0, le=1)
+    """Chance of each metadata field (starcoder: 0.2), or of a repository (starcoder2: 0.5); 0 names nothing; by default as published."""
     metadata_kinds: tuple[str, ...] = ("code", "documentation")
-    """Kinds of document that may carry metadata fields: files of repositories; other kinds have templates of their own."""
+    """Kinds of document that are files of repositories; other kinds have templates of their own."""
     seed: int = 0
-    """Seed of the draws, which depend on nothing else but the document and the field."""
+    """Seed of the draws, which depend on nothing else but the document and the field, or the repository."""
 
 
 @stage(libraries=("tokenizers",))
 def encode(docs: Docs, tokenizer: Tokenizer, cfg: Encode, runtime: Runtime) -> Tokens:
     """Encode one part."""
-    import os
-
     import pyarrow as pa
 
-    from tasks.kernels.byte_level import encode_texts, load, token_bytes
+    from tasks.kernels import templates
+    from tasks.kernels.encoding import open_encoder
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parts already keep every core busy; the ids are the same
-    model = load(tokenizer.path)
-    spelled, tables, total = token_bytes(model), [], docs.num_rows
-    for batch in docs.batches(COLUMNS, rows=ROWS):
-        tokens = encode_texts(model, batch.column("content"))
-        _check_spelling(tokens, spelled, batch)
-        columns = {name: batch.column(name) for name in ("doc_id", "repo", "language", "kind")}
-        metadata = _metadata(model, batch, cfg)
-        tables.append(pa.table({**columns, "metadata": metadata.to_arrow(), "tokens": tokens.to_arrow()}, Tokens.SCHEMA))
-        runtime.progress(sum(table.num_rows for table in tables), total, "documents")
-    return Tokens.of(pa.concat_tables(tables) if tables else Tokens.SCHEMA.empty_table())
+    encoder = open_encoder(tokenizer.path)
+    if encoder.not_covered:
+        runtime.note(encoded_by=f"tokenizers, as {encoder.not_covered}")
+    tokens, documents = _contents(docs, encoder, runtime), docs.read([*KEPT, "path", "stars"])
+    rate = RATES[cfg.template] if cfg.metadata_rate is None else cfg.metadata_rate
+    context = documents.column("doc_id")
+    if cfg.template == "starcoder2":
+        order, context = templates.contexts(documents, cfg.seed, cfg.metadata_kinds)
+        documents, tokens = documents.take(pa.array(order)), tokens.take(pa.array(order))
+        fields = templates.starcoder2(documents, context, cfg.seed, rate, cfg.metadata_kinds)
+    else:
+        fields = templates.starcoder(documents, cfg.seed, 0 if cfg.template == "none" else rate, cfg.metadata_kinds)
+    metadata = _metadata(encoder, fields, templates.SPECIAL_TOKENS.get(cfg.template, ()), documents.num_rows)
+    columns = {name: documents.column(name) for name in KEPT}
+    return Tokens.of(pa.table({**columns, "context": context, "metadata": metadata.to_arrow(), "tokens": tokens}, Tokens.SCHEMA))
+
+
+def _contents(docs: Docs, encoder: TextEncoder, runtime: Runtime) -> pa.ChunkedArray:
+    """Encode the texts, each token checked against the bytes that it stands for."""
+    import pyarrow as pa
+
+    total, chunks, done = docs.num_rows, [], 0
+    for batch in docs.batches(["path", "content"], rows=ROWS):
+        tokens = encoder.encode(batch.column("content"))
+        _check_spelling(tokens, encoder.spelled, batch)
+        chunks.append(tokens.to_arrow())
+        done += batch.num_rows
+        runtime.progress(done, total, "documents")
+    return pa.chunked_array(chunks, Tokens.SCHEMA.field("tokens").type)
 
 
 def _check_spelling(tokens: Ragged, spelled: TokenBytes, batch: pa.RecordBatch) -> None:
@@ -73,39 +100,27 @@ def _check_spelling(tokens: Ragged, spelled: TokenBytes, batch: pa.RecordBatch) 
         )
 
 
-def _metadata(model: tokenizers.Tokenizer, batch: pa.RecordBatch, cfg: Encode) -> Ragged:
-    """Encode the template's fields of each document of a batch; a line feed follows the last, if there is one."""
+def _metadata(encoder: TextEncoder, fields: Fields, names: tuple[str, ...], num_documents: int) -> Ragged:
+    """Encode a template's fields: each a special token and its text."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
-    from tasks.kernels.byte_level import Ragged, encode_texts
-    from tasks.kernels.draws import draw, happens
-    from tasks.kernels.special_tokens import METADATA_FIELDS, star_bucket
+    from tasks.kernels.byte_level import Ragged
 
-    drawn = happens(draw(batch.column("doc_id"), cfg.seed, "metadata", len(METADATA_FIELDS)), cfg.metadata_rate)
-    may = np.asarray(pc.is_in(batch.column("kind"), pa.array(cfg.metadata_kinds, pa.string())))
-    doc, field = np.nonzero(drawn & may[:, None])
-    stars = pa.array([star_bucket(stars) for stars in batch.column("stars").to_pylist()], pa.string())
-    columns = pa.chunked_array([batch.column("repo"), batch.column("path"), stars])
-    texts = columns.take(pa.array(field * batch.num_rows + doc)).combine_chunks()
-    is_last = np.append(doc[1:] != doc[:-1], True)[: len(doc)]
-    texts = pc.binary_join_element_wise(texts, pa.array(np.where(is_last, "\n", ""), pa.string()), "")
-    fields = encode_texts(model, texts)
-    ids = np.insert(fields.values, fields.offsets[:-1], _special_ids(model, METADATA_FIELDS, cfg)[field])
-    per_document = np.bincount(doc, np.diff(fields.offsets) + 1, batch.num_rows).astype(np.int64)
+    texts = encoder.encode(fields.text)
+    ids = np.insert(texts.values, texts.offsets[:-1], _special_ids(encoder.tokenizer, names, fields)[fields.special])
+    per_document = np.bincount(fields.row, np.diff(texts.offsets) + 1, num_documents).astype(np.int64)
     return Ragged(ids, np.append(0, np.cumsum(per_document)))
 
 
-def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], cfg: Encode) -> np.ndarray:
-    """Ids of the template's special tokens, all of which the tokenizer must have if any may be written."""
+def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], fields: Fields) -> np.ndarray:
+    """Ids of the template's special tokens, all of which the tokenizer must have if any is written."""
     import numpy as np
 
     ids = [model.token_to_id(name) for name in names]
     missing = [name for name, index in zip(names, ids, strict=True) if index is None]
-    if missing and cfg.metadata_rate > 0:
+    if missing and len(fields.row):
         raise InputError(
             f"the tokenizer has no {', '.join(missing)}, which the metadata template needs",
-            hint="train it with special_tokens: starcoder, or set encode.metadata_rate to 0",
+            hint="give train_tokenizer the special_tokens of encode's template, or set encode.template to none",
         )
     return np.array([index or 0 for index in ids], np.uint32)

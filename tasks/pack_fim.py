@@ -1,28 +1,56 @@
 """Pack token ids into sequences of one length, with fill-in-the-middle, keeping where every token came from.
 
-Reads   Tokens     doc_id, repo, kind, metadata, tokens
+Reads   Tokens     doc_id, source, repo, language, kind, context, metadata, tokens
         Tokenizer
-Writes  Packed     sequence, split = train | heldout, tokens
+Writes  Packed     sequence, split = train | heldout, tokens, starts: positions at which another context (or the padding) begins
         Spans      sequence, token_start, token_end, doc_id, byte_start, byte_end, role
+
+No cluster of near-duplicates straddles the two splits: `near_dedup` leaves one file of each, and the split is drawn by
+repository, before copies and contexts. Where a recipe has no near_dedup, a file held out may have a twin in training.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lineage.errors import InputError
+from lineage.errors import InputError, did_you_mean
 from tasks._stage import Config, Runtime, stage
 from tasks.schemas import Packed, Spans, Tokenizer, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    import tokenizers
 
-    from tasks.kernels.byte_level import TokenBytes
+    from tasks.kernels.encoding import TextEncoder
+    from tasks.kernels.fim import Stretches
     from tasks.kernels.packing import Layout, Pieces
+    from tasks.kernels.taking import Copies, Headers
+
+COLUMNS = ["doc_id", "source", "repo", "language", "kind", "context", "metadata", "tokens"]
+
+
+class Mixture(Config):
+    """How often documents are taken in an epoch."""
+
+    by: Literal["language", "source"] = "language"
+    """What the weights name."""
+    weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(default={})
+    """Times that a document is taken, by language or source; 2.3 is twice, and once more by a chance of 0.3. The others: once."""
+
+    @model_validator(mode="after")
+    def _known_languages(self) -> Mixture:
+        if self.by == "language" and self.weights:  # else nothing is imported: the plan must load in milliseconds
+            from tasks.kernels.languages import known_languages
+
+            known = list(known_languages())
+            for language in self.weights:
+                if language not in known:
+                    raise ValueError(f"no language is called {language!r}: {did_you_mean(language, known)}")
+        return self
 
 
 class PackFim(Config):
@@ -30,139 +58,303 @@ class PackFim(Config):
 
     sequence_length: int = Field(default=2048, ge=1)
     """Tokens of a packed sequence."""
+    packing: Literal["concatenate", "best_fit"] = "concatenate"
+    """Lay contexts end to end and cut; or keep those whole that fit a sequence, and split few to fill the gaps."""
+    epochs: int = Field(default=1, ge=1, le=100)
+    """Times that every document is taken, in another order and with other draws each time; held-out ones are taken once."""
+    mixture: Mixture = Mixture()
+    """Weights by language or source, times the epochs; held-out documents have none."""
+    fim_level: Literal["document", "context"] = "document"
+    """Write whole documents for fill-in-the-middle, before packing; or what of them lies in a sequence, as Megatron-LM does."""
     fim_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a document to be written for fill-in-the-middle."""
+    """Chance of a document to be written for fill-in-the-middle; of a context, where `<file_sep>` parts its files."""
+    fragment_fim_rate: float = Field(default=0.5, ge=0, le=1)
+    """Chance of each file of such a context."""
     spm_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of such a document to be written suffix first (SPM) rather than prefix first (PSM)."""
+    """Chance of such a document or file to be written suffix first (SPM) rather than prefix first (PSM)."""
     fim_kinds: tuple[str, ...] = ("code",)
-    """Kinds of document that fill-in-the-middle is for."""
+    """Kinds of document that fill-in-the-middle is for; none named means all."""
     heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Share of repositories kept from training, to measure the loss on; never written for fill-in-the-middle."""
     seed: int = 0
-    """Seed of the draws, which depend on nothing else but the document (or, for the split, its repository)."""
+    """Seed of the draws, which depend on nothing else but the document (or its context, or its repository) and the epoch."""
 
 
-class _Plan(NamedTuple):
-    """What becomes of each document of a part; all but the draws of shape [documents]."""
+class _Words(NamedTuple):
+    """What is asked of the tokenizer."""
 
+    encoder: TextEncoder
+    special: np.ndarray
+    """Ids of prefix, middle, suffix and end of text, as `Sentinels` orders them."""
+    pad: int
+    separator: int | None
+    """Id of `<file_sep>`, if there is one."""
+
+
+class _Part(NamedTuple):
+    """The documents of a part, as often as they are taken, in the order of packing."""
+
+    table: pa.Table
+    copies: Copies
     is_heldout: np.ndarray
-    is_fim: np.ndarray
-    is_spm: np.ndarray
-    cut_draws: np.ndarray
-    """uint64 [documents, 2]."""
-    position: np.ndarray
-    """Place of the document in the order of packing."""
+    """[copies]"""
+    may_fim: np.ndarray
+    """Whether fill-in-the-middle is for the copy: [copies]."""
+    draws: np.ndarray
+    """Of the copy: rate, SPM, two cuts; uint64 [copies, 4]."""
+    context_draws: np.ndarray
+    """Of its context: uint64 [copies, 1]."""
 
 
 @stage(libraries=("tokenizers",))
 def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtime) -> tuple[Packed, Spans]:
     """Pack one part."""
-    import os
-
-    import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels import special_tokens
-    from tasks.kernels.byte_level import load, token_bytes
-    from tasks.kernels.packing import Pieces, lay_out
+    from tasks.kernels.packing import chosen
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parts already keep every core busy; the ids are the same
-    model = load(tokenizer.path)
-    spelled = token_bytes(model)
-    dtype = np.uint16 if len(spelled.lengths) <= 1 << 16 else np.uint32
-    (pad,) = _ids(model, special_tokens.FIM_PAD)
-    table = tokens.read(["doc_id", "repo", "kind", "metadata", "tokens"])
-    plan = _decide(table, cfg)
-    pool, pieces = _pieces(table, plan, model, spelled)
+    words, part, counts = _words(tokenizer), _taken(tokens.read(COLUMNS), cfg), Counter[str]()
+    pool, pieces = _documents(part, words, cfg, counts)
     packed, spans, num_sequences = [], [], 0
     for split, wanted in (("train", False), ("heldout", True)):
-        chosen = plan.is_heldout[pieces.doc] == wanted
-        layout = lay_out(pool, Pieces(*(array[chosen] for array in pieces)), spelled.lengths, cfg.sequence_length, pad, dtype)
-        layout.spans[:, 0] += num_sequences
-        packed.append(_packed_table(layout, split, num_sequences))
-        spans.append(_spans_table(layout, table.column("doc_id")))
+        layout = _layout(pool, chosen(pieces, part.is_heldout[pieces.doc] == wanted), part, words, cfg, counts)
+        packed.append(_packed_table(layout, part.copies.context, split, num_sequences))
+        spans.append(_spans_table(layout, part, num_sequences))
         num_sequences += len(layout.tokens)
-    runtime.note(documents=len(table), fim_documents=int(plan.is_fim.sum()), heldout_documents=int(plan.is_heldout.sum()))
+    _check(counts, num_sequences * cfg.sequence_length)
+    runtime.note(heldout_documents=int(part.is_heldout.sum()), **counts)
     return Packed.of(pa.concat_tables(packed)), Spans.of(pa.concat_tables(spans))
 
 
-def _ids(model: tokenizers.Tokenizer, *names: str) -> list[int]:
-    """Ids of special tokens, without which nothing can be packed."""
-    ids = {name: model.token_to_id(name) for name in names}
+def _words(tokenizer: Tokenizer) -> _Words:
+    import numpy as np
+
+    from tasks.kernels import special_tokens as names
+    from tasks.kernels.encoding import open_encoder
+
+    encoder = open_encoder(tokenizer.path)
+    needed = (names.FIM_PREFIX, names.FIM_MIDDLE, names.FIM_SUFFIX, names.END_OF_TEXT, names.FIM_PAD)
+    ids = {name: encoder.tokenizer.token_to_id(name) for name in needed}
     missing = [name for name, index in ids.items() if index is None]
     if missing:
         raise InputError(
             f"the tokenizer has no {', '.join(missing)}, which packing needs",
             hint="use a tokenizer with StarCoder's special tokens, such as train_tokenizer makes",
         )
-    return [index for index in ids.values() if index is not None]
+    *special, pad = (index for index in ids.values() if index is not None)
+    separator = encoder.tokenizer.token_to_id(names.REPOSITORY_FIELDS[1])
+    return _Words(encoder, np.array(special, np.uint32), pad, separator)
 
 
-def _decide(table: pa.Table, cfg: PackFim) -> _Plan:
-    """Decide each document's fate from seed and name alone, so that no cut of the corpus changes it."""
+def _taken(table: pa.Table, cfg: PackFim) -> _Part:
+    """Decide each document's fate from seed, names and epoch alone, so that no cut of the corpus changes it."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from tasks.kernels.draws import draw, happens
+    from tasks.kernels.taking import draws_of_copies, take
 
-    doc_ids = table.column("doc_id")
+    doc_ids, contexts = table.column("doc_id"), table.column("context")
     is_heldout = happens(draw(table.column("repo"), cfg.seed, "heldout")[:, 0], cfg.heldout_fraction)
-    draws = draw(doc_ids, cfg.seed, "fim, epoch 0", 4)
-    may = np.asarray(pc.is_in(table.column("kind"), pa.array(cfg.fim_kinds, pa.string())))
-    has_text = np.asarray(pc.list_value_length(table.column("tokens"))) > 0
-    is_fim = happens(draws[:, 0], cfg.fim_rate) & may & has_text & ~is_heldout
-    position = np.empty(len(table), np.int64)
-    position[np.argsort(draw(doc_ids, cfg.seed, "order")[:, 0], kind="stable")] = np.arange(len(table))
-    return _Plan(is_heldout, is_fim, happens(draws[:, 1], cfg.spm_rate), draws[:, 2:], position)
+    weights = np.ones(len(table))
+    for name, weight in cfg.mixture.weights.items():
+        weights[np.asarray(pc.fill_null(pc.equal(table.column(cfg.mixture.by), name), fill_value=False))] = weight
+    copies = take(np.where(is_heldout, 1, cfg.epochs * weights), doc_ids, contexts, cfg.seed)
+    is_heldout = is_heldout[copies.row]
+    may_fim = ~is_heldout
+    if cfg.fim_kinds:
+        may_fim &= np.asarray(pc.is_in(table.column("kind"), pa.array(cfg.fim_kinds, pa.string())))[copies.row]
+    draws = draws_of_copies(doc_ids, copies, cfg.seed, "fim", 4)
+    return _Part(table, copies, is_heldout, may_fim, draws, draws_of_copies(contexts, copies, cfg.seed, "fim of context", 1))
 
 
-def _pieces(table: pa.Table, plan: _Plan, model: tokenizers.Tokenizer, spelled: TokenBytes) -> tuple[np.ndarray, Pieces]:
-    """Give the pieces of all documents in the order of packing, and the pool of tokens that they point into."""
+def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+    """Give the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
     import numpy as np
 
-    from tasks.kernels import special_tokens
-    from tasks.kernels.byte_level import Ragged, encode_texts, splits_like_starcoder
-    from tasks.kernels.fim import Sentinels, arrange, cut
+    from tasks.kernels.byte_level import Ragged
+    from tasks.kernels.fim import Stretches
     from tasks.kernels.packing import EOD, METADATA, NOWHERE, TEXT, in_order, runs
+    from tasks.kernels.taking import headers
 
-    text, metadata = Ragged.of(table.column("tokens")), Ragged.of(table.column("metadata"))
-    fim, plain = np.flatnonzero(plan.is_fim), np.flatnonzero(~plan.is_fim)
-    cuts = cut(text, spelled, fim, plan.cut_draws[fim], has_joints=splits_like_starcoder(model))
-    snippets = encode_texts(model, cuts.snippets)
-    names = (special_tokens.FIM_PREFIX, special_tokens.FIM_MIDDLE, special_tokens.FIM_SUFFIX, special_tokens.END_OF_TEXT)
-    sources = [text.values, metadata.values, snippets.values, np.array(_ids(model, *names), np.uint32)]
-    metadata_at, snippets_at, sentinels_at = np.cumsum([len(source) for source in sources[:-1]]).tolist()
-    sentinels = Sentinels(*range(sentinels_at, sentinels_at + len(names)))
-    every, begins, ends = np.arange(len(table)), metadata.offsets[:-1] + metadata_at, metadata.offsets[1:] + metadata_at
+    text, metadata = Ragged.of(part.table.column("tokens")), Ragged.of(part.table.column("metadata"))
+    row, header = part.copies.row, headers(metadata, part.table.column("context"), words.separator)
+    is_fim = part.may_fim & (text.offsets[row] < text.offsets[row + 1]) & (cfg.fim_level == "document")
+    is_fim &= _is_drawn(part.draws, part.context_draws, header.has_separator[row], cfg)
+    fim, plain = np.flatnonzero(is_fim), np.flatnonzero(~is_fim)
+    stretches, no_bytes = Stretches.whole(text, row[fim]), np.zeros(len(fim), np.int64)
+    pool, arranged = _arranged([text.values, metadata.values], stretches, fim, no_bytes, part.draws[fim], cfg, words)
+    eod = len(pool) - 1
+    first = np.flatnonzero(np.diff(part.copies.context, prepend=-1))
+    last, namer = np.append(first[1:], len(row))[: len(first)] - 1, header.first_row[row[first]]
+    begin, end = metadata.offsets[:-1] + len(text.values), metadata.offsets[1:] + len(text.values)
+    body = begin + header.length
     groups = [
-        runs(every, METADATA, NOWHERE, begins, ends),
-        runs(plain, TEXT, 0, text.offsets[plain], text.offsets[plain + 1]),
-        arrange(fim, cuts, snippets, snippets_at, plan.is_spm[fim], sentinels),
-        runs(every, EOD, NOWHERE, sentinels.eod, sentinels.eod + 1),
+        runs(first, METADATA, NOWHERE, begin[namer], body[namer]),
+        runs(np.arange(len(row)), METADATA, NOWHERE, body[row], end[row]),
+        runs(plain, TEXT, 0, text.offsets[row[plain]], text.offsets[row[plain] + 1]),
+        arranged,
+        runs(last, EOD, NOWHERE, eod, eod + 1),
     ]
-    return np.concatenate(sources), in_order(groups, plan.position)
+    _count_taken(part.copies, header, first, np.diff(text.offsets) + np.diff(metadata.offsets), counts)
+    counts.update(_growth(stretches, arranged))
+    counts.update(tokens_of_template=len(last))  # the ends of text
+    return pool, in_order(groups)
 
 
-def _packed_table(layout: Layout, split: str, first: int) -> pa.Table:
+def _is_drawn(draws: np.ndarray, context_draws: np.ndarray, has_separator: np.ndarray, cfg: PackFim) -> np.ndarray:
+    """Draw what is permuted: each by itself, but where files are parted first their context and then the file."""
+    import numpy as np
+
+    from tasks.kernels.draws import happens
+
+    fragment = happens(context_draws[:, 0], cfg.fim_rate) & happens(draws[:, 0], cfg.fragment_fim_rate)
+    return np.where(has_separator, fragment, happens(draws[:, 0], cfg.fim_rate))
+
+
+def _arranged(
+    sources: list[np.ndarray],
+    stretches: Stretches,
+    docs: np.ndarray,
+    byte_start: np.ndarray,
+    draws: np.ndarray,
+    cfg: PackFim,
+    words: _Words,
+) -> tuple[np.ndarray, Pieces]:
+    """Cut stretches of the first source where the draws say, and put their pieces in order.
+
+    Returns:
+        A pool that begins with the sources and ends with the end of text, and the pieces.
+    """
+    import numpy as np
+
+    from tasks.kernels.byte_level import splits_like_starcoder
+    from tasks.kernels.draws import happens
+    from tasks.kernels.fim import Sentinels, arrange, cut
+
+    cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=splits_like_starcoder(words.encoder.tokenizer))
+    encoded = words.encoder.encode(cuts.snippets)
+    encoded_at = sum(map(len, sources))
+    special_at = encoded_at + len(encoded.values)
+    sentinels = Sentinels(*range(special_at, special_at + len(words.special)))
+    pieces = arrange(docs, byte_start, cuts, encoded, encoded_at, happens(draws[:, 1], cfg.spm_rate), sentinels)
+    return np.concatenate([*sources, encoded.values, words.special]), pieces
+
+
+def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> Layout:
+    """Lay the pieces of one split into sequences."""
+    import numpy as np
+
+    from tasks.kernels.best_fit import best_fit, sliced
+    from tasks.kernels.packing import PAD, lay_out
+
+    dtype: type[np.unsignedinteger] = np.uint16 if len(words.encoder.spelled.lengths) <= 1 << 16 else np.uint32
+    lay = partial(lay_out, token_num_bytes=words.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=words.pad, dtype=dtype)
+    if cfg.packing == "best_fit":
+        is_new = np.diff(part.copies.context[pieces.doc], prepend=-1) > 0
+        sizes = np.bincount(np.cumsum(is_new) - 1, pieces.stop - pieces.start).astype(np.int64)
+        slices = best_fit(sizes, part.copies.epoch[pieces.doc[is_new]], cfg.sequence_length)
+        pieces = sliced(pool, pieces, slices, words.encoder.spelled.lengths)
+    layout = lay(pool, pieces)
+    if cfg.fim_level == "context":
+        layout = lay(*_permuted(layout, part, words, cfg, counts))
+    is_pad, lengths = layout.spans[:, -1] == PAD, layout.spans[:, 2] - layout.spans[:, 1]
+    counts.update(tokens_packed=int(lengths[~is_pad].sum()), pad_tokens=int(lengths[is_pad].sum()))
+    return layout
+
+
+def _permuted(layout: Layout, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+    """Permute what each sequence holds of a document, as Megatron-LM does; what then has no room in it is dropped."""
+    from tasks.kernels.segments import permute, texts_of
+    from tasks.kernels.taking import further
+
+    texts = texts_of(layout, part.copies.context, words.separator, words.encoder.spelled)
+    draws = further(part.draws[texts.doc], texts.number)
+    is_fim = _is_drawn(draws, further(part.context_draws[texts.doc], texts.segment_number), texts.has_separator, cfg)
+    is_fim &= part.may_fim[texts.doc] & (texts.byte_start < texts.byte_end)
+    texts = texts.chosen(is_fim)
+    pool, arranged = _arranged([layout.tokens.reshape(-1)], texts.stretches, texts.span, texts.byte_start, draws[is_fim], cfg, words)
+    permuted = permute(layout, texts, arranged)
+    counts.update(tokens_dropped_for_room=permuted.num_dropped, **_growth(texts.stretches, arranged, permuted.is_permuted))
+    return pool, permuted.pieces
+
+
+def _growth(stretches: Stretches, arranged: Pieces, which: np.ndarray | slice = slice(None)) -> dict[str, int]:
+    """Count what arranging added to those of the stretches: sentinels, and tokens as pieces are encoded by themselves."""
+    from tasks.kernels.fim import NUM_PIECES, NUM_SENTINELS
+
+    num_tokens = (arranged.stop - arranged.start).reshape(-1, NUM_PIECES).sum(axis=1)
+    growth = (num_tokens - (stretches.last - stretches.first))[which]
+    num_sentinels = NUM_SENTINELS * len(growth)
+    return {"fim_texts": len(growth), "tokens_of_template": num_sentinels, "tokens_of_resplitting": int(growth.sum()) - num_sentinels}
+
+
+def _count_taken(copies: Copies, header: Headers, first: np.ndarray, num_tokens: np.ndarray, counts: Counter[str]) -> None:
+    """Count the tokens that came in, and those taken again or not at all.
+
+    Args:
+        copies: what is taken.
+        header: of each document, what of it is its context's.
+        first: the first copy of each context.
+        num_tokens: of each document, int64 [documents].
+        counts: what to add to.
+    """
+    import numpy as np
+
+    own, namer = num_tokens - header.length, header.first_row[copies.row[first]]
+    is_taken, is_named = np.zeros((2, len(own)), bool)
+    is_taken[copies.row], is_named[namer] = True, True
+    again = own[copies.row[copies.epoch > 0]].sum() + header.length[namer[copies.epoch[first] > 0]].sum()
+    counts.update(
+        documents=len(own),
+        documents_dropped_by_mixture=int((~is_taken).sum()),
+        copies=len(copies.row),
+        contexts=len(first),
+        tokens_in=int(num_tokens.sum()),
+        tokens_repeated=int(again),
+        tokens_dropped_by_mixture=int(own[~is_taken].sum() + header.length[~is_named].sum()),
+        tokens_dropped_for_room=0,
+    )
+
+
+def _check(counts: Counter[str], num_places: int) -> None:
+    """Hold the law: every token that came in, or was added, is in a sequence or counted as dropped."""
+    given = sum(counts[f"tokens_{name}"] for name in ("in", "repeated", "of_template", "of_resplitting"))
+    found = sum(counts[f"tokens_{name}"] for name in ("packed", "dropped_by_mixture", "dropped_for_room"))
+    assert given == found, f"of {given} tokens {found} were accounted for: {dict(counts)}"
+    assert counts["tokens_packed"] + counts["pad_tokens"] == num_places, f"{num_places} places hold other tokens: {dict(counts)}"
+
+
+def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -> pa.Table:
     """Give the rows of Packed, numbered from `first`."""
     import numpy as np
     import pyarrow as pa
 
+    from tasks.kernels.packing import context_starts
+
     num, length = layout.tokens.shape
-    offsets = pa.array(np.arange(num + 1, dtype=np.int32) * length)
-    tokens = pa.ListArray.from_arrays(offsets, pa.array(layout.tokens.reshape(-1)))
-    return pa.table({"sequence": np.arange(first, first + num), "split": pa.repeat(split, num), "tokens": tokens})
+    starts = context_starts(layout, context)
+    columns = {
+        "sequence": np.arange(first, first + num),
+        "split": pa.repeat(split, num),
+        "tokens": pa.ListArray.from_arrays(np.arange(num + 1, dtype=np.int32) * length, pa.array(layout.tokens.reshape(-1))),
+        "starts": pa.ListArray.from_arrays(starts.offsets, starts.positions),
+    }
+    return pa.table(columns)
 
 
-def _spans_table(layout: Layout, doc_ids: pa.ChunkedArray) -> pa.Table:
-    """Give the rows of Spans."""
+def _spans_table(layout: Layout, part: _Part, first: int) -> pa.Table:
+    """Give the rows of Spans, sequences numbered from `first`."""
+    import numpy as np
     import pyarrow as pa
 
     from tasks.kernels.packing import NOWHERE, ROLES, SPAN_COLUMNS
 
     columns = dict(zip(SPAN_COLUMNS, layout.spans.T, strict=True))
-    doc = columns.pop("doc")
+    row = np.append(part.copies.row, NOWHERE)[columns.pop("doc")]
+    doc_ids = part.table.column("doc_id").take(pa.array(row, mask=row == NOWHERE))
+    columns["sequence"] = columns["sequence"] + first
     nullable = {name: pa.array(columns[name], mask=columns[name] == NOWHERE) for name in ("byte_start", "byte_end")}
-    names = {"doc_id": doc_ids.take(pa.array(doc, mask=doc == NOWHERE)), "role": pa.array(ROLES).take(pa.array(columns["role"]))}
+    names = {"doc_id": doc_ids, "role": pa.array(ROLES).take(pa.array(columns["role"]))}
     return pa.table({**columns, **nullable, **names}).select(Spans.SCHEMA.names).cast(Spans.SCHEMA)

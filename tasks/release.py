@@ -2,13 +2,14 @@
 
 Reads   Checkpoint  model.safetensors, config.json, trainer_state.json
         Tokenizer
+        Fertility   language, corpus_bytes, bytes, bytes_per_token, is_heldout, reference_bytes_per_token; where it was measured
         Losses   step, tokens, loss
         Scores   benchmark, metric, language, value, count
         Docs     language, declared_license, repo, size
         Record   what the steps above did
 Writes  Release  model.safetensors, config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
                  README.md (the model card, with the front matter that model hubs read), DATA_CARD.md, loss_curve.png, funnel.png,
-                 MANIFEST.json
+                 fertility.png (if the tokenizer was measured), MANIFEST.json
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from pydantic import Field
 from lineage.errors import InputError
 from lineage.keys import file_digest
 from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Checkpoint, Docs, Losses, Record, Release, Scores, Tokenizer
+from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Release, Scores, Tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
 
-    from tasks.kernels.cards import Corpus, Group, ModelFacts, Step
+    from tasks.kernels.cards import Corpus, Group, Measured, ModelFacts, Step
 
 MODEL_FILES = ("model.safetensors", "config.json")
 GROUPS = ["language", "declared_license", "repo"]
@@ -46,6 +47,8 @@ class ReleaseCards(Config):
     """Licence of the weights, as model hubs spell it: an SPDX id in lower case, or other."""
     max_repositories: int = Field(200, ge=0)
     """Repositories that the data card lists, largest first; the rest is one row."""
+    max_languages: int = Field(30, ge=0)
+    """Languages of which the model card tells the bytes per token, those with most text first."""
     max_licenses: int = Field(40, ge=0)
     """Declared licences that the data card lists, likewise."""
 
@@ -54,6 +57,7 @@ class ReleaseCards(Config):
 def release(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer,
+    fertility: Fertility | None,
     losses: Losses,
     scores: Scores,
     docs: Docs,
@@ -74,10 +78,13 @@ def release(
     steps = [Step(step.name, step.stage, step.config, step.outputs) for step in record.steps]
     corpus = _corpus(docs)
     curve, table = losses.read(["step", "tokens", "loss"]), scores.read()
-    facts = _facts(checkpoint.path, record.recipe, steps, curve, table)
+    measured = _fertility(fertility.read(), cfg.max_languages) if fertility else []
+    facts = _facts(checkpoint.path, record.recipe, steps, curve, table, measured)
     rows = funnel_rows(steps)
     loss_curve(curve["step"].to_numpy(), curve["loss"].to_numpy(), folder / "loss_curve.png", f"Training loss: {name}")
     funnel([row.step for row in rows], [row.num_docs for row in rows], [row.num_bytes for row in rows], folder / "funnel.png")
+    if measured:
+        _draw(measured, folder / "fertility.png")
     _write(folder / "README.md", model_card(_front_matter(name, corpus, table, cfg), name, facts, corpus))
     card = data_card(name, corpus, steps, max_repositories=cfg.max_repositories, max_licenses=cfg.max_licenses)
     _write(folder / "DATA_CARD.md", card)
@@ -125,7 +132,31 @@ def _groups(everything: pa.Table, name: str) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.num_bytes, group.name))
 
 
-def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores: pa.Table) -> ModelFacts:
+def _fertility(rows: pa.Table, most: int) -> list[Measured]:
+    """All languages as one, then those with most text in the corpus."""
+    from tasks.kernels.cards import Measured
+
+    ranked = sorted(rows.to_pylist(), key=lambda row: (row["language"] is not None, -row["corpus_bytes"], row["language"]))
+    return [
+        Measured(
+            row["language"] or "all languages",
+            row["bytes"],
+            row["bytes_per_token"],
+            row["reference_bytes_per_token"],
+            is_heldout=row["is_heldout"] or row["language"] is None,  # of all together, each says for itself
+        )
+        for row in ranked[: most + 1]
+    ]
+
+
+def _draw(measured: list[Measured], path: Path) -> None:
+    from tasks.kernels.charts import fertility
+
+    references = [row.reference for row in measured if row.reference is not None]
+    fertility([row.label for row in measured], [row.bytes_per_token for row in measured], references or None, path)
+
+
+def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores: pa.Table, fertility: list[Measured]) -> ModelFacts:
     from model.config import Architecture
     from tasks.kernels.cards import ModelFacts
     from tasks.kernels.charts import running_mean
@@ -160,6 +191,7 @@ def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores
         first_loss=first,
         last_loss=last,
         scores=measured,
+        fertility=fertility,
     )
 
 

@@ -185,16 +185,21 @@ _TOKENS = pa.list_(pa.uint32())
 
 
 class Tokens(Tabular):
-    """Documents as token ids; `metadata` are the template's tokens before the text."""
+    """Documents as token ids; `metadata` are the template's tokens before the text.
+
+    Rows of one `context` stand together in the order in which they are read: the files of a repository, or a document alone.
+    """
 
     ROWS_PER_GROUP = 2048
     LOOSE = frozenset({"metadata", "tokens"})
     SCHEMA = pa.schema(
         [
             pa.field("doc_id", _STR, nullable=False),
+            pa.field("source", _STR, nullable=False),
             pa.field("repo", _STR, nullable=False),
             pa.field("language", _STR),
             pa.field("kind", _STR, nullable=False),
+            pa.field("context", _STR, nullable=False),
             pa.field("metadata", _TOKENS, nullable=False),
             pa.field("tokens", _TOKENS, nullable=False),
         ]
@@ -202,11 +207,11 @@ class Tokens(Tabular):
 
 
 class Packed(Tabular):
-    """Sequences of one fixed length, ready for training."""
+    """Sequences of one fixed length, ready for training; `starts` are the positions at which another context begins."""
 
     ROWS_PER_GROUP = 1024
     LOOSE = frozenset({"tokens"})
-    SCHEMA = _schema({"sequence": _INT, "split": _STR, "tokens": _TOKENS})
+    SCHEMA = _schema({"sequence": _INT, "split": _STR, "tokens": _TOKENS, "starts": pa.list_(pa.int32())})
 
 
 class Spans(Tabular):
@@ -247,6 +252,24 @@ class Scores(Tabular):
 
 class Tokenizer(Files):
     """tokenizer.json and what transformers needs beside it."""
+
+
+class TokenizerSample(Tabular):
+    """The documents that the tokenizer learnt from, and how many of their first bytes; no rows if it was not trained here."""
+
+    SCHEMA = _schema({"doc_id": _STR, "num_bytes": _INT}, {"language": _STR})
+
+
+class Fertility(Tabular):
+    """What text costs in tokens: a row for each language, and one for all of them (language null) as they share the corpus.
+
+    `corpus_bytes` of a language are of the whole corpus, `documents`, `bytes` and `tokens` of what was measured of it.
+    """
+
+    SCHEMA = _schema(
+        {"corpus_bytes": _INT, "documents": _INT, "bytes": _INT, "tokens": _INT, "bytes_per_token": _FLOAT, "is_heldout": _BOOL},
+        {"language": _STR, "reference_tokens": _INT, "reference_bytes_per_token": _FLOAT},
+    )
 
 
 class Checkpoint(Files):
@@ -295,6 +318,8 @@ ARTIFACTS: dict[str, type[Tabular | Files]] = {
         Completions,
         Scores,
         Tokenizer,
+        TokenizerSample,
+        Fertility,
         Checkpoint,
         Release,
     )

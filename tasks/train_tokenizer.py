@@ -1,33 +1,60 @@
-"""Train StarCoder's kind of tokenizer, a byte-level BPE, on a sample of the corpus.
+"""Train StarCoder's kind of tokenizer, a byte-level BPE, on a sample of the corpus; or take one that exists.
 
-Reads   Docs       doc_id, language, size, content
-Writes  Tokenizer  tokenizer.json, tokenizer_config.json, special_tokens_map.json
+Reads   Docs             doc_id, language, size, content
+Writes  Tokenizer        tokenizer.json, tokenizer_config.json, special_tokens_map.json
+        TokenizerSample  doc_id, num_bytes, language: what it learnt from; nothing, if it was taken
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
+from lineage.errors import InputError
 from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Docs, Tokenizer
+from tasks.schemas import Docs, Tokenizer, TokenizerSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
-    import tokenizers
 
 ROWS = 512
 SMALLEST_VOCABULARY = 256 + 38
 """All bytes, and the special tokens of the larger preset."""
+ON_THE_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)@(.*)")
+"""A repository of the Hub and its revision: never a path, which can be written with `./`."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def _existing(value: str, info: ValidationInfo) -> str:
+    """A tokenizer.json by its absolute path, or `org/name@commit`."""
+    from pathlib import Path
+
+    named = ON_THE_HUB.fullmatch(value)
+    if named:
+        if COMMIT.fullmatch(named[2]):
+            return value
+        raise ValueError(
+            f"{named[2]!r} is no commit of {named[1]}: branches and tags can be moved, and then this recipe would make something else; "
+            f"give all 40 digits, as `git ls-remote https://huggingface.co/{named[1]}` prints them"
+        )
+    path = Path((info.context or {}).get("folder", "."), value).expanduser()
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"no tokenizer at {path}; one of the Hub is named org/name@commit, with the commit's 40 digits")
+    return str(path.absolute())
 
 
 class TrainTokenizer(Config):
     """Knobs of `train_tokenizer`."""
 
+    existing: Annotated[str, AfterValidator(_existing)] | None = None
+    """A tokenizer to take as it is instead of training one (all other knobs are then idle): a tokenizer.json, a folder that
+    holds one, or `org/name@commit` of the Hugging Face Hub."""
     vocab_size: int = Field(default=49_152, ge=SMALLEST_VOCABULARY)
     """Tokens of the vocabulary, special tokens and the 256 bytes among them."""
     special_tokens: Literal["starcoder", "starcoder2"] = "starcoder"
@@ -37,20 +64,42 @@ class TrainTokenizer(Config):
     seed: int = 0
     """Seed of the sample."""
 
+    def identity(self) -> dict[str, Any]:
+        """Of a tokenizer that is taken, only which: a file's content, or a commit, which names its content."""
+        from pathlib import Path
+
+        from lineage.keys import file_digest
+
+        if self.existing is None:
+            return super().identity()
+        is_named = ON_THE_HUB.fullmatch(self.existing)
+        return {"existing": self.existing if is_named else {"sha256": file_digest(Path(self.existing))}}
+
 
 @stage(over="whole", libraries=("tokenizers",))
-def train_tokenizer(docs: Docs, cfg: TrainTokenizer, runtime: Runtime) -> Tokenizer:
-    """Learn the merges from a sample that depends on the documents and the seed alone."""
+def train_tokenizer(docs: Docs, cfg: TrainTokenizer, runtime: Runtime) -> tuple[Tokenizer, TokenizerSample]:
+    """Learn the merges from a sample that depends on the documents and the seed alone, or take those of another tokenizer."""
+    folder = runtime.scratch / "tokenizer"
+    folder.mkdir(parents=True, exist_ok=True)
+    if cfg.existing is not None:
+        _take(cfg.existing, folder, runtime)
+        return Tokenizer.of(folder), TokenizerSample.of_parts(TokenizerSample.SCHEMA.empty_table() for _ in docs.parts)
+    allowances = _allowances(docs, cfg)
+    _train(docs, allowances, folder, cfg, runtime)
+    return Tokenizer.of(folder), _learnt(docs, allowances)
+
+
+def _train(docs: Docs, allowances: list[np.ndarray], folder: Path, cfg: TrainTokenizer, runtime: Runtime) -> None:
     import os
 
     from tokenizers import pre_tokenizers, trainers
 
     from tasks.kernels.byte_level import untrained
     from tasks.kernels.special_tokens import PRESETS
+    from tasks.kernels.tokenizer_files import write_maps
 
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # the merges are the same on any number of threads
     special_tokens = PRESETS[cfg.special_tokens]
-    allowances = _allowances(docs, cfg)
     model = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=cfg.vocab_size,
@@ -64,9 +113,8 @@ def train_tokenizer(docs: Docs, cfg: TrainTokenizer, runtime: Runtime) -> Tokeni
         requested_vocab_size=cfg.vocab_size,
         sample_bytes=int(sum(allowance.sum() for allowance in allowances)),
     )
-    folder = runtime.scratch / "tokenizer"
-    _save(model, special_tokens, folder)
-    return Tokenizer.of(folder)
+    model.save(str(folder / "tokenizer.json"), pretty=False)
+    write_maps(special_tokens, folder)
 
 
 def _allowances(docs: Docs, cfg: TrainTokenizer) -> list[np.ndarray]:
@@ -114,22 +162,83 @@ def _prefix(text: str, num_bytes: int) -> str:
     return text.encode()[:num_bytes].decode(errors="ignore")
 
 
-def _save(model: tokenizers.Tokenizer, special_tokens: tuple[str, ...], folder: Path) -> None:
-    """Write the files by which `tokenizers` and transformers load it; their bytes depend on the merges alone."""
-    import json
+def _learnt(docs: Docs, allowances: list[np.ndarray]) -> TokenizerSample:
+    """The sample as rows, part by part."""
+    import pyarrow as pa
 
-    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+    tables = []
+    for part, allowance in zip(docs.parts, allowances, strict=True):
+        table = part.read(["doc_id", "language"])
+        tables.append(table.append_column("num_bytes", pa.array(allowance)).filter(allowance > 0))
+    return TokenizerSample.of_parts(tables)
 
-    named = {**dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT), "pad_token": FIM_PAD}
-    others = [name for name in special_tokens if name not in named.values()]
-    special: dict[str, Any] = {**named, "additional_special_tokens": others}
-    config = {
-        **special,
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,  # it would eat spaces before punctuation
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save(str(folder / "tokenizer.json"), pretty=False)
-    for name, content in (("special_tokens_map.json", special), ("tokenizer_config.json", config)):
-        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+def _take(existing: str, folder: Path, runtime: Runtime) -> None:
+    """Copy a tokenizer.json byte for byte, if documents can be encoded and packed with it, and write what stands beside it.
+
+    Raises:
+        InputError: if it cannot be had, read or used.
+    """
+    import shutil
+    from pathlib import Path
+
+    from tasks.kernels.byte_level import load
+    from tasks.kernels.special_tokens import FOR_PACKING
+    from tasks.kernels.tokenizer_files import misfit, special_tokens, write_maps
+
+    source = _fetched(existing) if ON_THE_HUB.fullmatch(existing) else Path(existing)
+    shutil.copyfile(source, folder / "tokenizer.json")
+    instead = "or train one: leave train_tokenizer.existing out"
+    try:
+        model = load(folder)
+    except ValueError as error:
+        raise InputError(
+            f"{existing} cannot be read: {error.__cause__}", hint=f"give a file as `tokenizers` saves it, {instead}"
+        ) from error
+    names = special_tokens(model)
+    missing = [name for name in FOR_PACKING if name not in names]
+    if missing:
+        problem = f"{existing} has no special token {', '.join(missing)}, which packing needs"
+        raise InputError(problem, hint=f"take one that has them, such as StarCoder's or StarCoder2's, {instead}")
+    why = misfit(model)
+    if why:
+        raise InputError(f"{existing} {why}", hint=f"take a byte-level BPE without a normaliser, {instead}")
+    write_maps(names, folder)
+    runtime.note(vocab_size=model.get_vocab_size(), existing=existing)
+
+
+def _fetched(named: str) -> Path:
+    """A tokenizer.json of the Hub, downloaded unless it is in the Hub's own cache on this machine.
+
+    Raises:
+        InputError: if the Hub cannot be reached, or has no such thing, or does not give it to everybody.
+    """
+    from pathlib import Path
+
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, commit = named.split("@")
+    try:
+        return Path(hf_hub_download(repository, "tokenizer.json", revision=commit))
+    except GatedRepoError as error:
+        hint = f"accept its terms at https://huggingface.co/{repository}, then set HF_TOKEN to a token of that account"
+        raise InputError(f"{repository} is given only to those who accepted its terms", hint=hint) from error
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{named} is not in the cache of this machine, and the Hugging Face Hub cannot be reached ({_reason(error)})",
+            hint="once online, run this again; or copy its tokenizer.json here and give that path as train_tokenizer.existing",
+        ) from error
+    except HfHubHTTPError as error:
+        raise InputError(
+            f"the Hugging Face Hub has no tokenizer.json of {named} for you ({_reason(error)})",
+            hint=f"see https://huggingface.co/{repository}/tree/{commit}; for a private repository set HF_TOKEN",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong first, in one line."""
+    import textwrap
+
+    first = error.__cause__ or error
+    return textwrap.shorten(f"{type(first).__name__}: {first}", 160, placeholder=" …")

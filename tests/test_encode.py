@@ -15,7 +15,7 @@ from lineage.errors import InputError
 from tasks._stage import Runtime
 from tasks.encode import Encode, encode
 from tasks.kernels.byte_level import token_bytes, untrained
-from tasks.kernels.special_tokens import STARCODER
+from tasks.kernels.special_tokens import STARCODER, STARCODER2
 from tasks.schemas import Docs, Tokenizer, Tokens
 
 
@@ -92,7 +92,9 @@ def test_the_tokens_spell_the_content(tokenizer, runtime, texts):
     docs = _docs(texts)
     tokens = _encode(docs, tokenizer, runtime)
     assert tokens.schema.equals(Tokens.SCHEMA)
-    assert tokens.select(["doc_id", "repo", "language", "kind"]).equals(docs.read(["doc_id", "repo", "language", "kind"]))
+    kept = ["doc_id", "source", "repo", "language", "kind"]
+    assert tokens.select(kept).equals(docs.read(kept))
+    assert tokens.column("context").equals(tokens.column("doc_id")), "each is a sample by itself"
     for text, ids in zip(texts, tokens.column("tokens").to_pylist(), strict=True):
         assert _spelled(tokenizer, ids) == text.encode()
         assert not ids or min(ids) >= len(STARCODER), "a special token's name in a file is text"
@@ -182,3 +184,81 @@ def test_a_tokenizers_own_truncation_and_padding_are_ignored(tokenizer, runtime,
     cut = _foreign(tokenizer, tmp_path, change)
     texts = ["def area(self):", "x"]
     assert _encode(_docs(texts), cut, runtime).equals(_encode(_docs(texts), tokenizer, runtime))
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """A tokenizer with StarCoder2's special tokens."""
+    model = untrained()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=list(STARCODER2), initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator(["import os\n"], trainer)
+    folder = tmp_path_factory.mktemp("second")
+    model.save(str(folder / "tokenizer.json"))
+    return Tokenizer.of(folder)
+
+
+def _samples(tokenizer, tokens):
+    """What is read as one sample, spelt out, by context."""
+    samples = {}
+    for row in tokens.to_pylist():
+        samples[row["context"]] = samples.get(row["context"], b"") + _spelled(tokenizer, row["metadata"] + row["tokens"])
+    return samples
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_the_second_template_reads_a_repository_as_one(second, runtime, rate):
+    texts = [f"text {i}\n" for i in range(40)]
+    docs = _docs(texts)
+    tokens = _encode(docs, second, runtime, template="starcoder2", metadata_rate=rate)
+    assert sorted(tokens.column("doc_id").to_pylist()) == sorted(docs.read().column("doc_id").to_pylist())
+    rows = tokens.to_pylist()
+    borders = [
+        row["context"]
+        for row, before in zip(rows, [None, *rows[:-1]], strict=True)
+        if before is None or before["context"] != row["context"]
+    ]
+    assert sorted(borders) == ["s/o/r0", "s/o/r1", "s/o/r2"], "the files of a repository stand together"
+    number = {hashlib.md5(str(i).encode()).hexdigest(): i for i in range(40)}
+    for repository, sample in _samples(second, tokens).items():
+        order = [number[row["doc_id"]] for row in rows if row["context"] == repository]
+        assert order != sorted(order), "in random order"
+        files = "".join(f"<file_sep>src/{i}.py\n{texts[i]}" if rate else f"<file_sep>{texts[i]}" for i in order)
+        assert sample.decode() == (f"<repo_name>{repository.removeprefix('s/')}{files}" if rate else files)
+
+
+def test_half_of_the_repositories_are_named_and_all_their_files_with_them(second, runtime):
+    table = _docs(["x"] * 2000).read()
+    repositories = pa.array([f"o/{i // 2}" for i in range(2000)])
+    table = table.set_column(table.schema.get_field_index("repo"), table.schema.field("repo"), repositories)
+    samples = _samples(second, _encode(Docs.of(table), second, runtime, template="starcoder2"))
+    named = {sample.startswith(b"<repo_name>") for sample in samples.values()}
+    assert named == {True, False}
+    assert all(sample.count(b".py\n") == (2 if sample.startswith(b"<repo_name>") else 0) for sample in samples.values())
+    assert abs(sum(sample.startswith(b"<repo_name>") for sample in samples.values()) / 1000 - 0.5) < 0.064, "four standard deviations"
+
+
+def test_the_second_template_depends_on_the_repository_not_on_its_neighbours(second, runtime):
+    docs = _docs([f"text {i}" for i in range(60)]).read()
+    whole = _samples(second, _encode(Docs.of(docs), second, runtime, template="starcoder2"))
+    order = np.random.default_rng(0).permutation(60)
+    assert _samples(second, _encode(Docs.of(docs.take(order)), second, runtime, template="starcoder2")) == whole
+    alone = docs.filter(pa.array([repo == "o/r1" for repo in docs.column("repo").to_pylist()]))
+    assert _samples(second, _encode(Docs.of(alone), second, runtime, template="starcoder2")) == {"s/o/r1": whole["s/o/r1"]}
+    assert _samples(second, _encode(Docs.of(docs), second, runtime, template="starcoder2", seed=1)) != whole
+
+
+def test_other_kinds_are_read_alone_and_carry_nothing(second, runtime):
+    tokens = _encode(_docs(["x"] * 9, kind="issue"), second, runtime, template="starcoder2", metadata_rate=1)
+    assert set(map(len, tokens.column("metadata").to_pylist())) == {0}
+    assert tokens.column("context").equals(tokens.column("doc_id"))
+
+
+def test_without_a_template_there_is_no_metadata(tokenizer, runtime):
+    tokens = _encode(_docs(["x"] * 9), tokenizer, runtime, template="none", metadata_rate=1)
+    assert set(map(len, tokens.column("metadata").to_pylist())) == {0}
+
+
+def test_a_tokenizer_without_the_templates_tokens_is_refused(tokenizer, runtime):
+    with pytest.raises(InputError, match="<repo_name>, <file_sep>"):
+        _encode(_docs(["x"]), tokenizer, runtime, template="starcoder2")

@@ -22,6 +22,7 @@ STAGES = f"""
 - redact_pii
 - decontaminate: {{benchmarks: [{{name: tiny, path: {BENCHMARK}}}]}}
 - train_tokenizer: {{vocab_size: 400}}
+- measure_tokenizer
 - encode
 - pack_fim: {{sequence_length: 64, heldout_fraction: 0.3}}
 - train_model: {{num_layers: 1, width: 16, num_heads: 2, context_tokens: 64, num_steps: 6, batch_sequences: 4, threads: 1, warmup_steps: 1}}

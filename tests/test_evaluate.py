@@ -47,7 +47,7 @@ def corpus(folder):
     parts = [table.slice(start, 25) for start in range(0, 75, 25)]
     docs = Docs.of_parts(parts)
     runtime = Runtime.alone(folder / "stages")
-    tokenizer = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB, sample_bytes=200_000), runtime)
+    tokenizer, _ = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB, sample_bytes=200_000), runtime)
     knobs = PackFim(sequence_length=CONTEXT_TOKENS, heldout_fraction=0.3)
     packs = []
     for part in docs.parts:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.kernels.charts import SMOOTHING_SHARE, funnel, loss_curve, readable_bytes, readable_share, running_mean
+from tasks.kernels.charts import SMOOTHING_SHARE, fertility, funnel, loss_curve, readable_bytes, readable_share, running_mean
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STEPS = np.arange(1, 101)
@@ -50,6 +50,20 @@ def test_funnel_bytes_depend_on_the_numbers_alone(tmp_path):
 @pytest.mark.parametrize(("docs", "num_bytes"), [([], []), ([0], [0]), ([0, 0], [0, 0])])
 def test_funnel_of_nothing(docs, num_bytes, tmp_path):
     funnel([f"step {i}" for i in range(len(docs))], docs, num_bytes, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+
+
+def test_fertility_bytes_depend_on_the_numbers_alone(tmp_path):
+    names = ["all languages", "Python", "C"]
+    for name, ours, reference in (("a", [3.4, 3.5, 3.1], None), ("b", [3.4, 3.5, 3.1], None), ("c", [3.4, 3.5, 3.2], None), ("d", [3.4, 3.5, 3.1], [3.0, 3.6, 3.1])):  # fmt: skip  # noqa: E501
+        fertility(names, ours, reference, tmp_path / f"{name}.png")
+    assert digest(tmp_path / "a.png") == digest(tmp_path / "b.png")
+    assert len({digest(tmp_path / f"{name}.png") for name in "acd"}) == 3
+
+
+@pytest.mark.parametrize("reference", [None, []])
+def test_fertility_of_nothing(reference, tmp_path):
+    fertility([], [], reference, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 
 

@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers, trainers
 
 from tasks.kernels.byte_level import Ragged, encode_texts, first_misspelt, splits_like_starcoder, token_bytes, untrained
 from tasks.kernels.draws import draw, happens
-from tasks.kernels.fim import Sentinels, arrange, cut
+from tasks.kernels.fim import Sentinels, Stretches, arrange, cut
 from tasks.kernels.packing import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX
 from tasks.kernels.special_tokens import STARCODER, STARCODER2, star_bucket
 
@@ -55,14 +55,23 @@ def _expanded(pieces, pool):
     return runs
 
 
+def _cut_one(model, tokens, draws, *, has_joints):
+    return cut(
+        tokens.values, Stretches.whole(tokens, np.array([0])), token_bytes(model), np.array([draws], np.uint64), has_joints=has_joints
+    )
+
+
 def _rearranged(model, documents, draws, is_spm, *, has_joints):
     tokens = encode_texts(model, pa.array(documents, pa.string()))
     docs = np.arange(len(documents))
-    cuts = cut(tokens, token_bytes(model), docs, np.array(draws, np.uint64).reshape(-1, 2), has_joints=has_joints)
+    stretches, draws = Stretches.whole(tokens, docs), np.array(draws, np.uint64).reshape(-1, 2)
+    cuts = cut(tokens.values, stretches, token_bytes(model), draws, has_joints=has_joints)
     encoded = encode_texts(model, cuts.snippets)
     at = len(tokens.values) + len(encoded.values)
     pool = np.concatenate([tokens.values, encoded.values, np.array([1, 2, 3], np.uint32)])
-    pieces = arrange(docs, cuts, encoded, len(tokens.values), np.array(is_spm, bool), Sentinels(at, at + 1, at + 2, eod=0))
+    pieces = arrange(
+        docs, np.zeros(len(docs), np.int64), cuts, encoded, len(tokens.values), np.array(is_spm, bool), Sentinels(at, at + 1, at + 2, eod=0)
+    )
     return pool, pieces
 
 
@@ -81,6 +90,23 @@ def test_the_same_tokens_as_encoding_three_pieces(model, text, draw_1, draw_2, i
             merged.append((role, ids))
     pool, pieces = _rearranged(model, [text], [draw_1, draw_2], [is_spm], has_joints=has_joints)
     assert _expanded(pieces, pool) == merged
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=texts, ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), draw_1=draws64, draw_2=draws64)
+def test_a_piece_of_a_document_gives_what_its_own_text_gives(model, text, ends, draw_1, draw_2):
+    """The tokens at a border inside a document are not those of the piece: `hello` cut in `he` and `llo`."""
+    tokens, spelled = encode_texts(model, pa.array([text])), token_bytes(model)
+    places = np.append(0, np.cumsum(spelled.lengths[tokens.values]))
+    whole = [i for i, byte in enumerate(places.tolist()) if len(text.encode()[:byte].decode(errors="ignore").encode()) == byte]
+    first, last = sorted(whole[int(end * (len(whole) - 1))] for end in ends)
+    piece = text.encode()[places[first] : places[last]].decode()
+    borders = (np.array([first]), np.array([last]), np.array([first == 0]), np.array([last == len(tokens.values)]))
+    cuts = cut(tokens.values, Stretches(*borders), spelled, np.array([[draw_1, draw_2]], np.uint64), has_joints=True)
+    snippets = [encode_texts(model, pa.array([text])).values.tolist() for text in cuts.snippets.to_pylist()]
+    for part, expected in enumerate(_plain_cuts(piece, draw_1, draw_2)):
+        kept = tokens.values[slice(*cuts.kept_tokens[0, part])].tolist()
+        assert [*snippets[2 * part], *kept, *snippets[2 * part + 1]] == model.encode(expected).ids
 
 
 @settings(deadline=None)
@@ -103,6 +129,26 @@ def test_documents_do_not_disturb_each_other_and_bytes_add_up(model, documents, 
         assert (ranges[-1][1] if ranges else 0) == len(text.encode())
 
 
+@pytest.mark.parametrize(("text", "first", "last"), [("'self x = self", "'", None), ("x = self\n\nself", None, "\n\n")])
+def test_the_borders_of_a_piece_are_encoded_as_its_own_text(text, first, last):
+    """A quote binds the first letter after it, and a line the last line feed before it; a piece without them does not know."""
+    tokenizer = untrained()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(["self\n\n"] * 9, trainers.BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False))
+    tokens, spelled = encode_texts(tokenizer, pa.array([text])), token_bytes(tokenizer)
+    places = np.append(0, np.cumsum(spelled.lengths[tokens.values])).tolist()
+    begin, end = len(first or ""), text.index(last) + len(last) if last else len(text)
+    piece = Stretches(np.array([places.index(begin)]), np.array([places.index(end)]), np.array([not first]), np.array([not last]))
+    own = tokens.values[piece.first[0] : piece.last[0]].tolist()
+    assert own != tokenizer.encode(text[begin:end]).ids, "else this shows nothing"
+    draws = np.array([[0, 2**64 - 1]], np.uint64)  # all of it is the middle
+    cuts = cut(tokens.values, piece, spelled, draws, has_joints=True)
+    before, after = (tokenizer.encode(snippet).ids for snippet in cuts.snippets.to_pylist()[2:4])
+    kept = tokens.values[slice(*cuts.kept_tokens[0, 1])].tolist()
+    assert kept
+    assert [*before, *kept, *after] == tokenizer.encode(text[begin:end]).ids
+
+
 @pytest.mark.parametrize("text", ["", "a", "é", "👩‍👩‍👧", "a\u0301", "ab"])
 def test_every_pair_of_cuts_of_a_short_text(model, text):
     """Each place gets its turn, both ends and equal cuts included; no character is ever split."""
@@ -113,7 +159,7 @@ def test_every_pair_of_cuts_of_a_short_text(model, text):
             draws = [((i << 32) // places + 1) << 32, ((j << 32) // places + 1) << 32]
             assert _plain_cuts(text, *draws)[0] == text[: min(i, j)]
             tokens = encode_texts(model, pa.array([text]))
-            cuts = cut(tokens, token_bytes(model), np.array([0]), np.array([draws], np.uint64), has_joints=True)
+            cuts = _cut_one(model, tokens, draws, has_joints=True)
             borders = cuts.bytes[0, :, 0].tolist()
             assert borders == [0, len(text[: min(i, j)].encode()), len(text[: max(i, j)].encode())]
             seen.add(tuple(borders))
@@ -123,21 +169,19 @@ def test_every_pair_of_cuts_of_a_short_text(model, text):
 def test_only_a_few_bytes_beside_the_cuts_are_encoded_again(model):
     document = CODE * 1000
     tokens = encode_texts(model, pa.array([document]))
-    draws = np.array([[2**62, 2**63]], np.uint64)
-    snippets = cut(tokens, token_bytes(model), np.array([0]), draws, has_joints=True).snippets
+    draws = [2**62, 2**63]
+    snippets = _cut_one(model, tokens, draws, has_joints=True).snippets
     assert sum(len(text) for text in snippets.to_pylist()) < 200
-    everything = cut(tokens, token_bytes(model), np.array([0]), draws, has_joints=False).snippets
+    everything = _cut_one(model, tokens, draws, has_joints=False).snippets
     assert "".join(everything.to_pylist()) == document
 
 
 def test_a_joint_inside_a_token_is_refused(model):
     """Tokens of another tokenizer would give wrong pieces, not slower ones."""
-    foreign = Ragged(np.array([model.token_to_id(character) for character in "ab"], np.uint32), np.array([0, 2]))
-    spelled = token_bytes(model)
-    offsets, data = np.array([0, 3, 6]), np.frombuffer(b"a.ba.b", np.uint8)  # two tokens that straddle joints
+    spelled = token_bytes(model)._replace(offsets=np.array([0, 3, 6]), data=np.frombuffer(b"a.ba.b", np.uint8))
+    straddling = Ragged(np.array([0, 1], np.uint32), np.array([0, 2]))
     with pytest.raises(AssertionError, match="joint"):
-        cut(foreign._replace(values=np.array([0, 1], np.uint32)), spelled._replace(offsets=offsets, data=data), np.array([0]),
-            np.array([[2**63, 2**63]], np.uint64), has_joints=True)  # fmt: skip
+        cut(straddling.values, Stretches.whole(straddling, np.array([0])), spelled, np.array([[2**63, 2**63]], np.uint64), has_joints=True)
 
 
 def test_the_pretokenizer_is_recognised(model):

@@ -80,6 +80,6 @@ def test_pieces_stand_by_document_then_by_group_and_empty_ones_vanish():
     docs = np.arange(3)
     metadata = runs(docs, METADATA, NOWHERE, np.array([0, 0, 2]), np.array([1, 0, 3]))
     text = runs(docs, TEXT, 0, np.array([10, 20, 30]), np.array([11, 21, 31]))
-    ordered = in_order([metadata, text], position=np.array([2, 0, 1]))
+    ordered = in_order([metadata, text])
     rows = list(zip(ordered.doc.tolist(), ordered.role.tolist(), ordered.start.tolist(), strict=True))
-    assert rows == [(1, TEXT, 20), (2, METADATA, 2), (2, TEXT, 30), (0, METADATA, 0), (0, TEXT, 10)]
+    assert rows == [(0, METADATA, 0), (0, TEXT, 10), (1, TEXT, 20), (2, METADATA, 2), (2, TEXT, 30)]

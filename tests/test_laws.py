@@ -168,7 +168,7 @@ def tokenizer(folder) -> Tokenizer:
     stage = STAGES["train_tokenizer"]
     docs = docs_table(["def f(x):\n    return x + 1\n" * 20] * 4, [0, 1, 2, 3])
     runtime = Runtime.alone(folder)
-    return stage.function(docs=Docs.of(docs), cfg=stage.config(vocab_size=400), runtime=runtime)
+    return stage.function(docs=Docs.of(docs), cfg=stage.config(vocab_size=400), runtime=runtime)[0]
 
 
 @LAWS

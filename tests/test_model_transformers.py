@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
            "swhid": "swh:1:cnt:0", "is_vendor": False, "is_generated": False}  # fmt: skip
     runtime = Runtime.alone(tmp_path_factory.mktemp("scratch"))
     docs = Docs.of(pa.Table.from_pylist([row], schema=Docs.SCHEMA))
-    folder = train_tokenizer.function(docs, TrainTokenizer(vocab_size=300), runtime).path
+    folder = train_tokenizer.function(docs, TrainTokenizer(vocab_size=300), runtime)[0].path
     size = Fast.from_file(str(folder / "tokenizer.json")).get_vocab_size()
     architecture = Architecture(
         vocab_size=size, context_tokens=CONTEXT_TOKENS, num_layers=2, num_heads=4, width=32, inner_width=96, initializer_range=0.4

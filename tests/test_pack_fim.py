@@ -47,7 +47,8 @@ def runtime(tmp_path_factory):
 
 def _tokens(model, texts, *, metadata="", kind="code", repos=5):
     rows = [
-        {"doc_id": hashlib.md5(f"{i}".encode()).hexdigest(), "repo": f"r{i % repos}", "language": "Python", "kind": kind,
+        {"doc_id": hashlib.md5(f"{i}".encode()).hexdigest(), "source": "s", "repo": f"r{i % repos}",
+         "language": "Python", "kind": kind, "context": hashlib.md5(f"{i}".encode()).hexdigest(),
          "metadata": model.encode(metadata).ids, "tokens": model.encode(text).ids}
         for i, text in enumerate(texts)
     ]  # fmt: skip

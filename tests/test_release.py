@@ -18,7 +18,7 @@ from model.config import Architecture
 from tasks._stage import Runtime
 from tasks.kernels.cards import MAX_CELL_CHARS, Group, cell, group_table, table
 from tasks.release import ReleaseCards, release
-from tasks.schemas import Checkpoint, Docs, Losses, Record, Scores, StepRecord, Tokenizer
+from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer
 
 ARCHITECTURE = Architecture(vocab_size=512, context_tokens=128, num_layers=2, num_heads=2, width=16)
 HASH = "ab" * 32
@@ -85,6 +85,7 @@ def inputs(tmp_path):
     return {
         "checkpoint": Checkpoint.of(checkpoint),
         "tokenizer": Tokenizer.of(tokenizer),
+        "fertility": None,
         "losses": Losses.of(pa.table(losses)),
         "scores": Scores.of(pa.Table.from_pylist(SCORES, schema=Scores.SCHEMA)),
         "docs": Docs.of_parts(PARTS),
@@ -162,6 +163,41 @@ def test_model_card_claims_nothing_that_packing_did_not_do(inputs, tmp_path):
     assert "in the middle" not in card
     assert "fim_prefix" not in card
     assert "held out" not in card
+
+
+def fertility_of(*rows):
+    """Measurements of (language, corpus bytes, bytes, tokens, held out, tokens of the reference)."""
+    names = ("language", "corpus_bytes", "bytes", "tokens", "is_heldout", "reference_tokens")
+    table = [dict(zip(names, row, strict=True)) for row in rows]
+    for row in table:
+        row |= {"documents": 1, "bytes_per_token": row["bytes"] / row["tokens"]}
+        row["reference_bytes_per_token"] = row["reference_tokens"] and row["bytes"] / row["reference_tokens"]
+    return Fertility.of(pa.Table.from_pylist(table, Fertility.SCHEMA))
+
+
+def test_model_card_tells_and_draws_what_a_token_holds(inputs, tmp_path):
+    rows = [(None, 6000, 3500, 1000, False, 1250), ("Go", 1000, 500, 250, True, 200), ("C", 5000, 3000, 750, False, 1050)]
+    folder = released({**inputs, "fertility": fertility_of(*rows)}, tmp_path / "1")
+    card = (folder / "README.md").read_text()
+    assert "A token holds 3.50 bytes of the corpus" in card
+    assert "| all languages | 3.5 kB | 3.500 | 2.800 | +25.0% |" in card
+    assert "| Go | 500 B | 2.000 | 2.500 | -20.0% |" in card
+    assert card.index("| C (learnt from) |") < card.index("| Go |"), "most text first"
+    assert "![bytes per token by language](fertility.png)" in card
+    assert (folder / "fertility.png").read_bytes().startswith(b"\x89PNG")
+    few = released({**inputs, "fertility": fertility_of(*rows)}, tmp_path / "2", max_languages=1)
+    assert "| Go |" not in (few / "README.md").read_text()
+    alone = fertility_of(*((*row[:5], None) for row in rows))
+    plain = (released({**inputs, "fertility": alone}, tmp_path / "3") / "README.md").read_text()
+    assert "| Go | 500 B | 2.000 |\n" in plain
+    assert "reference" not in plain
+
+
+def test_model_card_says_nothing_of_tokens_that_nobody_measured(inputs, tmp_path):
+    for fertility in (None, fertility_of()):
+        folder = released({**inputs, "fertility": fertility}, tmp_path / str(fertility is None))
+        assert "## Tokenizer" not in (folder / "README.md").read_text()
+        assert not (folder / "fertility.png").exists()
 
 
 def test_data_card_has_the_numbers_of_the_inputs(inputs, tmp_path):

@@ -84,6 +84,7 @@ def packed_of(*parts: int) -> Packed:
             "sequence": np.arange(rows),
             "split": ["heldout" if row == 1 else "train" for row in range(rows)],
             "tokens": pa.array(list(generator.integers(0, 27, (rows, 16), np.uint16)), pa.list_(pa.uint16())),
+            "starts": [[0]] * rows,
         })
         for rows in parts
     ])  # fmt: skip
@@ -130,7 +131,7 @@ def test_a_killed_training_goes_on_in_its_scratch_folder(tmp_path, tokenizer):
 
 def packed_alike(split: str, length: int) -> Packed:
     tokens = pa.array([[0] * length], pa.list_(pa.uint16()))
-    return Packed.of(pa.table({"sequence": [0], "split": [split], "tokens": tokens}))
+    return Packed.of(pa.table({"sequence": [0], "split": [split], "tokens": tokens, "starts": [[0]]}))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,10 +16,11 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from tasks._stage import Runtime
-from tasks.kernels.special_tokens import STARCODER, STARCODER2
+from tasks.kernels.special_tokens import FOR_PACKING, STARCODER, STARCODER2
 from tasks.schemas import Docs
 from tasks.train_tokenizer import TrainTokenizer, _allowances, _sample, train_tokenizer
 
+SHARED = Path(__file__).parents[1].parent / "shared"
 CODE = "def area_{i}(self, radius={i}):\n    return self.pi * radius ** 2  # naïve, 中文 {i}\n\n"
 NAMES = [hashlib.md5(str(i).encode()).hexdigest() for i in range(200)]  # many pairs as frequent as each other: ties to break
 
@@ -46,8 +48,8 @@ def _docs(texts, languages=None, parts=1):
 
 def _train(docs, scratch, **knobs):
     runtime = Runtime.alone(scratch)
-    folder = train_tokenizer.function(docs, TrainTokenizer(**{"vocab_size": 512, **knobs}), runtime).path
-    return folder, runtime
+    tokenizer, _ = train_tokenizer.function(docs, TrainTokenizer(**{"vocab_size": 512, **knobs}), runtime)
+    return tokenizer.path, runtime
 
 
 TEXTS = [CODE.replace("{i}", name) for name in NAMES]
@@ -125,6 +127,42 @@ def test_no_text_gives_the_bytes_alone(tmp_path, docs):
 def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(ValidationError, match="vocab_size"):
         TrainTokenizer(vocab_size=200)
+
+
+def test_the_presets_are_those_of_the_reference_page():
+    page = SHARED / "reference" / "starcoder.md"
+    if not page.exists():
+        pytest.skip("the reference page is kept outside the repository")
+    section = page.read_text().partition("### 1.10 Special tokens")[2]
+    first, second = section.strip().splitlines()[:2]
+    for text, names in ((first, STARCODER), (second, STARCODER2)):
+        named = text.partition("SantaCoder")[0].partition(", plus PII")
+        ids = {int(index): name for name, index in re.findall(r"`(<[^`]+>)`(\d+)", named[0])}
+        ids |= dict(enumerate(re.findall(r"<\w+>", named[2]), len(ids)))
+        assert ids == dict(enumerate(names))
+
+
+def test_the_presets_have_the_published_ids():
+    assert TrainTokenizer().vocab_size == 49_152
+    assert (len(STARCODER), len(STARCODER2)) == (19, 38)
+    for names in (STARCODER, STARCODER2):
+        assert names[:5] == FOR_PACKING
+        assert len(set(names)) == len(names)
+    assert [STARCODER.index(name) for name in ("<filename>", "<gh_stars>", "<reponame>")] == [5, 6, 18]
+    assert [STARCODER2.index(name) for name in ("<repo_name>", "<file_sep>", "<jupyter_script>", "<pr>", "<NAME>")] == [5, 6, 14, 18, 34]
+
+
+def test_the_sample_says_which_documents_were_learnt_from(tmp_path):
+    docs = _docs(TEXTS, ["Python", "C"] * 100, parts=3)
+    _, sample = train_tokenizer.function(docs, TrainTokenizer(vocab_size=300, sample_bytes=3000), Runtime.alone(tmp_path))
+    assert len(sample.parts) == 3
+    allowances = _allowances(docs, TrainTokenizer(sample_bytes=3000))
+    for rows, part, allowance in zip(sample.parts, docs.parts, allowances, strict=True):
+        wanted = zip(*part.read(["doc_id", "language"]).to_pydict().values(), allowance.tolist(), strict=True)
+        assert [tuple(row[name] for name in ("doc_id", "language", "num_bytes")) for row in rows.read().to_pylist()] == [
+            w for w in wanted if w[2]
+        ]
+    assert 2900 < sum(sample.read()["num_bytes"].to_pylist()) <= 3000
 
 
 documents = st.lists(st.tuples(st.text(max_size=30), st.sampled_from(["Python", "C", None])), max_size=12)

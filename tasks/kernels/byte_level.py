@@ -74,9 +74,19 @@ def untrained() -> Tokenizer:
     return tokenizer
 
 
-def load(folder: Path) -> Tokenizer:
-    """Load a tokenizer.json so that it encodes every text whole, as text."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+def load(path: Path) -> Tokenizer:
+    """Load a tokenizer.json, or the one of a folder, so that it encodes every text whole, as text.
+
+    Raises:
+        ValueError: if `tokenizers` cannot read it.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
+    except Exception as error:
+        if type(error) is not Exception:  # that is all that `tokenizers` says of a file that it cannot read
+            raise
+        message = f"{path} is no tokenizer.json: {error}"
+        raise ValueError(message) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -185,6 +185,25 @@ def _names_of(value: Any) -> Iterable[str]:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How much of one language, or of all, a token holds."""
+
+    name: str
+    num_bytes: int
+    """Text measured."""
+    bytes_per_token: float
+    reference: float | None
+    """Bytes that a token of another tokenizer holds, of the same text."""
+    is_heldout: bool
+    """Whether the tokenizer did not learn from that text."""
+
+    @property
+    def label(self) -> str:
+        """Its name, marked if the tokenizer learnt from the text."""
+        return self.name if self.is_heldout else f"{self.name} (learnt from)"
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Numbers of a model card."""
 
@@ -207,6 +226,8 @@ class ModelFacts:
     """Mean of the last steps."""
     scores: list[tuple[str, str, str, str, str]]
     """benchmark, metric, language, value, number measured."""
+    fertility: list[Measured]
+    """All languages as one, then each; empty if the tokenizer was not measured."""
 
 
 def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) -> str:
@@ -223,6 +244,7 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
         _USE % (_FIM_PROMPT if facts.fim_rate else _PLAIN_PROMPT),
         "## Architecture",
         table(("GPTBigCode", "#"), facts.architecture),
+        *_tokenizer(facts.fertility),
         "## Training",
         _training(facts),
         "![training loss by step](loss_curve.png)",
@@ -239,6 +261,25 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
         "[MANIFEST.json](MANIFEST.json) holds the SHA-256 of every other file here and of every artifact that they were made from, step by "
         "step.",
     )
+
+
+def _tokenizer(fertility: Sequence[Measured]) -> list[str]:
+    """What its tokens hold, if that was measured."""
+    if not fertility:
+        return []
+    has_reference = fertility[0].reference is not None
+    header = ("language", "#text measured", "#bytes per token", *(("#reference", "#difference") if has_reference else ()))
+    rows = [
+        (row.label, readable_bytes(row.num_bytes), f"{row.bytes_per_token:.3f}", *_beside(row.bytes_per_token, row.reference))
+        for row in fertility
+    ]
+    beside = " The reference is another tokenizer on the same text." if has_reference else ""
+    told = f"A token holds {fertility[0].bytes_per_token:.2f} bytes of the corpus, languages weighted by their text in it.{beside}"
+    return ["## Tokenizer", told, "![bytes per token by language](fertility.png)", table(header, rows)]
+
+
+def _beside(ours: float, reference: float | None) -> tuple[str, ...]:
+    return () if reference is None else (f"{reference:.3f}", f"{ours / reference - 1:+.1%}")
 
 
 def _training(facts: ModelFacts) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a run: how the loss fell, and what each step kept.
+"""Pictures of a run: how the loss fell, what each step kept, and what a token holds.
 
 Guarantee: the same numbers give the same PNG bytes (no clock, no host, no user style) with the same matplotlib. No
 state of matplotlib outlives a call. Cost: about 0.3 s a picture.
@@ -91,6 +91,36 @@ def funnel(stages: Sequence[str], kept_docs: Sequence[int], kept_bytes: Sequence
         _plain(left, "documents kept")
         _plain(right, "text kept")
         left.invert_yaxis()
+
+
+def fertility(languages: Sequence[str], ours: Sequence[float], reference: Sequence[float] | None, path: Path) -> None:
+    """Draw the bytes that a token holds, for each language, and beside it what a token of another tokenizer does.
+
+    Args:
+        languages: names, in order from the top.
+        ours: bytes per token of each.
+        reference: of each, those of the other tokenizer; None if there is none.
+        path: the PNG to write.
+    """
+    rows, height = np.arange(len(languages)), 0.62 if reference is None else 0.36
+    most = max([1.0, *ours, *(reference or ())])
+    with _figure(path, 8.0, 1.3 + (0.3 if reference is None else 0.42) * max(1, len(languages))) as figure:
+        axes = figure.subplots()
+        shift = 0 if reference is None else height / 2
+        axes.barh(rows - shift, ours, height=height, color=BLUE, label="this tokenizer")
+        for row, value in enumerate(ours):
+            axes.text(value + most * 0.01, row - shift, f"{value:.2f}", va="center", color=INK, fontsize=9)
+        if reference is not None:
+            axes.barh(rows + shift, reference, height=height, color=PALE, label="reference")
+            for row, (value, theirs) in enumerate(zip(ours, reference, strict=True)):
+                axes.text(theirs + most * 0.01, row + shift, f"{theirs:.2f}", va="center", color=QUIET, fontsize=9)
+                axes.text(most * 1.18, row, f"{value / theirs - 1:+.1%}", va="center", ha="right", color=INK, fontsize=9)
+            figure.legend(frameon=False, labelcolor=INK, loc="outside lower left", ncols=2, fontsize=9)
+        _plain(axes, "bytes per token")
+        axes.set_xlim(0, most * 1.2)
+        axes.set_yticks(rows, languages)
+        axes.set_xticks([])
+        axes.invert_yaxis()
 
 
 def readable_bytes(num_bytes: int) -> str:

@@ -46,22 +46,21 @@ SPAN_COLUMNS = ("sequence", "token_start", "token_end", "doc", "byte_start", "by
 _SEQUENCE, _TOKEN_START, _TOKEN_END, _DOC, _BYTE_START, _BYTE_END, _ROLE = range(len(SPAN_COLUMNS))
 
 
-def runs(docs: np.ndarray, role: int, byte_start: int, start: np.ndarray | int, stop: np.ndarray | int) -> Pieces:
+def runs(docs: np.ndarray, role: np.ndarray | int, byte_start: np.ndarray | int, start: np.ndarray | int, stop: np.ndarray | int) -> Pieces:
     """Give one piece for each document; a single number stands for all."""
     return Pieces(*np.broadcast_arrays(docs, role, byte_start, start, stop))
 
 
-def in_order(groups: list[Pieces], position: np.ndarray) -> Pieces:
-    """Join groups of pieces by their document's position, within a document by group; empty pieces vanish.
-
-    Args:
-        groups: pieces, those of a document in the order in which they are to stand.
-        position: place of each document, int64 [documents].
-    """
+def in_order(groups: list[Pieces]) -> Pieces:
+    """Join groups of pieces by document, within a document by group; empty pieces vanish."""
     joined = Pieces(*map(np.concatenate, zip(*groups, strict=True)))
     filled = np.flatnonzero(joined.start < joined.stop)
-    order = filled[np.argsort(position[joined.doc[filled]], kind="stable")]
-    return Pieces(*(array[order] for array in joined))
+    return chosen(joined, filled[np.argsort(joined.doc[filled], kind="stable")])
+
+
+def chosen(pieces: Pieces, which: np.ndarray) -> Pieces:
+    """Give some of the pieces, by number or by flag."""
+    return Pieces(*(array[which] for array in pieces))
 
 
 def lay_out(
@@ -130,3 +129,27 @@ def _lay_out(
             source += num
             at_byte = end_byte
     return last + 1
+
+
+class Starts(NamedTuple):
+    """Where another context begins in each sequence, 0 first; padding counts as one."""
+
+    offsets: np.ndarray
+    """int32 [sequences + 1]."""
+    positions: np.ndarray
+    """Of sequence i `positions[offsets[i] : offsets[i + 1]]`: int32."""
+
+
+def context_starts(layout: Layout, context: np.ndarray) -> Starts:
+    """Find the positions at which the context changes, so that attention can stop there.
+
+    Args:
+        layout: the sequences.
+        context: of each document, int64 [documents].
+    """
+    sequence, token_start, doc = (layout.spans[:, column] for column in (_SEQUENCE, _TOKEN_START, _DOC))
+    of_span = np.append(context, NOWHERE)[doc]  # NOWHERE, -1, is also the place of the last
+    is_start = token_start == 0
+    is_start[1:] |= of_span[1:] != of_span[:-1]
+    counts = np.bincount(sequence[is_start], minlength=len(layout.tokens))
+    return Starts(np.append(0, np.cumsum(counts)).astype(np.int32), token_start[is_start].astype(np.int32))

@@ -11,6 +11,7 @@ FIM_PREFIX = "<fim_prefix>"
 FIM_MIDDLE = "<fim_middle>"
 FIM_SUFFIX = "<fim_suffix>"
 FIM_PAD = "<fim_pad>"
+FOR_PACKING = (END_OF_TEXT, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, FIM_PAD)
 
 STARCODER = (
     END_OF_TEXT,
@@ -79,6 +80,9 @@ PRESETS = {"starcoder": STARCODER, "starcoder2": STARCODER2}
 
 # The fields of StarCoder's template in order, each by the token that opens it: repository, path, bucket of stars.
 METADATA_FIELDS = ("<reponame>", "<filename>", "<gh_stars>")
+
+# StarCoder2's: the repository, once, and each file.
+REPOSITORY_FIELDS = ("<repo_name>", "<file_sep>")
 
 # Largest number of stars of a bucket, and the bucket's name; the last has no upper end.
 STAR_BUCKETS = ((0, "0"), (10, "1-10"), (100, "10-100"), (1000, "100-1000"))

@@ -1,0 +1,68 @@
+"""A tokenizer opened to encode columns of text: by our kernel, or by `tokenizers` where that does not cover it.
+
+Opening one takes a third of a second, and what the kernel has met is worth keeping: a process keeps the last two.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.kernels.arrow_bytes import string_buffers
+from tasks.kernels.byte_level import Ragged, TokenBytes, encode_texts, load, token_bytes
+from tasks.kernels.byte_pairs import Encoder, not_covered
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from tokenizers import Tokenizer
+
+CHUNK_BYTES = 1 << 22
+"""Text given to one call of the kernel: room for the ids of very much more comes in huge pages, which cost more to get than they save."""
+
+
+class TextEncoder:
+    """A tokenizer, what its tokens spell, and the fastest way to encode with it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.spelled: TokenBytes = token_bytes(tokenizer)
+        self.not_covered = not_covered(tokenizer)
+        """Why `tokenizers` encodes, many times slower; None where our kernel does."""
+        self._kernel = None if self.not_covered else Encoder.of(tokenizer)
+
+    def encode(self, texts: pa.Array | pa.ChunkedArray) -> Ragged:
+        """Encode each text by itself; special tokens are never matched inside one."""
+        if self._kernel is None:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parts already keep every core busy; the ids are the same
+            return encode_texts(self.tokenizer, texts)
+        offsets, data = string_buffers(texts)
+        borders = [0, *(np.flatnonzero(np.diff(offsets[:-1] // CHUNK_BYTES)) + 1).tolist(), len(texts)]
+        chunks = [self._chunk(offsets[start : stop + 1], data) for start, stop in pairwise(borders) if start < stop]
+        lengths = np.concatenate([np.zeros(1, np.int64), *(np.diff(chunk.offsets) for chunk in chunks)])
+        values = np.concatenate([np.zeros(0, np.uint32), *(chunk.values for chunk in chunks)])
+        return Ragged(values, np.cumsum(lengths))
+
+    def _chunk(self, offsets: np.ndarray, data: np.ndarray) -> Ragged:
+        assert self._kernel is not None
+        return self._kernel.encode(offsets - offsets[0], data[offsets[0] : offsets[-1]])
+
+
+def open_encoder(path: Path) -> TextEncoder:
+    """Open a tokenizer.json, or the one of a folder.
+
+    Raises:
+        ValueError: if `tokenizers` cannot read it.
+    """
+    file = path / "tokenizer.json" if path.is_dir() else path
+    return _opened(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(file: str, digest: str) -> TextEncoder:  # noqa: ARG001 - a file of other content is another tokenizer
+    return TextEncoder(load(Path(file)))
