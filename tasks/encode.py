@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tokenizers
 
-    from tasks.kernels.byte_level import Ragged, TokenBytes
+    from tasks.kernels.byte_level import Ragged
     from tasks.kernels.encoding import TextEncoder
     from tasks.kernels.templates import Fields
 
@@ -80,19 +80,16 @@ def _contents(docs: Docs, encoder: TextEncoder, runtime: Runtime) -> pa.ChunkedA
     total, chunks, done = docs.num_rows, [], 0
     for batch in docs.batches(["path", "content"], rows=ROWS):
         tokens = encoder.encode(batch.column("content"))
-        _check_spelling(tokens, encoder.spelled, batch)
+        _check_spelling(tokens, encoder, batch)
         chunks.append(tokens.to_arrow())
         done += batch.num_rows
         runtime.progress(done, total, "documents")
     return pa.chunked_array(chunks, Tokens.SCHEMA.field("tokens").type)
 
 
-def _check_spelling(tokens: Ragged, spelled: TokenBytes, batch: pa.RecordBatch) -> None:
+def _check_spelling(tokens: Ragged, encoder: TextEncoder, batch: pa.RecordBatch) -> None:
     """Refuse a tokenizer that changes text: bytes could no longer be traced to tokens."""
-    from tasks.kernels.arrow_bytes import string_buffers
-    from tasks.kernels.byte_level import first_misspelt
-
-    row = first_misspelt(*tokens, *spelled, *string_buffers(batch.column("content")))
+    row = encoder.first_misspelt(tokens, batch.column("content"))
     if row >= 0:
         raise InputError(
             f"the tokenizer does not keep text as it is: the tokens of {batch.column('path')[row]} spell other bytes than it has",

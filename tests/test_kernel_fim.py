@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
-from tasks.kernels.byte_level import Ragged, encode_texts, first_misspelt, splits_like_starcoder, token_bytes, untrained
+from tasks.kernels.byte_level import Ragged, encode_texts, first_misspelt, heads, splits_like_starcoder, token_bytes, untrained
 from tasks.kernels.draws import draw, happens
 from tasks.kernels.fim import Sentinels, Stretches, arrange, cut
 from tasks.kernels.packing import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX
@@ -194,14 +194,19 @@ def test_the_pretokenizer_is_recognised(model):
 
 
 @settings(deadline=None)
-@given(texts)
-def test_tokens_spell_their_text(model, text):
-    tokens, spelled = encode_texts(model, pa.array([text])), token_bytes(model)
-    data = np.frombuffer(text.encode(), np.uint8)
-    offsets = np.array([0, len(data)])
-    assert first_misspelt(*tokens, *spelled, offsets, data) == -1
-    assert first_misspelt(*tokens, *spelled, offsets, data ^ np.uint8(1)) == (0 if text else -1)
-    assert first_misspelt(*tokens, *spelled, offsets + np.array([0, 1]), np.append(data, data[:1] if text else 65).astype(np.uint8)) == 0
+@given(text=texts, after=texts, place=st.integers(0, 10**6))
+def test_tokens_spell_their_text(model, text, after, place):
+    tokens, spelled = encode_texts(model, pa.array([text, after])), token_bytes(model)
+    first, data = len(text.encode()), np.frombuffer((text + after).encode(), np.uint8)
+    offsets = np.array([0, first, len(data)])
+    assert first_misspelt(tokens, spelled, heads(spelled), offsets, data) == -1
+    if len(data):
+        other = data.copy()
+        other[place % len(data)] ^= 0x41
+        assert first_misspelt(tokens, spelled, heads(spelled), offsets, other) == int(place % len(data) >= first)
+        shorter = np.array([0, max(first - 1, 0), len(data)])
+        assert first_misspelt(tokens, spelled, heads(spelled), shorter, data) == (0 if first else -1)
+    assert first_misspelt(tokens, spelled, heads(spelled), offsets + [0, 0, 1], np.append(data, np.uint8(65))) == 1
 
 
 @settings(deadline=None)

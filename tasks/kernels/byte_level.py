@@ -27,6 +27,10 @@ CHUNK_BYTES = 1 << 18
 """Text given to one call of `tokenizers`, whose encodings take some four hundred bytes a token."""
 
 
+_HEAD_BYTES = 8
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(_HEAD_BYTES + 1)], np.uint64)
+
+
 class TokenBytes(NamedTuple):
     """What each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
 
@@ -143,23 +147,62 @@ def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.Chunked
         yield texts.slice(start, stop - start)
 
 
+def heads(spelled: TokenBytes) -> np.ndarray:
+    """Give the first eight bytes of every token as a little-endian number, zeros after a shorter one: uint64 [vocab]."""
+    starts, lengths = spelled.offsets[:-1], spelled.lengths
+    padded, numbers = np.append(spelled.data, np.zeros(_HEAD_BYTES, np.uint8)), np.zeros(len(lengths), np.uint64)
+    for place in range(_HEAD_BYTES):
+        numbers |= np.where(lengths > place, padded[starts + place], 0).astype(np.uint64) << np.uint64(8 * place)
+    return numbers
+
+
+def first_misspelt(tokens: Ragged, spelled: TokenBytes, token_heads: np.ndarray, offsets: np.ndarray, data: np.ndarray) -> int:
+    """Find the first list of tokens that does not spell its text, byte by byte; -1 if all do.
+
+    Args:
+        tokens: n lists.
+        spelled: what tokens spell.
+        token_heads: `heads(spelled)`.
+        offsets: text i is `data[offsets[i]:offsets[i + 1]]`, int64 [n + 1].
+        data: uint8.
+    """
+    return int(_first_misspelt(*tokens, *spelled, token_heads, _MASKS, offsets, data))
+
+
 @njit(cache=True, nogil=True)
-def first_misspelt(
+def _first_misspelt(
     values: np.ndarray,
     lists: np.ndarray,
     token_offsets: np.ndarray,
     token_data: np.ndarray,
+    token_heads: np.ndarray,
+    masks: np.ndarray,
     text_offsets: np.ndarray,
     text_data: np.ndarray,
 ) -> int:
-    """Find the first list of tokens that does not spell its text, byte by byte; -1 if all do."""
     for row in range(len(lists) - 1):
         at, end = text_offsets[row], text_offsets[row + 1]
         for token in values[lists[row] : lists[row + 1]]:
-            for source in range(token_offsets[token], token_offsets[token + 1]):
-                if at == end or text_data[at] != token_data[source]:
+            start, size = token_offsets[token], token_offsets[token + 1] - token_offsets[token]
+            if at + size > end:
+                return row
+            if size <= _HEAD_BYTES and at + _HEAD_BYTES <= text_data.size:  # most are short: one comparison
+                if (_eight_bytes(text_data, np.uint64(at)) ^ token_heads[token]) & masks[size]:
                     return row
-                at += 1
+            else:
+                for place in range(size):
+                    if text_data[at + place] != token_data[start + place]:
+                        return row
+            at += size
         if at != end:
             return row
     return -1
+
+
+@njit(cache=True, nogil=True)
+def _eight_bytes(data: np.ndarray, at: np.uint64) -> np.uint64:
+    """Read a little-endian number; the compiler makes one load of it."""
+    low = np.uint64(data[at]) | np.uint64(data[at + np.uint64(1)]) << np.uint64(8) | np.uint64(data[at + np.uint64(2)]) << np.uint64(16)
+    low |= np.uint64(data[at + np.uint64(3)]) << np.uint64(24) | np.uint64(data[at + np.uint64(4)]) << np.uint64(32)
+    low |= np.uint64(data[at + np.uint64(5)]) << np.uint64(40) | np.uint64(data[at + np.uint64(6)]) << np.uint64(48)
+    return low | np.uint64(data[at + np.uint64(7)]) << np.uint64(56)

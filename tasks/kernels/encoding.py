@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.kernels.arrow_bytes import string_buffers
-from tasks.kernels.byte_level import Ragged, TokenBytes, encode_texts, load, token_bytes
+from tasks.kernels.byte_level import Ragged, TokenBytes, encode_texts, first_misspelt, heads, load, token_bytes
 from tasks.kernels.byte_pairs import Encoder, not_covered
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.spelled: TokenBytes = token_bytes(tokenizer)
+        self._heads = heads(self.spelled)
         self.not_covered = not_covered(tokenizer)
         """Why `tokenizers` encodes, many times slower; None where our kernel does."""
         self._kernel = None if self.not_covered else Encoder.of(tokenizer)
@@ -47,6 +48,10 @@ class TextEncoder:
         lengths = np.concatenate([np.zeros(1, np.int64), *(np.diff(chunk.offsets) for chunk in chunks)])
         values = np.concatenate([np.zeros(0, np.uint32), *(chunk.values for chunk in chunks)])
         return Ragged(values, np.cumsum(lengths))
+
+    def first_misspelt(self, tokens: Ragged, texts: pa.Array | pa.ChunkedArray) -> int:
+        """Find the first text that its tokens do not spell, byte by byte; -1 if they spell all."""
+        return first_misspelt(tokens, self.spelled, self._heads, *string_buffers(texts))
 
     def _chunk(self, offsets: np.ndarray, data: np.ndarray) -> Ragged:
         assert self._kernel is not None

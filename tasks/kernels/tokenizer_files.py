@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.kernels.arrow_bytes import string_buffers
-from tasks.kernels.byte_level import byte_of_character, encode_texts, first_misspelt, token_bytes
+from tasks.kernels.byte_level import byte_of_character, encode_texts, first_misspelt, heads, token_bytes
 from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def misfit(tokenizer: Tokenizer) -> str | None:
     if not words >= alphabet:
         return f"is no byte-level BPE: {len(alphabet - words)} of the 256 bytes are no token"
     probe = pa.array([PROBE])
-    is_misspelt = first_misspelt(*encode_texts(tokenizer, probe), *token_bytes(tokenizer), *string_buffers(probe)) >= 0
+    spelled = token_bytes(tokenizer)
+    is_misspelt = first_misspelt(encode_texts(tokenizer, probe), spelled, heads(spelled), *string_buffers(probe)) >= 0
     return f"does not keep text as it is: the tokens of {PROBE!r} spell other bytes" if is_misspelt else None
 
 
