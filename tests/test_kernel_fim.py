@@ -206,7 +206,7 @@ def test_tokens_spell_their_text(model, text, after, place):
         assert first_misspelt(tokens, spelled, heads(spelled), offsets, other) == int(place % len(data) >= first)
         shorter = np.array([0, max(first - 1, 0), len(data)])
         assert first_misspelt(tokens, spelled, heads(spelled), shorter, data) == (0 if first else -1)
-    assert first_misspelt(tokens, spelled, heads(spelled), offsets + [0, 0, 1], np.append(data, np.uint8(65))) == 1
+    assert first_misspelt(tokens, spelled, heads(spelled), offsets + np.array([0, 0, 1]), np.append(data, np.uint8(65))) == 1
 
 
 @settings(deadline=None)
