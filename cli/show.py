@@ -123,8 +123,10 @@ def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str
         found, cluster = step_lines(step, arguments)
         lines, following = lines + found, cluster or following
         untold = {name: value for name, value in untold.items() if name not in TOLD_NOTES}
-    if untold:
-        lines += ["", "notes", *_listed(untold)]
+    counts = untold.get("counts", {})
+    untold = {name: value for name, value in untold.items() if name != "counts"}
+    lines += ["", "notes", *_listed(untold)] if untold else []
+    lines += ["", "counts", *[f"  {name:<28} {count(number)}" for name, number in counts.items()]] if counts else []
     return "\n".join(lines), following
 
 

@@ -14,7 +14,7 @@ from flows.walk import Walk
 from lineage.errors import Cancelled
 from lineage.records import Action, Part, Run, StepState
 from lineage.store import object_name
-from tasks._step import gather
+from tasks._step import gather, notes_of
 from tasks._work import PartJob, do_part, do_whole, made_by
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ class Session:
         seconds = round(sum(action.seconds for action in actions), 3)
         keys = tuple(action.key for action in actions)
         return self.store.commit(
-            bound.stage.label, Action(stands.components.key, stands.components.to_json(), written, keys, seconds, {}, made_by())
+            bound.stage.label,
+            Action(stands.components.key, stands.components.to_json(), written, keys, seconds, notes_of(actions), made_by()),
         )
 
     def _whole(self, bound: Bound, stands: Standing, show: Callable[[int, int, str], None]) -> Action:

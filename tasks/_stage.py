@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import pkgutil
 import typing
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,7 @@ class Runtime:
         self.scratch = scratch
         self.workers = workers
         self.notes: dict[str, Any] = {}
+        self.counts: Counter[str] = Counter()
         self._mapper = mapper
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled or (lambda: False)
@@ -135,6 +137,10 @@ class Runtime:
     def note(self, **facts: Any) -> None:
         """Put facts about the work (seconds, tokens per second) into its record."""
         self.notes.update(facts)
+
+    def count(self, **numbers: int) -> None:
+        """Put numbers into the record of the work that add up over parts (documents, tokens)."""
+        self.counts.update(numbers)
 
     def subprocess(self, argv: list[str], on_line: Callable[[str], None] | None = None, env: dict[str, str] | None = None) -> None:
         """Run a child in a process group of its own, line by line; ended with all its children if the run is cancelled.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import unicodedata
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,18 @@ def gather(kind: type, parts: Sequence[Action]) -> Artifact:
     name = kind.__name__
     assert issubclass(kind, (Tabular, Files))
     return Artifact(name, tuple(Part.from_json(action.outputs[name]) for action in parts))
+
+
+def notes_of(parts: Sequence[Action]) -> dict[str, Any]:
+    """What there is to say of a part-wise step: what holds for all its parts, and the sums of what they counted."""
+    counts: Counter[str] = Counter()
+    for action in parts:
+        counts.update(action.notes.get("counts", {}))
+    first = parts[0].notes if parts else {}
+    notes = {
+        name: value for name, value in first.items() if name not in ("part", "counts") and all(a.notes.get(name) == value for a in parts)
+    }
+    return {**notes, **({"counts": dict(counts)} if counts else {})}
 
 
 def snapshots(config: Config, store: Store) -> tuple[tuple[RepositorySnapshot, ...], ...]:

@@ -114,7 +114,8 @@ def _call(
         ) from error
     outputs = {kind: part.to_json() if where else store.put_artifact(part) for kind, part in made.items()}  # type: ignore[arg-type]
     seconds = round(time.perf_counter() - started, 3)
-    action = Action(components.key, components.to_json(), outputs, (), seconds, {**runtime.notes, **where}, made_by())
+    notes = {**runtime.notes, **({"counts": dict(runtime.counts)} if runtime.counts else {}), **where}
+    action = Action(components.key, components.to_json(), outputs, (), seconds, notes, made_by())
     return store.commit(stage.label, action)
 
 

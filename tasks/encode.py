@@ -52,6 +52,7 @@ class Encode(Config):
 def encode(docs: Docs, tokenizer: Tokenizer, cfg: Encode, runtime: Runtime) -> Tokens:
     """Encode one part."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from tasks.kernels import templates
     from tasks.kernels.encoding import open_encoder
@@ -59,7 +60,7 @@ def encode(docs: Docs, tokenizer: Tokenizer, cfg: Encode, runtime: Runtime) -> T
     encoder = open_encoder(tokenizer.path)
     if encoder.not_covered:
         runtime.note(encoded_by=f"tokenizers, as {encoder.not_covered}")
-    tokens, documents = _contents(docs, encoder, runtime), docs.read([*KEPT, "path", "stars"])
+    tokens, documents = _contents(docs, encoder, runtime), docs.read([*KEPT, "path", "stars", "size"])
     rate = RATES[cfg.template] if cfg.metadata_rate is None else cfg.metadata_rate
     context = documents.column("doc_id")
     if cfg.template == "starcoder2":
@@ -69,6 +70,9 @@ def encode(docs: Docs, tokenizer: Tokenizer, cfg: Encode, runtime: Runtime) -> T
     else:
         fields = templates.starcoder(documents, cfg.seed, 0 if cfg.template == "none" else rate, cfg.metadata_kinds)
     metadata = _metadata(encoder, fields, templates.SPECIAL_TOKENS.get(cfg.template, ()), documents.num_rows)
+    num_bytes = pc.sum(documents.column("size"), min_count=0).as_py()
+    num_tokens = pc.sum(pc.list_value_length(tokens), min_count=0).as_py()
+    runtime.count(documents=documents.num_rows, bytes=num_bytes, tokens=num_tokens, template_tokens=len(metadata.values))
     columns = {name: documents.column(name) for name in KEPT}
     return Tokens.of(pa.table({**columns, "context": context, "metadata": metadata.to_arrow(), "tokens": tokens}, Tokens.SCHEMA))
 

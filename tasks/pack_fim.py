@@ -122,7 +122,7 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtim
         spans.append(_spans_table(layout, part, num_sequences))
         num_sequences += len(layout.tokens)
     _check(counts, num_sequences * cfg.sequence_length)
-    runtime.note(heldout_documents=int(part.is_heldout.sum()), **counts)
+    runtime.count(heldout_documents=int(part.is_heldout.sum()), **counts)
     return Packed.of(pa.concat_tables(packed)), Spans.of(pa.concat_tables(spans))
 
 

@@ -146,6 +146,25 @@ def test_a_name_that_looks_like_a_special_token_is_text(tokenizer, runtime):
     assert _spelled(tokenizer, ids).startswith("<reponame><gh_stars>/é<filename>".encode())
 
 
+def test_what_was_encoded_is_counted(tokenizer, tmp_path):
+    alone = Runtime.alone(tmp_path / "scratch")
+    tokens = _encode(_docs(["abc", "", "é"]), tokenizer, alone, metadata_rate=1)
+    assert alone.counts["documents"] == 3
+    assert alone.counts["bytes"] == 5
+    assert alone.counts["tokens"] == sum(map(len, tokens.column("tokens").to_pylist()))
+    assert alone.counts["template_tokens"] == sum(map(len, tokens.column("metadata").to_pylist())) > 0
+    assert "encoded_by" not in alone.notes
+
+
+def test_a_tokenizer_that_the_kernel_does_not_cover_is_said(tokenizer, tmp_path):
+    model = Model.from_file(str(tokenizer.path / "tokenizer.json"))
+    model.add_tokens(["pi"])
+    model.save(str(tmp_path / "tokenizer.json"))
+    alone = Runtime.alone(tmp_path / "scratch")
+    _encode(_docs(["x"]), Tokenizer.of(tmp_path), alone)
+    assert alone.notes["encoded_by"].startswith("tokenizers, as it has added tokens that are not special")
+
+
 def test_no_documents(tokenizer, runtime):
     tokens = _encode(_docs([]), tokenizer, runtime)
     assert tokens.num_rows == 0

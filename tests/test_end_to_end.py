@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
+from lineage.rows import Rows
 from lineage.store import Store
 from tests.corpus import MIT, function, hashes, make_repositories, run_recipe, write_recipe
 
@@ -132,6 +133,20 @@ def test_a_kept_document_leads_to_its_sequences_and_to_the_steps_that_saw_it(don
     assert events["packed"]["sequences"]
     checkpoint = trace(capsys, folder, "checkpoint")
     assert checkpoint["kind"] == "checkpoint"
+
+
+def test_a_step_says_what_became_of_every_token_of_all_its_parts(done, capsys):
+    run, folder = done
+    store = Store.open(str(folder / "s"))
+    encoded, packer = run.step("encode").outputs["Tokens"]["artifact"], run.step("pack_fim")
+    tables = [table for _, table in Rows(store).tables(encoded, ["tokens", "metadata"])]
+    counts = packer.notes["counts"]
+    assert len(tables) > 1
+    assert counts["tokens_in"] == sum(len(ids) for table in tables for column in table.columns for ids in column.to_pylist())
+    sequences = sum(table.num_rows for _, table in Rows(store).tables(packer.outputs["Packed"]["artifact"], ["sequence"]))
+    assert counts["tokens_packed"] + counts["pad_tokens"] == sequences * packer.config["sequence_length"]
+    assert main(["show", f"{run.id}/pack_fim", "--store", str(folder / "s")]) == 0
+    assert f"tokens_in {counts['tokens_in']:>10,}".split() in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_the_release_holds_what_it_says(done):

@@ -68,8 +68,9 @@ def _tokens(model, repositories, *, is_v2=True, is_named=True):
 
 def _pack(table, tokenizer, runtime, **knobs):
     cfg = PackFim(**{"sequence_length": 16, "heldout_fraction": 0.2, **knobs})
+    runtime.counts.clear()
     packed, spans = pack_fim.function(Tokens.of(table), tokenizer, cfg, runtime)
-    return packed.read().to_pylist(), spans.read().to_pylist(), dict(runtime.notes)
+    return packed.read().to_pylist(), spans.read().to_pylist(), dict(runtime.counts)
 
 
 snippet = st.sampled_from(
