@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-_COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
 
 
 def has_colours() -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.output import count, print_json, short, size, table
 from cli.places import add_store_argument, again, open_store
+from cli.terminal import coloured
 from cli.wording import many
 
 if TYPE_CHECKING:
@@ -18,6 +19,17 @@ SHOWN_SPANS = 6
 SHOWN_CHARS = 60
 SHOWN_ID = 12
 TEXT_ROLES = ("text", "prefix", "middle", "suffix")
+NUM_TABLE_HEADER_LINES = 2
+ROLE_COLOURS = {
+    "prefix": "green",
+    "middle": "yellow",
+    "suffix": "cyan",
+    "metadata": "blue",
+    "sentinel": "magenta",
+    "eod": "red",
+    "pad": "dim",
+}
+"""Of a span; plain text has none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +67,10 @@ def main(arguments: argparse.Namespace) -> int:
 def _document(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     from cli.show import document_heading
 
-    lines = [*document_heading(found["document"], found["fate"]), f"  in run {found['run']}", ""]
+    left = found["fate"].get("not_packed")
+    lines = [*document_heading(found["document"], found["fate"])]
+    lines += [f"  but in no sequence of {left['step']}: {left['rule']}, {left['detail']}"] if left else []
+    lines += [f"  in run {found['run']}", ""]
     for event in found["events"]:
         told = _EVENTS[event["event"]](event, limit)
         lines.append(f"  {event['step']:<24} {told[0]}")
@@ -115,15 +130,19 @@ def _rewritten(event: dict[str, Any], limit: int | None) -> list[str]:
 
 def _packed(event: dict[str, Any], limit: int | None) -> list[str]:
     sequences = event["sequences"]
-    lines = [f"in {many(len(sequences), 'sequence')} ({', '.join(sorted({str(s['split']) for s in sequences}))})"]
+    splits = ", ".join(sorted({str(s["split"]) for s in sequences}))
+    several = f", {many(event['num_copies'], 'copy', 'copies')}, each counted" if event["num_copies"] > 1 else ""
+    lines = [f"in {many(len(sequences), 'sequence')} ({splits}): {many(event['tokens'], 'token')} of its text{several}"]
     for sequence in sequences[:limit]:
         spans = [span for span in sequence["spans"] if span["role"] in TEXT_ROLES]
-        told = [
-            f"{s['role']} tokens {s['token_start']:,}-{s['token_end']:,} = bytes {s['byte_start']:,}-{s['byte_end']:,}"
-            for s in spans[:SHOWN_SPANS]
-        ]
+        told = [_packed_span(span, has_copies=event["num_copies"] > 1) for span in spans[:SHOWN_SPANS]]
         lines.append(f"seq:{sequence['sequence']:<8} {'; '.join(told)}{' …' if len(spans) > SHOWN_SPANS else ''}")
     return lines + _more(len(sequences), limit)
+
+
+def _packed_span(span: dict[str, Any], *, has_copies: bool) -> str:
+    place = f"tokens {span['token_start']:,}-{span['token_end']:,} = bytes {span['byte_start']:,}-{span['byte_end']:,}"
+    return f"copy {span['copy']}, {span['role']} {place}" if has_copies else f"{span['role']} {place}"
 
 
 def _trained(event: dict[str, Any], limit: int | None) -> list[str]:
@@ -147,6 +166,7 @@ _EVENTS: dict[str, Callable[[dict[str, Any], int | None], list[str]]] = {
     "rewritten": _rewritten,
     "encoded": lambda event, _limit: [f"{count(event['tokens'])} tokens, {count(event['metadata_tokens'])} of metadata before them"],
     "packed": _packed,
+    "not packed": lambda event, _limit: [f"in no sequence: {event['rule']}, {event['detail']}"],
     "trained": _trained,
 }
 
@@ -194,9 +214,11 @@ def _repository(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
             "",
             (
                 f"  {packing['step']}: {many(packing['tokens'], 'token')} of {many(packing['documents'], 'document')} "
-                f"in {many(packing['sequences'], 'sequence')}"
+                f"in {many(packing['sequences'], 'sequence')}, every copy counted"
             ),
         ]
+        if packing["not_packed"]:
+            lines.append(f"  {packing['step']}: {many(packing['not_packed'], 'document')} in no sequence: trace one of them for the reason")
         for seen in packing["checkpoints"]:
             first = "" if seen["first_step"] is None else f", the first at step {count(seen['first_step'])}"
             lines.append(f"  {seen['step']}: checkpoint {short(seen['checkpoint'])} saw {count(seen['sequences_seen'])} of them{first}")
@@ -224,7 +246,7 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
         f"checkpoint {at['artifact']}",
         f"  of {at['step']} in run {found['run']}; {until}",
         (
-            f"  saw {many(found['num_documents'], 'document')}, {many(found['tokens'], 'token')} of their text, "
+            f"  saw {many(found['num_documents'], 'document')}, {many(found['tokens'], 'token')} of their text{_copies(found)}, "
             f"{count(found['tokens_seen'])} with repeats"
         ),
         f"  in {count(found['num_sequences'])} of {many(found['num_sequences_packed'], 'packed sequence')}, none more than {times}",
@@ -233,23 +255,51 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
         rows = [[total["name"], count(total["documents"]), count(total["tokens"])] for total in found[name][:limit]]
         lines += ["", table([title, "documents", "tokens"], rows), *_more(len(found[name]), limit)]
     rows = [
-        [f"{d['repo']}/{d['path']}", count(d["tokens"]), count(d["first_step"]), count(d["last_step"]), d["doc_id"][:SHOWN_ID]]
+        [
+            f"{d['repo']}/{d['path']}",
+            count(d["tokens"]),
+            count(d["copies"]),
+            count(d["first_step"]),
+            count(d["last_step"]),
+            d["doc_id"][:SHOWN_ID],
+        ]
         for d in found["documents"]
     ]
-    lines += ["", table(["document", "tokens", "first step", "last step", "doc_id"], rows), *_more(found["num_documents"], limit)]
-    return "\n".join(lines), f"trace {rows[0][4]}" if rows else "runs"
+    lines += ["", table(["document", "tokens", "copies", "first step", "last step", "doc_id"], rows), *_more(found["num_documents"], limit)]
+    return "\n".join(lines), f"trace {rows[0][-1]}" if rows else "runs"
+
+
+def _copies(found: dict[str, Any]) -> str:
+    """What is counted, where packing took documents more than once."""
+    return f" in {count(found['num_copies'])} copies, each counted" if found["num_copies"] > found["num_documents"] else ""
 
 
 def _sequence(found: dict[str, Any], _limit: int | None) -> tuple[str, str]:
     who = found["sequence"]
     name = f"{who['part']}:{who['row']}"
     seen = [f"{s['train']} step {count(s['step'])} (checkpoint {short(s['checkpoint'])})" for s in found["seen"]]
-    lines = [f"sequence {name} of {found['run']}/{who['step']}: {count(who['num_tokens'])} tokens, {who['split']}"]
+    holds = f"{many(who['num_documents'], 'document')} in {many(who['num_contexts'], 'context')}"
+    lines = [f"sequence {name} of {found['run']}/{who['step']}: {count(who['num_tokens'])} tokens ({who['token_type']}), {who['split']}"]
+    lines += [f"  holds     {holds}; attention may stop where a context begins"]
     lines += [f"  seen at   {', '.join(seen[:DEFAULT_LIMIT]) or 'no step'}{' …' if len(seen) > DEFAULT_LIMIT else ''}", ""]
-    rows = [[f"{s['token_start']}-{s['token_end']}", s["role"], _origin(s), _piece(s["text"])] for s in found["spans"]]
-    lines.append(table(["tokens", "role", "from", "text"], rows))
+    lines += _spans(found["spans"], who["starts"])
     document = next((span["doc_id"] for span in found["spans"] if span["doc_id"]), None)
     return "\n".join(lines), f"trace {document[:SHOWN_ID]}" if document else "trace checkpoint"
+
+
+def _spans(spans: list[dict[str, Any]], starts: list[int]) -> list[str]:
+    """A line for each span, in the colour of its role, and one before each context."""
+    rows = [
+        [f"{s['token_start']}-{s['token_end']}", "" if s["document"] is None else s["document"], s["role"], _origin(s), _piece(s["text"])]
+        for s in spans
+    ]
+    lines = table(["tokens", "document", "role", "from", "text"], rows).splitlines()
+    told = lines[:NUM_TABLE_HEADER_LINES]
+    for span, line in zip(spans, lines[NUM_TABLE_HEADER_LINES:], strict=True):
+        if span["token_start"] in starts and span["context"] is not None:
+            told.append(coloured(f"── context {span['context']}, from token {span['token_start']}", "bold"))
+        told.append(coloured(line, ROLE_COLOURS[span["role"]]) if span["role"] in ROLE_COLOURS else line)
+    return told
 
 
 def _origin(span: dict[str, Any]) -> str:

@@ -127,7 +127,7 @@ def _checkpoint(question: Question) -> dict[str, Any] | None:
 
 
 def _sequence(question: Question) -> dict[str, Any] | None:
-    from lineage.tracing_training import trace_sequence
+    from lineage.tracing_sequences import trace_sequence
 
     if not _SEQUENCE.fullmatch(question.what):
         if question.kind == "sequence":

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from lineage.fates import REASON, input_of, output_of, producer
 from lineage.showing_clusters import class_counts
+from lineage.tracing_copies import copy_numbers, why_not_packed
+from lineage.tracing_training import TEXT_ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +35,9 @@ def trace_document(question: Question, place: Place) -> dict[str, Any]:
     columns = [name for name in question.rows.columns(place.artifact, place.part) if name != "content"]
     (document,) = question.rows.take(place.artifact, place.part, [place.row], columns).to_pylist()
     fate = {"kept": True} if drop is None else {"kept": False, **{name: drop[name] for name in ("step", *REASON)}}
+    if drop is None and not any(event["event"] == "packed" for event in events):
+        left = next((event for event in events if event["event"] == "not packed"), None)
+        fate |= {} if left is None else {"not_packed": {name: left[name] for name in ("step", *REASON)}}
     return {"kind": "document", "document": document, "fate": fate, "events": events}
 
 
@@ -136,18 +141,32 @@ class _Story:
 
     def _packed(self, step: StepState) -> Iterator[Event]:
         found = self._own(step.outputs["Spans"]["artifact"], _SPAN)
-        if not found:
-            return
         packed = output_of(step, "Packed")
-        part, sequences = found[0]["part"], sorted({row["sequence"] for row in found})
-        splits: list[Any] = [None] * len(sequences)
-        if packed is not None:
-            splits = self.rows.take(packed, part, sequences, ["split"]).column("split").to_pylist()
+        if packed is None or not found:
+            yield from self._not_taken(step)
+            return
+        part, numbers = found[0]["part"], sorted({row["sequence"] for row in found})
+        sequences = dict(zip(numbers, self.rows.take(packed, part, numbers, ["split", "starts"]).to_pylist(), strict=True))
+        copies = copy_numbers(found, {number: sequence.get("starts", [0]) for number, sequence in sequences.items()})
         told = []
-        for sequence, split in zip(sequences, splits, strict=True):
-            spans = [{name: row[name] for name in _SPAN[1:]} for row in found if row["sequence"] == sequence]
-            told.append({"sequence": f"{part}:{sequence}", "split": split, "spans": spans})
-        yield {"event": "packed", "sequences": told}
+        for number, sequence in sequences.items():
+            mine = [(row, copy) for row, copy in zip(found, copies, strict=True) if row["sequence"] == number]
+            spans = [{**{name: row[name] for name in _SPAN[1:]}, "copy": copy} for row, copy in mine]
+            told.append(
+                {
+                    "sequence": f"{part}:{number}",
+                    "split": sequence["split"],
+                    "copies": sorted({copy for _, copy in mine if copy}),
+                    "spans": spans,
+                }
+            )
+        tokens = sum(row["token_end"] - row["token_start"] for row in found if row["role"] in TEXT_ROLES)
+        yield {"event": "packed", "num_copies": len(set(copies) - {None}), "tokens": tokens, "sequences": told}
+
+    def _not_taken(self, step: StepState) -> Iterator[Event]:
+        tokens = input_of(step, "Tokens")
+        for row in self._own(tokens["artifact"], ["source", "language"]) if tokens else ():
+            yield {"event": "not packed", **why_not_packed(step.components["config"], row)}
 
     def _trained(self, step: StepState) -> Iterator[Event]:
         packed = input_of(step, "Packed")

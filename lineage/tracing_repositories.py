@@ -96,7 +96,7 @@ def _skipped(rows: Rows, run: Run, repo: str) -> dict[str, Any]:
 
 
 def _training(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> list[dict[str, Any]]:
-    """For each packing: tokens and sequences of the repository, and which checkpoints saw them."""
+    """For each packing: tokens (of every copy) and sequences of the repository, what was left out, which checkpoints saw them."""
     told = []
     for packer in packers(run):
         spans = spans_of(rows, packer, doc_ids, rows.same_parts(packer.outputs["Spans"]["artifact"], _text(run), parts))
@@ -107,10 +107,20 @@ def _training(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> list
                 "tokens": pc.sum(spans.column("tokens"), min_count=0).as_py(),
                 "sequences": len(sequences),
                 "documents": pc.count_distinct(spans.column("doc_id")).as_py(),
+                "not_packed": _num_not_packed(rows, run, packer, doc_ids, parts),
                 "checkpoints": [_seen(rows, packer, step, sequences) for step in run.steps if _trains_on(step, packer)],
             }
         )
     return told
+
+
+def _num_not_packed(rows: Rows, run: Run, packer: StepState, doc_ids: pa.Array, parts: list[int]) -> int:
+    """Documents that were encoded and are in no sequence, such as those that the mixture did not take."""
+    tokens, found = input_of(packer, "Tokens"), []
+    for artifact in (tokens["artifact"], packer.outputs["Spans"]["artifact"]) if tokens else ():
+        mine = rows.of_documents(artifact, doc_ids, ["doc_id"], rows.same_parts(artifact, _text(run), parts))
+        found.append(pc.count_distinct(mine.column("doc_id")).as_py())
+    return found[0] - found[1] if found else 0
 
 
 def _text(run: Run) -> str:

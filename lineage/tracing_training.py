@@ -1,4 +1,4 @@
-"""What training saw: a checkpoint's documents, a sequence's spans. Batches joined with Spans, in arrays."""
+"""What training saw: a checkpoint's documents. Batches joined with Spans, in arrays."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TEXT_ROLES = ("text", "prefix", "middle", "suffix")
 """Spans that hold bytes of a document; the others are the template's."""
 UNKNOWN = "(unknown)"
+_SPAN = ["sequence", "token_start", "token_end", "doc_id", "byte_start", "byte_end", "role"]
 _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 
 
@@ -62,15 +63,26 @@ def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[i
     for part, table in rows.tables(packer.outputs["Spans"]["artifact"], ["sequence", "token_start", "token_end", "doc_id", "role"], parts):
         mine = table.filter(pc.is_in(table.column("doc_id"), value_set=doc_ids))
         text = _text_spans(mine)
-        found.append(text.append_column("part", pa.repeat(part, len(text))).select(found[0].column_names))
+        found.append(text.append_column("part", pa.repeat(part, len(text))).select(found[0].column_names).cast(found[0].schema))
     return pa.concat_tables(found)
 
 
 def _text_spans(spans: pa.Table) -> pa.Table:
-    """doc_id, sequence, tokens of the spans that hold text."""
+    """The spans that hold text, and how many tokens each has; a document packed in several copies has them of each."""
     text = spans.filter(pc.is_in(spans.column("role"), value_set=pa.array(TEXT_ROLES)))
     tokens = pc.cast(pc.subtract(text.column("token_end"), text.column("token_start")), pa.int64())
-    return pa.table({"doc_id": text.column("doc_id"), "sequence": text.column("sequence"), "tokens": tokens})
+    return text.append_column("tokens", tokens)
+
+
+def _copies(spans: pa.Table, doc_ids: pa.ChunkedArray) -> pa.Array:
+    """How often the byte of each document that stands most often in these spans stands there: so many copies, at least."""
+    document = pc.index_in(spans.column("doc_id"), value_set=doc_ids.combine_chunks()).to_numpy()
+    start, end = (spans.column(name).to_numpy() for name in ("byte_start", "byte_end"))
+    at, change, whose = np.append(start, end), np.repeat([1, -1], len(spans)), np.append(document, document)
+    order = np.lexsort((change, at, whose))
+    most = np.zeros(len(doc_ids), np.int64)
+    np.maximum.at(most, whose[order], np.cumsum(change[order]))  # each document's changes sum to nothing
+    return pa.array(most)
 
 
 def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
@@ -95,6 +107,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
             "last_step": max(lasts, default=-1),
         },
         "num_documents": len(documents),
+        "num_copies": pc.sum(documents.column("copies"), min_count=0).as_py(),
         "num_sequences": int((times > 0).sum()),
         "num_sequences_packed": len(times),
         "num_passes": int(times.max()) if len(times) else 0,
@@ -109,20 +122,21 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
 
 
 def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: Exposure) -> pa.Table:
-    """Of one part the documents that were seen: identity, tokens, sequences, first and last step."""
-    spans = _text_spans(rows.table(packer.outputs["Spans"]["artifact"], part, ["sequence", "token_start", "token_end", "doc_id", "role"]))
+    """Of one part the documents that were seen: identity, tokens (of each copy), sequences, first and last step, copies."""
+    spans = _text_spans(rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN))
     sequence = spans.column("sequence").to_numpy()
     columns = {"first": exposure.first[sequence], "last": exposure.last[sequence]}
     columns["tokens_seen"] = exposure.times[sequence] * spans.column("tokens").to_numpy()
     for name, values in columns.items():
         spans = spans.append_column(name, pa.array(values))
     totals = [("tokens", "sum"), ("tokens_seen", "sum"), ("sequence", "count_distinct"), ("first", "min"), ("last", "max")]
-    seen = spans.filter(pc.greater_equal(spans.column("first"), 0)).group_by("doc_id").aggregate(totals)
+    spans = spans.filter(pc.greater_equal(spans.column("first"), 0))
+    seen = spans.group_by("doc_id").aggregate(totals)
     who = _identities(rows, run, packer, part, seen.column("doc_id"))
     names = {"tokens": "tokens_sum", "tokens_seen": "tokens_seen_sum", "sequences": "sequence_count_distinct"}
     names |= {"first_step": "first_min", "last_step": "last_max"}
     counted = {name: seen.column(column) for name, column in names.items()}
-    return pa.table({**who, **counted})
+    return pa.table({**who, **counted, "copies": _copies(spans, seen.column("doc_id"))})
 
 
 def _identities(rows: Rows, run: Run, packer: StepState, part: int, doc_ids: pa.ChunkedArray) -> dict[str, Any]:
@@ -160,49 +174,3 @@ def _totals(documents: pa.Table, column: str) -> list[dict[str, Any]]:
     totals = filled.group_by(column).aggregate([("doc_id", "count"), ("tokens", "sum")])
     rows = totals.sort_by([("tokens_sum", "descending"), (column, "ascending")]).to_pylist()
     return [{"name": row[column], "documents": row["doc_id_count"], "tokens": row["tokens_sum"]} for row in rows]
-
-
-def trace_sequence(question: Question, part: int, row: int) -> dict[str, Any]:
-    """The spans of a packed sequence, with the documents and bytes that they came from, and when it was seen."""
-    rows, run = question.rows, question.run
-    packer = next(iter(reversed(packers(run))), None)
-    if packer is None:
-        raise InputError(f"run {run.id} packed no sequences", hint="name a run of pack_fim, with --run")
-    packed = packer.outputs["Packed"]["artifact"]
-    parts = rows.artifact(packed).parts
-    if part >= len(parts) or row >= parts[part].num_rows:
-        last = f"its {len(parts)} parts hold {', '.join(str(p.num_rows) for p in parts[:8])}{' …' if len(parts) > 8 else ''} sequences"  # noqa: PLR2004 - a line's worth
-        raise InputError(f"run {run.id} has no sequence {part}:{row}", hint=f"{last}; both numbers count from 0")
-    (sequence,) = rows.take(packed, part, [row], ["split", "tokens"]).to_pylist()
-    table = rows.table(packer.outputs["Spans"]["artifact"], part)
-    spans = table.filter(pc.equal(table.column("sequence"), row)).drop_columns(["sequence"]).sort_by("token_start").to_pylist()
-    _name(rows, text_of(run, packer), part, spans)
-    return {
-        "sequence": {"part": part, "row": row, "split": sequence["split"], "num_tokens": len(sequence["tokens"]), "step": packer.name},
-        "spans": spans,
-        "seen": [seen for step in run.steps for seen in _sightings(rows, step, packed, part, row)],
-    }
-
-
-def _name(rows: Rows, text: str, part: int, spans: list[dict[str, Any]]) -> None:
-    """Add repo, path, and the bytes themselves as text, to spans of one part."""
-    ids = pa.array(sorted({span["doc_id"] for span in spans if span["doc_id"]}), pa.string())
-    parts = None if part >= len(rows.artifact(text).parts) else [part]
-    found = {row["doc_id"]: row for row in rows.of_documents(text, ids, ["doc_id", "repo", "path", "content"], parts).to_pylist()}
-    for span in spans:
-        document = found.get(span["doc_id"], {})
-        span["repo"], span["path"] = document.get("repo"), document.get("path")
-        has_bytes = span["byte_start"] is not None and "content" in document
-        piece = document["content"].encode()[span["byte_start"] : span["byte_end"]] if has_bytes else None
-        span["text"] = None if piece is None else piece.decode("utf-8", "replace")
-
-
-def _sightings(rows: Rows, step: StepState, packed: str, part: int, row: int) -> list[dict[str, Any]]:
-    read, batches = input_of(step, "Packed"), output_of(step, "Batches")
-    if batches is None or read is None or read["artifact"] != packed:
-        return []
-    table = pa.concat_tables([table for _, table in rows.tables(batches, ["step", "part", "row"])])
-    hit = pc.and_(pc.equal(table.column("part"), part), pc.equal(table.column("row"), row))
-    return [
-        {"train": step.name, "checkpoint": output_of(step, "Checkpoint"), "step": at} for at in table.filter(hit).column("step").to_pylist()
-    ]

@@ -158,7 +158,7 @@ def _draw(measured: list[Measured], path: Path) -> None:
 
 def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores: pa.Table, fertility: list[Measured]) -> ModelFacts:
     from model.config import Architecture
-    from tasks.kernels.cards import ModelFacts
+    from tasks.kernels.cards import ModelFacts, preparation
     from tasks.kernels.charts import running_mean
 
     shape = Architecture.from_checkpoint(folder)
@@ -188,6 +188,7 @@ def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores
         num_epochs=tokens / (state["sequences"] * state["sequence_tokens"]),
         heldout_fraction=packing.get("heldout_fraction", 0.0),
         fim_rate=packing.get("fim_rate", 0.0),
+        preparation=preparation(steps),
         first_loss=first,
         last_loss=last,
         scores=measured,

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from lineage.errors import InputError
 from model.config import Architecture
 from tasks._stage import Runtime
+from tasks.encode import Encode
 from tasks.kernels.cards import MAX_CELL_CHARS, Group, cell, group_table, table
+from tasks.pack_fim import PackFim
 from tasks.release import ReleaseCards, release
 from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer
 
@@ -163,6 +165,31 @@ def test_model_card_claims_nothing_that_packing_did_not_do(inputs, tmp_path):
     assert "in the middle" not in card
     assert "fim_prefix" not in card
     assert "held out" not in card
+
+
+def test_model_card_says_how_documents_became_sequences(inputs, tmp_path):
+    def told(place, template, **knobs):
+        packed = PackFim(**knobs).identity()
+        steps = (StepRecord("encode", "encode", Encode(template=template).identity(), {}), StepRecord("pack", "pack_fim", packed, {}))
+        card = (released({**inputs, "record": Record("demo", steps)}, tmp_path / place) / "README.md").read_text()
+        return [line for line in card.partition("How documents became sequences:")[2].partition("## Limits")[0].splitlines() if line]
+
+    mixture = {"by": "language", "weights": {"Python": 0.5, "C": 2.25}}
+    knobs = {"packing": "best_fit", "epochs": 3, "mixture": mixture, "fim_level": "context", "fim_rate": 0.9, "fim_kinds": ()}
+    assert told("many", "starcoder2", **knobs) == [
+        "- template: starcoder2, at the published rate",
+        "- sequences: 2,048 tokens each, contexts kept whole where they fit (best fit)",
+        "- epochs: each document 3 times, each time with other draws; those held out once",
+        "- mixture: copies in an epoch by language: C 2.25, Python 0.5; the others 1",
+        "- fill-in-the-middle: at a rate of 0.9, of what lies in a sequence, after packing; suffix first (SPM) in 0.5 of them",
+        "- of each file, where `<file_sep>` parts them: 0.5",
+    ]
+    assert told("few", "none", fim_rate=0) == [
+        "- template: none",
+        "- sequences: 2,048 tokens each, contexts laid end to end and cut",
+        "- epochs: each document once",
+        "- mixture: no weights: every document as often",
+    ]
 
 
 def fertility_of(*rows):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.kernels.charts import readable_bytes, readable_share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 MAX_CELL_CHARS = 80
 UNNAMED = "(none)"
@@ -220,6 +220,8 @@ class ModelFacts:
     """Chance of a repository to be kept from training."""
     fim_rate: float
     """Chance of a document to be written for fill-in-the-middle."""
+    preparation: list[tuple[str, str]]
+    """What documents went through between the corpus and the sequences, as `preparation` tells it."""
     first_loss: float
     """Of the first step, in nats per token."""
     last_loss: float
@@ -228,6 +230,71 @@ class ModelFacts:
     """benchmark, metric, language, value, number measured."""
     fertility: list[Measured]
     """All languages as one, then each; empty if the tokenizer was not measured."""
+
+
+def preparation(steps: Sequence[Step]) -> list[tuple[str, str]]:
+    """What the last encoding and packing did, for each knob that they had; (what, how), in Markdown."""
+    configs = {step.stage: step.config for step in steps if step.stage in _PREPARATION}
+    told = [(what, how(configs[stage])) for stage, tellers in _PREPARATION.items() if stage in configs for what, how in tellers.items()]
+    return [(what, text) for what, text in told if text]
+
+
+def _template(config: dict[str, Any]) -> str:
+    if config.get("template", "none") == "none":
+        return str(config.get("template", ""))
+    rate = config.get("metadata_rate")
+    return f"{config['template']}, {'at the published rate' if rate is None else f'at a rate of {rate:g}'}"
+
+
+def _sequences(config: dict[str, Any]) -> str:
+    length, packing = config.get("sequence_length"), config.get("packing")
+    return ", ".join([*([f"{length:,} tokens each"] if length else []), *([_PACKINGS.get(packing, packing)] if packing else [])])
+
+
+def _copies(config: dict[str, Any]) -> str:
+    epochs = config.get("epochs")
+    if epochs is None:
+        return ""
+    return "each document once" if epochs == 1 else f"each document {epochs} times, each time with other draws; those held out once"
+
+
+def _mixture(config: dict[str, Any]) -> str:
+    if "mixture" not in config:
+        return ""
+    weights = (config["mixture"] or {}).get("weights") or {}
+    if not weights:
+        return "no weights: every document as often"
+    named = ", ".join(f"{cell(name)} {weight:g}" for name, weight in sorted(weights.items(), key=lambda pair: (-pair[1], pair[0])))
+    return f"copies in an epoch by {config['mixture'].get('by', 'language')}: {named}; the others 1"
+
+
+def _fill_in_the_middle(config: dict[str, Any]) -> str:
+    if not config.get("fim_rate"):
+        return ""
+    level = _FIM_LEVELS.get(config.get("fim_level", ""), "")
+    suffix_first = f"; suffix first (SPM) in {config['spm_rate']:g} of them" if "spm_rate" in config else ""
+    kinds = f"; only of kind {', '.join(map(cell, config['fim_kinds']))}" if config.get("fim_kinds") else ""
+    return f"at a rate of {config['fim_rate']:g}{level}{suffix_first}{kinds}"
+
+
+def _fragments(config: dict[str, Any]) -> str:
+    """Of contexts of several files; told of none else, as they have no `<file_sep>`."""
+    return f"{config['fragment_fim_rate']:g}" if config.get("fim_rate") and "fragment_fim_rate" in config else ""
+
+
+_PACKINGS = {"concatenate": "contexts laid end to end and cut", "best_fit": "contexts kept whole where they fit (best fit)"}
+_FIM_LEVELS = {"document": ", of whole documents before packing", "context": ", of what lies in a sequence, after packing"}
+_PREPARATION: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
+    "encode": {"template": _template},
+    "pack_fim": {
+        "sequences": _sequences,
+        "epochs": _copies,
+        "mixture": _mixture,
+        "fill-in-the-middle": _fill_in_the_middle,
+        "of each file, where `<file_sep>` parts them": _fragments,
+    },
+}
+"""Stage → what it did → how, from its knobs; empty where a knob is not there."""
 
 
 def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) -> str:
@@ -254,6 +321,7 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
         "## Training data",
         f"The corpus has {corpus.num_docs:,} documents.{_heldout(facts)} [DATA_CARD.md](DATA_CARD.md) tells what was kept and dropped and "
         "why, and names the repositories and their licences.",
+        *_prepared(facts),
         "## Limits",
         "What it writes may be wrong, insecure, or close to its training data, whose licences may ask for attribution; "
         f"`starloom trace checkpoint` names the documents that it saw. Its corpus is mostly {mostly}.",
@@ -296,6 +364,12 @@ def _heldout(facts: ModelFacts) -> str:
     if not facts.heldout_fraction:
         return ""
     return f" Each of its repositories had a chance of {facts.heldout_fraction:g} to be held out: measured on, never trained on."
+
+
+def _prepared(facts: ModelFacts) -> list[str]:
+    if not facts.preparation:
+        return []
+    return ["How documents became sequences:", "\n".join(f"- {what}: {how}" for what, how in facts.preparation)]
 
 
 def _metrics(facts: ModelFacts) -> list[str]:
