@@ -93,7 +93,8 @@ def _told(stage: Stage, knobs: dict[str, Any], error: ValidationError) -> str:
 
     first = error.errors()[0]
     knob = ".".join(map(str, [stage.name, *typed(knobs, first["loc"], first["type"])]))
-    return f"{knob} {first['input']!r}: {first['msg']}"
+    shown = "" if isinstance(first["input"], dict) else f" {first['input']!r}"
+    return f"{knob}{shown}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _help_of_input(stage: Stage, name: str) -> str:

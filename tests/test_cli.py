@@ -258,3 +258,9 @@ def test_numbers_and_tables_as_people_read_them():
     assert count(1234567) == "1,234,567"
     assert [size(n) for n in (0, 999, 1000, 1_500_000)] == ["0 B", "999 B", "1.0 KB", "1.5 MB"]
     assert table(["a", "n"], [["x", 1], ["yy", 22]]).splitlines() == ["a    n", "──  ──", "x    1", "yy  22"]
+
+
+def test_knobs_that_do_not_go_together_are_refused_in_words(capsys, tmp_path):
+    code, _, err = call(capsys, "stage", "near_dedup", str(tmp_path / "in.parquet"), str(tmp_path / "out"), "--bands", "30")
+    assert code == 2
+    assert "near_dedup: bands and rows go together: give both, or neither" in err
