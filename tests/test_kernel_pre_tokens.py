@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from tasks.kernels.pre_tokens import DIGIT, GPT4_PATTERN, LETTER, NUMBER, SPACE, character_classes, pre_token_starts, start_bits
+from tasks.kernels.pre_tokens import DIGIT, GPT4_PATTERN, LETTER, NUMBER, SPACE, character_classes, start_bits
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 REFERENCES = {
@@ -47,6 +47,13 @@ def expected(split, texts):
             at += len(piece)
         lists.append(len(starts))
     return starts, lists
+
+
+def pre_token_starts(offsets, data, split):
+    """Where the bits are set: positions in data, and where those of each text begin among them."""
+    bits = np.unpackbits(start_bits(offsets, data, split).view(np.uint8), bitorder="little")
+    starts = np.flatnonzero(bits[: data.size])
+    return starts, np.searchsorted(starts, offsets)
 
 
 def check(split, texts):

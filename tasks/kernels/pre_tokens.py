@@ -82,16 +82,6 @@ def start_bits(offsets: _Int64s, data: _Bytes, split: Split) -> _Uint64s:
     return starts
 
 
-def pre_token_starts(offsets: _Int64s, data: _Bytes, split: Split) -> tuple[_Int64s, _Int64s]:
-    """Give the byte positions where pre-tokens start.
-
-    Returns:
-        positions in data, int64 [pre-tokens], and where those of each text begin among them, int64 [texts + 1].
-    """
-    starts = _positions(start_bits(offsets, data, split), data.size)
-    return starts, np.searchsorted(starts, offsets)
-
-
 @intrinsic
 def _bits_in_range(_typing: Any, _address: Any, _low: Any, _count: Any, _case: Any) -> Any:
     """Give 64 bits: which of the bytes at an address, or-ed with `case`, lie in low .. low + count - 1."""
@@ -401,23 +391,3 @@ def _contraction_any_case(data: _Bytes, at: int, end: int) -> int:
     second = data[at + 2] | 0x20
     is_letters = data[at + 1] >= 0x40 and data[at + 2] >= 0x40
     return 3 if is_letters and ((first in (0x72, 0x76) and second == 0x65) or (first == 0x6C and second == 0x6C)) else 0
-
-
-@njit(cache=True, nogil=True)
-def _positions(bits: _Uint64s, num_bytes: int) -> _Int64s:
-    """Give the positions of the bits set below a number of bytes."""
-    count = 0
-    for word in bits:
-        rest = word
-        while rest != _ZERO:
-            rest &= rest - _ONE
-            count += 1
-    positions = np.empty(count, np.int64)
-    count = 0
-    for word in range(bits.size):
-        rest = bits[word]
-        while rest != _ZERO:
-            positions[count] = word * 64 + _lowest(rest)
-            rest &= rest - _ONE
-            count += positions[count] < num_bytes
-    return positions[:count].copy()
