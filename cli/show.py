@@ -126,6 +126,7 @@ def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str
     counts = untold.get("counts", {})
     untold = {name: value for name, value in untold.items() if name != "counts"}
     lines += ["", "notes", *_listed(untold)] if untold else []
+    lines += ["", "to look at, in the folder above", *[f"  {name}" for name in step["shown"]]] if step["shown"] else []
     lines += ["", "counts", *[f"  {name:<28} {count(number)}" for name, number in counts.items()]] if counts else []
     return "\n".join(lines), following
 

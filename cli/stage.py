@@ -29,11 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
         parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
         return
     stage = load_stage(named[0])
-    first, *others = describe(stage)["reads"].items()
+    reads = list(describe(stage)["reads"].items())
     parser.description = stage.document
-    parser.add_argument("input", metavar="IN", help=_help_of_input(stage, first[0]))
+    if reads:
+        parser.add_argument("input", metavar="IN", help=_help_of_input(stage, reads[0][0]))
     parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
-    for name, kind in others:
+    for name, kind in reads[1:]:
         if kind != "Record":
             told, is_needed = _help_of_input(stage, name), name not in stage.optional
             told = told if is_needed else f"{told}; may be left out"
@@ -51,8 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
     from tasks._stage import load_stage
 
     stage = load_stage(arguments.name)
-    first = next(iter(describe(stage)["reads"]))
-    given = {first: Path(arguments.input)}
+    given = {name: Path(arguments.input) for name in list(describe(stage)["reads"])[:1]}
     given |= {name.removeprefix("input_"): Path(value) for name, value in vars(arguments).items() if name.startswith("input_") and value}
     from pydantic import ValidationError
 

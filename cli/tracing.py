@@ -236,6 +236,15 @@ def _rules(rules: dict[str, int]) -> str:
 # Training
 
 
+def _beginning(began: dict[str, Any] | None) -> list[str]:
+    """What a checkpoint went on from, and where its documents are told."""
+    if began is None:
+        return []
+    if began["was_trained"]:
+        return [f"  went on from {short(began['artifact'])}, and from all that it had seen: starloom trace checkpoint:{began['step']}"]
+    return [f"  went on from {began['named'] or short(began['artifact'])}, made elsewhere: what that had seen is not known here"]
+
+
 def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     at = found["checkpoint"]
     times = "once" if found["num_passes"] == 1 else f"{count(found['num_passes'])} times"
@@ -245,6 +254,7 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     lines = [
         f"checkpoint {at['artifact']}",
         f"  of {at['step']} in run {found['run']}; {until}",
+        *_beginning(at["began_with"]),
         (
             f"  saw {many(found['num_documents'], 'document')}, {many(found['tokens'], 'token')} of their text{_copies(found)}, "
             f"{count(found['tokens_seen'])} with repeats"

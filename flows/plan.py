@@ -88,6 +88,8 @@ def _wired(step: Step, line: RecipeStep, nearest: dict[type, str], written: dict
         if kind in WITHOUT_PRODUCER:
             continue
         source = line.sources.get(parameter, line.sources.get("*"))
+        if parameter in line.sources and source is None:
+            continue  # optional, and not wanted
         if source is not None and source not in written:
             raise ConfigError(
                 f"{line.name} takes {parameter} from {source!r}, which is no step above it", hint=did_you_mean(source, list(written))

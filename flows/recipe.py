@@ -8,6 +8,8 @@ stages:
   - near_dedup: {threshold: 0.7}
     as: second_pass                      # a second use of a stage has a name of its own
     from: redact_pii                     # inputs come from here rather than from the nearest step above
+  - train_model: {preset: small}
+    from: {initial: null}                # and an input that may be absent from nowhere
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class RecipeStep:
     name: str
     stage: Stage
     config: Config
-    sources: dict[str, str] = field(default_factory=dict)
-    """Parameter (or * for all) → step to take it from."""
+    sources: dict[str, str | None] = field(default_factory=dict)
+    """Parameter (or * for all) → step to take it from; None for an optional input that is to be absent."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class _Use:
     stage: str
     name: str
     knobs: dict[str, Any]
-    sources: dict[str, str]
+    sources: dict[str, str | None]
 
 
 def _use(document: _Document, position: int, item: Any) -> _Use:
@@ -167,16 +169,19 @@ def _use(document: _Document, position: int, item: Any) -> _Use:
     return _Use((*where, stage), stage, name, dict(knobs), _sources(document, where, stage, item.get("from", {})))
 
 
-def _sources(document: _Document, where: Location, stage: str, given: Any) -> dict[str, str]:
+def _sources(document: _Document, where: Location, stage: str, given: Any) -> dict[str, str | None]:
     """Parameter (or * for all) → step, of what stands after `from:`."""
     sources = {"*": given} if isinstance(given, str) else given
-    if not isinstance(sources, dict) or not all(isinstance(step, str) for step in sources.values()):
+    if not isinstance(sources, dict) or not all(isinstance(step, str) or step is None for step in sources.values()):
         raise document.error((*where, "from"), f"`from` names a step or maps inputs to steps, not {given!r}", "e.g. `from: redact_pii`")
     whole = load_stage(stage)
     known = list(dict.fromkeys([*whole.inputs, *(whole.prepare.inputs if whole.prepare else ())]))
-    for name in sources:
+    optional = whole.optional | (whole.prepare.optional if whole.prepare else frozenset())
+    for name, step in sources.items():
         if name not in [*known, "*"]:
             raise document.error((*where, "from", name), f"{stage} has no input {name!r}", did_you_mean(name, known))
+        if step is None and name not in optional:
+            raise document.error((*where, "from", name), f"{stage} cannot do without {name}", "name the step to take it from")
     return sources
 
 

@@ -16,10 +16,12 @@ from flows.explain import Outlook, forced_steps, last_states, outlook
 from flows.plan import Plan, make_plan
 from flows.recipe import load
 from flows.session import Session, Watcher, new_run
+from lineage.curves import loss_rows, picture
 from lineage.errors import StarloomError
 from lineage.fates import funnel
 from lineage.leases import running
 from lineage.store import Store
+from tasks._child import longest_grace_seconds
 from tasks._workers import Workers, stopped_error
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def _wait(thread: threading.Thread, pool: Workers, session: Session) -> None:
         thread.join(0.1)
         if pool.is_cancelled():
             asked = asked or time.monotonic()
-            if time.monotonic() - asked > GRACE_SECONDS:
+            if time.monotonic() - asked > max(GRACE_SECONDS, longest_grace_seconds() + 1):
                 stopped = stopped_error()
                 session.close("cancelled", str(stopped))
                 print(f"starloom: {stopped}", file=sys.stderr, flush=True)  # nobody else can any more
@@ -200,7 +202,7 @@ def _as_flow(session: Session) -> None:
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    from tasks._prefect import as_task, show_table
+    from tasks._prefect import as_task, show_curve, show_table
 
     @flow(name="starloom", flow_run_name=session.run.id, task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)  # type: ignore[arg-type]
     def starloom(recipe: str, steps: list[str]) -> None:
@@ -214,6 +216,9 @@ def _as_flow(session: Session) -> None:
             future.wait()
         rows = [{**row, "rules": ", ".join(f"{rule} {n}" for rule, n in row["rules"].items())} for row in funnel(session.run)]
         show_table("funnel", rows, f"What each step of {session.run.id} left of the documents")
+        for state in [state for state in session.run.steps if "Losses" in state.outputs]:
+            course = loss_rows(session.store, state), picture(session.store, state)
+            show_curve(f"{state.name}-loss".replace("_", "-").replace(".", "-"), *course, f"Loss of {state.name} in {session.run.id}")
         if session.failure is not None:
             raise session.failure
 

@@ -19,6 +19,7 @@ from tasks._work import PartJob, do_part, do_whole, made_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from flows.plan import Plan, Step
     from lineage.store import Store
@@ -85,7 +86,8 @@ class Session:
         stands = walk.standing(bound)
         assert stands.step is not None
         state = StepState(step.name, step.stage.label, stands.components.key, stands.components.to_json(), _inputs(bound))
-        state.config, state.outputs, state.notes = step.config.model_dump(mode="json"), walk.written[step.name], stands.step.notes
+        state.config, state.outputs = step.config.model_dump(mode="json"), walk.written[step.name]
+        state.notes, state.shown = stands.step.notes, stands.step.shown
         state.status, state.num_actions, state.num_cached = "cached", stands.num_actions, stands.num_actions
         self.run.steps.append(state)
 
@@ -104,14 +106,14 @@ class Session:
         forced = bound.name in self.forced
         if stands.step is not None and not forced:
             state.status, state.num_actions, state.num_cached = "cached", stands.num_actions, stands.num_actions
-            state.notes = stands.step.notes
+            state.notes, state.shown = stands.step.notes, stands.step.shown
             return stands.step
         if forced:
             stands = self._forgotten(bound, stands)
         state.num_actions, state.num_cached = stands.num_actions, stands.num_cached
         self.watcher.started(bound.name, state.num_actions, state.num_cached)
         action = self._parts(bound, stands, show) if bound.stage.over == "parts" else self._whole(bound, stands, show)
-        state.status, state.notes = "done", action.notes
+        state.status, state.notes, state.shown = "done", action.notes, action.shown
         return action
 
     def _forgotten(self, bound: Bound, stands: Standing) -> Standing:
@@ -155,9 +157,10 @@ class Session:
         written = {kind.__name__: self.store.put_artifact(gather(kind, actions)) for kind in bound.stage.outputs}
         seconds = round(sum(action.seconds for action in actions), 3)
         keys = tuple(action.key for action in actions)
+        shown = {f"part-{i:05}/{name}": digest for i, action in enumerate(actions) for name, digest in action.shown.items()}
         return self.store.commit(
             bound.stage.label,
-            Action(stands.components.key, stands.components.to_json(), written, keys, seconds, notes_of(actions), made_by()),
+            Action(stands.components.key, stands.components.to_json(), written, keys, seconds, notes_of(actions), made_by(), shown),
         )
 
     def _whole(self, bound: Bound, stands: Standing, show: Callable[[int, int, str], None]) -> Action:
@@ -165,15 +168,24 @@ class Session:
             self.watcher.progressed(bound.name, done, total, unit, metrics)
             show(done, total, f"{done} of {total} {unit} " + " ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-        return do_whole(
+        live = f"runs/{self.run.id}/{bound.name}/live"
+
+        def on_begin(scratch: Path) -> None:
+            """While a step is at work, and after one that failed, its folder can be browsed: curves grow there."""
+            self.store.storage.link(live, scratch.relative_to(self.store.storage.scratch.parent).as_posix())
+
+        action = do_whole(
             bound,
             stands.components,
             self.store,
             workers=max(1, self.workers.workers),
             mapper=self.workers.map,
             on_progress=on_progress,
+            on_begin=on_begin,
             is_cancelled=self.workers.is_cancelled,
         )
+        self.store.storage.delete(live)
+        return action
 
     def _record(self, state: StepState) -> None:
         with self._lock:
@@ -181,13 +193,15 @@ class Session:
         self.watcher.finished(state)
 
     def _view(self, state: StepState) -> None:
-        """Aliases for people who browse: runs/<id>/<step>/part-00000.parquet, or the files of a file artifact."""
+        """Aliases for people who browse: runs/<id>/<step>/part-00000.parquet, or the files of a file artifact; and what it shows."""
         for kind, written in state.outputs.items():
             folder = f"runs/{self.run.id}/{state.name}"
             if len(state.outputs) > 1:
                 folder += f"/{kind.lower()}"
             for i, part in enumerate(self.store.artifact(written["artifact"]).parts):
                 self.store.storage.link(f"{folder}/{part.name or f'part-{i:05}.parquet'}", _place(kind, part))
+        for name, digest in state.shown.items():
+            self.store.storage.link(f"runs/{self.run.id}/{state.name}/{name}", object_name("files", digest))
 
 
 def _place(kind: str, part: Part) -> str:

@@ -6,7 +6,8 @@ left out, so a touched comment changes nothing and a new function beside it neit
 not definitions always count, and so do definitions under a decorator that is not in `WRAPPERS`: it may register them
 somewhere. Reaching a name by `getattr` or `globals()` cannot be seen: stages do not do that.
 
-The frame itself (`lineage`, the underscore modules of `tasks`) is left out; `FORMAT` in `lineage.store` stands for it.
+The frame itself (`lineage`, the underscore modules of `tasks`) is left out; `FORMAT` in `lineage.store` stands for it. So are the
+modules in `ONLOOKERS`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tasks", "model")
 """Packages whose code shapes outputs."""
+
+ONLOOKERS = frozenset(("model.watching",))
+"""Modules that tell what happens and shape no output: who wants another line on a screen need not train again."""
 
 WRAPPERS = frozenset(
     ("cache", "contextmanager", "dataclass", "final", "jit", "lru_cache", "njit", "no_grad", "prepare", "stage", "total_ordering")
@@ -157,9 +161,9 @@ class _Walk:
 
 
 def is_ours(module: str) -> bool:
-    """Whether a module's code belongs in a digest: ours, and not the frame."""
+    """Whether a module's code belongs in a digest: ours, not the frame, and more than a look at what others do."""
     head, _, rest = module.partition(".")
-    return head in PACKAGES and not (head == "tasks" and rest.startswith("_"))
+    return head in PACKAGES and not (head == "tasks" and rest.startswith("_")) and module not in ONLOOKERS
 
 
 def _absolute(importer: str, target: str, name: str | None) -> tuple[str, str | None]:

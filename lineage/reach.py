@@ -29,8 +29,13 @@ def objects_of(artifact: Artifact) -> list[str]:
     return [part_name(artifact.type, part) for part in artifact.parts]
 
 
+def shown_names(shown: dict[str, str]) -> set[str]:
+    """Where the files lie that an action or a step of a run shows."""
+    return {object_name("files", digest) for digest in shown.values()}
+
+
 def claims(action: Action) -> tuple[list[str], list[str]]:
-    """(names of manifests, names of objects) that an action says it made."""
+    """(names of manifests, names of objects) that an action says it made; not what it shows, for which no work is done again."""
     manifests = [artifact_name(out) for out in action.outputs.values() if isinstance(out, str)]
     objects = [part_name(kind, Part.from_json(out)) for kind, out in action.outputs.items() if not isinstance(out, str)]
     return manifests, objects
@@ -53,6 +58,7 @@ class Reach:
         self.names.add(f"runs/{run_id}/run.json")
         for step in run.steps:
             self.action(step.stage, step.key)
+            self.names |= shown_names(step.shown)
             for out in step.outputs.values():
                 self.artifact(out["artifact"])
             for ref in step.inputs.values():
@@ -76,7 +82,7 @@ class Reach:
         for part in action.actions:
             self.action(stage, part)
         manifests, objects = claims(action)
-        self.names |= set(objects)
+        self.names |= set(objects) | shown_names(action.shown)
         for manifest in manifests:
             self.artifact(manifest.removeprefix("artifacts/").removesuffix(".json"))
 

@@ -106,6 +106,8 @@ class Action:
     notes: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
     """When, on which host, at which commit, by which version."""
+    shown: dict[str, str] = field(default_factory=dict)
+    """Name → hash of files for whoever looks at the run: no artifact, read by no stage."""
 
     def to_json(self) -> dict[str, Any]:
         """The document."""
@@ -136,6 +138,8 @@ class StepState:
     num_cached: int = 0
     seconds: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+    """Name → hash of files for people to look at."""
 
 
 @dataclass(slots=True)

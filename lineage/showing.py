@@ -97,7 +97,7 @@ def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, An
     step = run.step(wanted)
     if step is None:
         raise InputError(f"run {run.id} has no step {wanted!r}", hint=did_you_mean(wanted, [step.name for step in run.steps]))
-    told = {name: getattr(step, name) for name in ("key", "config", "components", "inputs", "notes")}
+    told = {name: getattr(step, name) for name in ("key", "config", "components", "inputs", "notes", "shown")}
     if step in finders(run):
         told["license_conflicts"] = conflicts(Rows(store), run, step, limit)
     return {"kind": "step", "run": run.id, "store": store.url, **_step(step), **told, "folder": f"{store.url}/runs/{run.id}/{step.name}"}

@@ -145,7 +145,8 @@ class LocalStorage(Storage):
         for folder, folders, files in os.walk(self.root / prefix):
             folders.sort()
             relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
-            yield from (f"{relative}/{file}" for file in sorted(files))
+            aliases = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            yield from (f"{relative}/{file}" for file in sorted([*files, *aliases]))
 
     def age_seconds(self, name: str, now: float) -> float:
         return now - (self.root / name).lstat().st_mtime

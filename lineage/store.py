@@ -77,14 +77,16 @@ class Store:
 
     def put_files(self, folder: Path) -> tuple[Part, ...]:
         """Copy the files of a folder in, each under its hash."""
-        parts = []
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            with self.storage.making() as aside:
-                shutil.copyfile(file, aside)
-                name, size = keys.file_digest(aside), aside.stat().st_size
-                self.storage.put(object_name("files", name), aside)
-            parts.append(Part(name, 0, size, name=file.relative_to(folder).as_posix()))
-        return tuple(parts)
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        return tuple(self.put_file(file, file.relative_to(folder).as_posix()) for file in files)
+
+    def put_file(self, file: Path, name: str) -> Part:
+        """Copy a file in, under its hash."""
+        with self.storage.making() as aside:
+            shutil.copyfile(file, aside)
+            digest, size = keys.file_digest(aside), aside.stat().st_size
+            self.storage.put(object_name("files", digest), aside)
+        return Part(digest, 0, size, name=name)
 
     def folder(self, artifact: Artifact) -> Path:
         """A local folder with the files of an artifact under their names."""

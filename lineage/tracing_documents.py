@@ -11,17 +11,16 @@ import pyarrow.compute as pc
 
 from lineage.fates import REASON, input_of, output_of, producer
 from lineage.showing_clusters import class_counts
-from lineage.tracing_copies import copy_numbers, why_not_packed
 from lineage.tracing_training import TEXT_ROLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from lineage.records import StepState
     from lineage.tracing import Place, Question
 
 _DOC_ID = re.compile(r"[0-9a-f]{32}")
-_SPAN = ["sequence", "token_start", "token_end", "byte_start", "byte_end", "role"]
+_SPAN = ["copy", "token_start", "token_end", "byte_start", "byte_end", "role"]
 _MEMBER = ["cluster_id", "jaccard", "is_survivor", "reason", "license_class", "has_license_conflict"]
 _REDACTION = ["entity", "detector", "start", "end", "new_start", "new_end"]
 Event = dict[str, Any]
@@ -140,33 +139,24 @@ class _Story:
             yield {"event": "encoded", "tokens": len(row["tokens"]), "metadata_tokens": len(row["metadata"])}
 
     def _packed(self, step: StepState) -> Iterator[Event]:
-        found = self._own(step.outputs["Spans"]["artifact"], _SPAN)
+        found = self._own(step.outputs["Spans"]["artifact"], ["sequence", *_SPAN])
         packed = output_of(step, "Packed")
         if packed is None or not found:
             yield from self._not_taken(step)
             return
         part, numbers = found[0]["part"], sorted({row["sequence"] for row in found})
-        sequences = dict(zip(numbers, self.rows.take(packed, part, numbers, ["split", "starts"]).to_pylist(), strict=True))
-        copies = copy_numbers(found, {number: sequence.get("starts", [0]) for number, sequence in sequences.items()})
         told = []
-        for number, sequence in sequences.items():
-            mine = [(row, copy) for row, copy in zip(found, copies, strict=True) if row["sequence"] == number]
-            spans = [{**{name: row[name] for name in _SPAN[1:]}, "copy": copy} for row, copy in mine]
-            told.append(
-                {
-                    "sequence": f"{part}:{number}",
-                    "split": sequence["split"],
-                    "copies": sorted({copy for _, copy in mine if copy}),
-                    "spans": spans,
-                }
-            )
+        for number, split in zip(numbers, self.rows.take(packed, part, numbers, ["split"]).column("split").to_pylist(), strict=True):
+            spans = [{name: row[name] for name in _SPAN} for row in found if row["sequence"] == number]
+            copies = sorted({span["copy"] for span in spans})
+            told.append({"sequence": f"{part}:{number}", "split": split, "copies": copies, "spans": spans})
         tokens = sum(row["token_end"] - row["token_start"] for row in found if row["role"] in TEXT_ROLES)
-        yield {"event": "packed", "num_copies": len(set(copies) - {None}), "tokens": tokens, "sequences": told}
+        yield {"event": "packed", "num_copies": len({row["copy"] for row in found}), "tokens": tokens, "sequences": told}
 
     def _not_taken(self, step: StepState) -> Iterator[Event]:
         tokens = input_of(step, "Tokens")
         for row in self._own(tokens["artifact"], ["source", "language"]) if tokens else ():
-            yield {"event": "not packed", **why_not_packed(step.components["config"], row)}
+            yield {"event": "not packed", **_why_not_packed(step.components["config"], row)}
 
     def _trained(self, step: StepState) -> Iterator[Event]:
         packed = input_of(step, "Packed")
@@ -185,3 +175,20 @@ class _Story:
             hit = pc.and_(pc.equal(table.column("part"), part), pc.is_in(table.column("row"), value_set=rows))
             seen += [{"step": row["step"], "sequence": f"{part}:{row['row']}"} for row in table.filter(hit).to_pylist()]
         return seen
+
+
+def _why_not_packed(config: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a document that was encoded is in no sequence, as the reason of a verdict is told.
+
+    Args:
+        config: knobs of pack_fim.
+        document: its source and language.
+    """
+    mixture = config.get("mixture") or {}
+    by = mixture.get("by", "language")
+    epochs, weight = config.get("epochs", 1), mixture.get("weights", {}).get(document[by], 1)
+    times = epochs * weight
+    if times < 1:
+        detail = f"not taken: {by} {document[by]} has weight {weight:g}, which is {times:.4g} copies over {epochs} epoch(s)"
+        return {"rule": "mixture", "value": times, "threshold": None, "detail": detail}
+    return {"rule": "no-room", "value": None, "threshold": None, "detail": "cut off its sequence by fill-in-the-middle after packing"}

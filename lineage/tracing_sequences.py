@@ -34,10 +34,9 @@ def trace_sequence(question: Question, part: int, row: int) -> dict[str, Any]:
         raise InputError(f"run {run.id} has no sequence {part}:{row}", hint=f"{last}; both numbers count from 0")
     taken = rows.take(packed, part, [row], ["split", "tokens", "starts"])
     (sequence,) = taken.to_pylist()
-    starts = sequence.get("starts", [0])  # which runs made before there were contexts do not have
     table = rows.table(packer.outputs["Spans"]["artifact"], part)
     spans = table.filter(pc.equal(table.column("sequence"), row)).drop_columns(["sequence"]).sort_by("token_start").to_pylist()
-    _number(spans, starts)
+    _number(spans, sequence["starts"])
     _name(rows, text_of(run, packer), part, spans)
     _spell(rows, packer, sequence["tokens"], spans)
     return {
@@ -47,7 +46,7 @@ def trace_sequence(question: Question, part: int, row: int) -> dict[str, Any]:
             "split": sequence["split"],
             "num_tokens": len(sequence["tokens"]),
             "token_type": str(taken.schema.field("tokens").type.value_type),
-            "starts": starts,
+            "starts": sequence["starts"],
             "num_contexts": len({span["context"] for span in spans} - {None}),
             "num_documents": len({span["document"] for span in spans} - {None}),
             "step": packer.name,
@@ -67,17 +66,16 @@ def _packer(run: Run) -> StepState:
 def _number(spans: list[dict[str, Any]], starts: Sequence[int]) -> None:
     """Add to the spans of a sequence, in order: `context` and `document`, counted from 1; padding is of none.
 
-    A copy of a document is another document here: its context is another one.
+    A copy of a document is another document here.
     """
     number, before = 0, None
     for span in spans:
-        context = bisect_right(starts, span["token_start"])
         if span["doc_id"] is None:
             span["context"], span["document"] = None, None
             continue
-        number += (span["doc_id"], context) != before
-        before = span["doc_id"], context
-        span["context"], span["document"] = context, number
+        number += (span["doc_id"], span["copy"]) != before
+        before = span["doc_id"], span["copy"]
+        span["context"], span["document"] = bisect_right(starts, span["token_start"]), number
 
 
 def _name(rows: Rows, text: str, part: int, spans: list[dict[str, Any]]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TEXT_ROLES = ("text", "prefix", "middle", "suffix")
 """Spans that hold bytes of a document; the others are the template's."""
 UNKNOWN = "(unknown)"
-_SPAN = ["sequence", "token_start", "token_end", "doc_id", "byte_start", "byte_end", "role"]
+_SPAN = ["sequence", "token_start", "token_end", "doc_id", "copy", "role"]
 _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 
 
@@ -68,21 +68,10 @@ def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[i
 
 
 def _text_spans(spans: pa.Table) -> pa.Table:
-    """The spans that hold text, and how many tokens each has; a document packed in several copies has them of each."""
+    """The spans that hold text, of every copy of a document, and how many tokens each has."""
     text = spans.filter(pc.is_in(spans.column("role"), value_set=pa.array(TEXT_ROLES)))
     tokens = pc.cast(pc.subtract(text.column("token_end"), text.column("token_start")), pa.int64())
     return text.append_column("tokens", tokens)
-
-
-def _copies(spans: pa.Table, doc_ids: pa.ChunkedArray) -> pa.Array:
-    """How often the byte of each document that stands most often in these spans stands there: so many copies, at least."""
-    document = pc.index_in(spans.column("doc_id"), value_set=doc_ids.combine_chunks()).to_numpy()
-    start, end = (spans.column(name).to_numpy() for name in ("byte_start", "byte_end"))
-    at, change, whose = np.append(start, end), np.repeat([1, -1], len(spans)), np.append(document, document)
-    order = np.lexsort((change, at, whose))
-    most = np.zeros(len(doc_ids), np.int64)
-    np.maximum.at(most, whose[order], np.cumsum(change[order]))  # each document's changes sum to nothing
-    return pa.array(most)
 
 
 def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
@@ -105,6 +94,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
             "step": step.name,
             "until_step": question.until_step,
             "last_step": max(lasts, default=-1),
+            "began_with": _beginning(run, step),
         },
         "num_documents": len(documents),
         "num_copies": pc.sum(documents.column("copies"), min_count=0).as_py(),
@@ -121,6 +111,21 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     }
 
 
+def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
+    """The checkpoint that a training went on from, whose documents are not counted among its own; None if its weights were fresh."""
+    initial = input_of(step, "Checkpoint")
+    if initial is None:
+        return None
+    maker = producer(run, initial["artifact"])
+    named = maker.components["config"].get("checkpoint") if maker and maker.stage == "import_checkpoint" else None
+    return {
+        "artifact": initial["artifact"],
+        "step": maker.name if maker else None,
+        "was_trained": maker is not None and "Batches" in maker.outputs,
+        "named": named if isinstance(named, str) else None,
+    }
+
+
 def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: Exposure) -> pa.Table:
     """Of one part the documents that were seen: identity, tokens (of each copy), sequences, first and last step, copies."""
     spans = _text_spans(rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN))
@@ -129,14 +134,14 @@ def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: 
     columns["tokens_seen"] = exposure.times[sequence] * spans.column("tokens").to_numpy()
     for name, values in columns.items():
         spans = spans.append_column(name, pa.array(values))
-    totals = [("tokens", "sum"), ("tokens_seen", "sum"), ("sequence", "count_distinct"), ("first", "min"), ("last", "max")]
+    totals = [("tokens", "sum"), ("tokens_seen", "sum"), ("first", "min"), ("last", "max")]
+    totals += [("sequence", "count_distinct"), ("copy", "count_distinct")]
     spans = spans.filter(pc.greater_equal(spans.column("first"), 0))
     seen = spans.group_by("doc_id").aggregate(totals)
     who = _identities(rows, run, packer, part, seen.column("doc_id"))
     names = {"tokens": "tokens_sum", "tokens_seen": "tokens_seen_sum", "sequences": "sequence_count_distinct"}
-    names |= {"first_step": "first_min", "last_step": "last_max"}
-    counted = {name: seen.column(column) for name, column in names.items()}
-    return pa.table({**who, **counted, "copies": _copies(spans, seen.column("doc_id"))})
+    names |= {"first_step": "first_min", "last_step": "last_max", "copies": "copy_count_distinct"}
+    return pa.table({**who, **{name: seen.column(column) for name, column in names.items()}})
 
 
 def _identities(rows: Rows, run: Run, packer: StepState, part: int, doc_ids: pa.ChunkedArray) -> dict[str, Any]:

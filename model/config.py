@@ -1,14 +1,14 @@
-"""Every knob of the network, its trainer and its evaluator, as frozen, checked values.
+"""Every knob of the trainer and the evaluator, as frozen, checked values.
 
 Importing this module costs milliseconds: it needs pydantic only, so a planner can read a preset without loading torch.
 """
 
-import json
-import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.architecture import Architecture
 
 
 class Frozen(BaseModel):
@@ -17,100 +17,17 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Architecture(Frozen):
-    """The shape of a GPTBigCode network: multi-query attention, learned positions, tied head."""
+class Lora(Frozen):
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): the weights stand still, a narrow pair of matrices beside each is trained."""
 
-    vocab_size: int = Field(gt=0)
-    """Rows of the token embedding, special tokens included."""
-    context_tokens: int = Field(gt=1)
-    """Longest sequence; rows of the position embedding."""
-    num_layers: int = Field(gt=0)
-    """Transformer blocks."""
-    num_heads: int = Field(gt=0)
-    """Query heads; they share one key head and one value head."""
-    width: int = Field(gt=0)
-    """Numbers in a token's residual stream."""
-    inner_width: int = Field(0, ge=0)
-    """Numbers in the hidden layer of a block's MLP; 0 stands for four times the width."""
-    initializer_range: float = Field(0.0, ge=0)
-    """Standard deviation of a fresh weight; 0 stands for 1/sqrt(width), StarCoder's choice."""
-    layer_norm_epsilon: float = Field(1e-5, gt=0)
-    """Added to the variance in every LayerNorm."""
+    rank: int = Field(16, gt=0)
+    """Width of the pair."""
+    alpha: float = Field(32.0, gt=0)
+    """The pair's product counts alpha / rank times."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Chance that an embedding, an attention weight or a block's output is zeroed in training."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_defaults(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("width"), int) and values["width"] > 0:
-            values = dict(values)
-            values["inner_width"] = values.get("inner_width") or 4 * values["width"]
-            values["initializer_range"] = values.get("initializer_range") or 1 / math.sqrt(values["width"])
-        return values
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Self:
-        if self.width % self.num_heads:
-            msg = f"width {self.width} is not a multiple of num_heads {self.num_heads}: every head gets an equal share of it"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def head_width(self) -> int:
-        """Numbers in one query, key or value."""
-        return self.width // self.num_heads
-
-    @property
-    def num_parameters(self) -> int:
-        """Trainable numbers; the tied head counts once."""
-        layer_norm, width = 2 * self.width, self.width
-        query_key_value = (width + 1) * (width + 2 * self.head_width)
-        projection = (width + 1) * width
-        mlp = (width + 1) * self.inner_width + (self.inner_width + 1) * width
-        block = 2 * layer_norm + query_key_value + projection + mlp
-        return (self.vocab_size + self.context_tokens) * width + self.num_layers * block + layer_norm
-
-    def to_checkpoint(self) -> dict[str, Any]:
-        """The `config.json` of a checkpoint, in the vocabulary of transformers' GPTBigCodeConfig."""
-        names = {theirs: getattr(self, ours) for theirs, ours in CHECKPOINT_NAMES.items()}
-        return CHECKPOINT_CONSTANTS | names | {"embd_pdrop": self.dropout, "attn_pdrop": self.dropout}
-
-    @classmethod
-    def from_checkpoint(cls, folder: Path) -> Self:
-        """The architecture of a checkpoint folder, ours or StarCoder's.
-
-        Raises:
-            ValueError: the folder's `config.json` describes another kind of network.
-        """
-        config = json.loads((folder / "config.json").read_text())
-        for name, expected in CHECKPOINT_CONSTANTS.items():
-            if name in CHECKPOINT_DEFINING and config.get(name) != expected:
-                msg = f"{folder / 'config.json'}: {name} is {config.get(name)!r}, but this network is built for {expected!r}"
-                raise ValueError(msg)
-        return cls(**{ours: config[theirs] or 0 for theirs, ours in CHECKPOINT_NAMES.items()})
-
-
-CHECKPOINT_NAMES = {
-    "vocab_size": "vocab_size",
-    "n_positions": "context_tokens",
-    "n_layer": "num_layers",
-    "n_head": "num_heads",
-    "n_embd": "width",
-    "n_inner": "inner_width",
-    "initializer_range": "initializer_range",
-    "layer_norm_epsilon": "layer_norm_epsilon",
-    "resid_pdrop": "dropout",
-}
-CHECKPOINT_CONSTANTS: dict[str, Any] = {
-    "architectures": ["GPTBigCodeForCausalLM"],
-    "model_type": "gpt_bigcode",
-    "activation_function": "gelu_pytorch_tanh",
-    "multi_query": True,
-    "scale_attn_weights": True,
-    "tie_word_embeddings": True,
-    "torch_dtype": "float32",
-}
-CHECKPOINT_DEFINING = ("model_type", "activation_function", "multi_query")
+    """Chance that a number that the pair reads is zeroed in training."""
+    modules: tuple[Literal["qkv", "out", "up", "down"], ...] = Field(("qkv", "out", "up", "down"), min_length=1)
+    """Which matrices of a block get a pair."""
 
 
 class Training(Frozen):
@@ -122,14 +39,16 @@ class Training(Frozen):
     """Updates of the weights."""
     batch_sequences: int = Field(gt=0)
     """Sequences in one update, over all processes."""
-    microbatch_sequences: int = Field(0, ge=0)
-    """Sequences one process holds in memory at a time; 0 stands for its whole share of the batch."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule, reached at the end of the warm-up."""
     min_learning_rate: float = Field(0.0, ge=0)
-    """Where the cosine ends."""
+    """Where the schedule ends."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: a half cosine; or stable at the peak, then a decay by 1 - sqrt (WSD; Hägele et al. 2024, arXiv 2405.18392)."""
     warmup_steps: int = Field(0, ge=0)
     """Steps of the linear climb to the peak."""
+    decay_steps: int = Field(0, ge=0)
+    """Steps of the decay of `wsd`; 0 stands for a fifth of all."""
     weight_decay: float = Field(0.1, ge=0)
     """AdamW's decay of matrices; biases and LayerNorms are spared."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -138,6 +57,20 @@ class Training(Frozen):
     """Added to AdamW's denominator."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient; a longer one is shortened to it."""
+    attend_across_documents: bool = True
+    """Whether a token sees what was packed before its document, as in StarCoder; if not, documents never see each other."""
+    validate_every_steps: int = Field(0, ge=0)
+    """Steps between two measurements of the held-out loss, overall and by language; 0 measures none."""
+    validation_sequences: int = Field(64, gt=0)
+    """Held-out sequences to measure it on, spread evenly over all."""
+    spike_factor: float = Field(0.0, ge=0)
+    """A gradient norm so many times the median of the last hundred steps is a spike; 0 looks for none."""
+    on_divergence: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is no number, or a spike: stop and name its documents; or leave the step out and go on."""
+    max_skipped_steps: int = Field(10, gt=0)
+    """Steps that `skip` may leave out in a row before it stops all the same."""
+    lora: Lora | None = None
+    """Train a low-rank adaptation of the initial checkpoint rather than all weights."""
     pad_token: int | None = Field(None, ge=0)
     """Token that is never a target of the loss."""
     eod_token: int | None = Field(None, ge=0)
@@ -146,16 +79,51 @@ class Training(Frozen):
     """Arithmetic of the matrix products: auto is bf16 on CUDA and fp32 on CPU. Weights and sums stay fp32."""
     threads: int = Field(2, gt=0)
     """CPU threads of a process. Identity, because the order of a floating-point sum depends on it."""
-    checkpoint_every_steps: int = Field(100, gt=0)
-    """Steps between two checkpoints that a killed training resumes from."""
-    log_every_steps: int = Field(1, gt=0)
-    """Steps between two lines of progress on stdout."""
 
     @model_validator(mode="after")
     def _schedule_is_sane(self) -> Self:
         if self.min_learning_rate > self.learning_rate:
-            msg = f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}"
-            raise ValueError(msg)
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.schedule == "cosine" and self.decay_steps:
+            raise ValueError(f"decay_steps {self.decay_steps} is for the schedule wsd; the cosine decays from the warm-up to the end")
+        if self.schedule == "wsd" and self.warmup_steps + self.decay_steps > self.num_steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} are more than num_steps {self.num_steps}"
+            )
+        return self
+
+
+class Running(Frozen):
+    """How the training is carried out: what may change between two starts of one training."""
+
+    microbatch_sequences: int = Field(default=0, ge=0)
+    """Sequences one process holds in memory at a time; 0 stands for its whole share of the batch."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Each process holds the whole network; or a shard of it, gathered block by block (FSDP2)."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Have torch.compile fuse each block; auto does on a GPU."""
+    activation_checkpointing: bool = False
+    """Compute a block's activations again on the way back rather than keep them: a third more work, a fraction of the memory."""
+    attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
+    """Kernel of the attention; auto takes the fastest that can run."""
+    checkpoint_every_steps: int = Field(default=100, gt=0)
+    """Steps between two states that a killed training resumes from."""
+    keep_states: int = Field(default=2, gt=0)
+    """Newest states to keep; two, so that one which the disk damaged after it was written costs some steps and not the training."""
+    keep_every_steps: int = Field(default=0, ge=0)
+    """States of steps that this divides are kept for good; 0 keeps none."""
+    log_every_steps: int = Field(default=1, gt=0)
+    """Steps between two lines of progress on stdout."""
+    grace_seconds: float = Field(default=30.0, gt=0)
+    """Time that a save may take after SIGTERM before the process leaves without it."""
+
+    @model_validator(mode="after")
+    def _states_are_kept(self) -> Self:
+        if self.keep_every_steps % self.checkpoint_every_steps:
+            raise ValueError(
+                f"keep_every_steps {self.keep_every_steps} is not a multiple of checkpoint_every_steps {self.checkpoint_every_steps}: "
+                "no state would be there to keep"
+            )
         return self
 
 
@@ -164,12 +132,25 @@ class TrainingJob(Frozen):
 
     architecture: Architecture
     training: Training
+    running: Running = Running()
     packed: list[Path] = Field(min_length=1)
-    """Part files, in order: Parquet with `split` and `tokens`."""
+    """Part files, in order: Parquet with `split`, `tokens` and perhaps `starts`."""
+    spans: list[Path] = []
+    """For each part file what its sequences were made of: Parquet with sequence, token_start, token_end, doc_id, language, role."""
+    initial: Path | None = None
+    """Folder of a checkpoint whose weights are the first ones; optimizer and schedule start anew."""
     out: Path
     """Folder of the results; created."""
     work: Path
-    """Folder of checkpoints and scratch files; a killed training resumes from it."""
+    """Folder of states and scratch files; a killed training resumes from it."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.spans and len(self.spans) != len(self.packed):
+            raise ValueError(f"{len(self.spans)} files of spans for {len(self.packed)} packed part files; give one for each, or none")
+        if self.training.lora and self.initial is None:
+            raise ValueError("lora adapts a trained network: give `initial`, the checkpoint to adapt")
+        return self
 
 
 class Heldout(Frozen):
@@ -179,6 +160,8 @@ class Heldout(Frozen):
     """At most so many, spread evenly over all that there are."""
     batch_sequences: int = Field(16, gt=0)
     """Sequences evaluated at once."""
+    attend_across_documents: bool = True
+    """Whether a token sees what was packed before its document; say what the training did."""
 
 
 class Completing(Frozen):
@@ -218,7 +201,7 @@ class EvaluationJob(Frozen):
 
 
 class Prompt(Frozen):
-    """One line of a prompts file: text or token ids, and how to continue them."""
+    """One line of a prompts file: text, token ids, or both sides of a gap; and how to continue them."""
 
     task_id: str
     sample: int = Field(0, ge=0)
@@ -227,7 +210,14 @@ class Prompt(Frozen):
     """Encoded as plain text: what looks like a special token is not one."""
     prompt_tokens: list[int] | None = None
     """Token ids, special ones included; instead of `prompt`."""
+    prefix: str | None = None
+    """Text before the gap to fill in, encoded like `prompt`; with `suffix`, instead of `prompt`."""
+    suffix: str | None = None
+    """Text after the gap."""
+    fim: Literal["psm", "spm"] = "psm"
+    """Order in which the two are shown: prefix, suffix, middle; or suffix first."""
     max_new_tokens: int = Field(128, gt=0)
+    """Bound on the completion."""
     temperature: float = Field(0.0, ge=0)
     """0 takes the likeliest token; above, a draw from the sharpened or flattened distribution."""
     top_p: float = Field(1.0, gt=0, le=1)
@@ -235,10 +225,14 @@ class Prompt(Frozen):
     stop: list[str] = []
     """The completion ends before the first of these that appears in it."""
     seed: int = Field(0, ge=0)
+    """Part of the random seed."""
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
-        if (self.prompt is None) == (self.prompt_tokens is None):
-            msg = f"task {self.task_id!r}: give exactly one of `prompt` and `prompt_tokens`"
-            raise ValueError(msg)
+        if (self.prefix is None) != (self.suffix is None):
+            raise ValueError(f"task {self.task_id!r}: give both `prefix` and `suffix`, the two sides of the gap; one may be empty")
+        if [self.prompt, self.prompt_tokens, self.prefix].count(None) != 2:  # noqa: PLR2004  # two of the three ways to ask are left out
+            raise ValueError(f"task {self.task_id!r}: give exactly one of `prompt`, `prompt_tokens`, and `prefix` with `suffix`")
+        if "" in self.stop:
+            raise ValueError(f"task {self.task_id!r}: an empty stop string would end every completion at once; leave it out")
         return self

@@ -3,6 +3,10 @@
 The training sequences of all part files are copied once into one flat file, which the operating system pages in as needed; so memory
 does not grow with the corpus. The order of an epoch is a permutation that is computed, not stored: the sequence at any place of
 the endless stream is found in constant time and memory, which makes resuming at a step as cheap as starting.
+
+A document here is what attention may be kept within: a context of Packed, or the padding behind the last one.
+
+Shapes: B sequences, T tokens of each, N documents and one more.
 """
 
 import hashlib
@@ -10,9 +14,10 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +32,50 @@ PLACES_AT_ONCE = 4096
 ROUNDS = 8
 """Passes of the shuffle's Feistel network; four make it a pseudo-random permutation (Luby and Rackoff 1988)."""
 TRAIN, HELDOUT = "train", "heldout"
+COLUMNS = ["split", "tokens", "starts"]
+"""What is read of Packed; where there are no `starts`, a sequence is one document."""
+
+
+class Starts(NamedTuple):
+    """Where in each sequence another document begins, rising: those of sequence i are `positions[offsets[i] : offsets[i + 1]]`.
+
+    None is 0, where every sequence begins one. The first offset of a slice need not be 0.
+    """
+
+    offsets: NDArray[np.int64]
+    positions: NDArray[np.int32]
+
+    def of(self, sequences: NDArray[np.int64]) -> "Starts":
+        """Those of some sequences, in this order."""
+        begin = self.offsets[sequences]
+        lengths = self.offsets[sequences + 1] - begin
+        return Starts(np.append(0, np.cumsum(lengths)), self.positions[ranges(begin, lengths)])
+
+
+def ranges(begin: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers from begin[0] on, lengths[0] of them, then from begin[1] on, and so forth."""
+    before = np.cumsum(lengths) - lengths
+    numbers: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(begin - before, lengths)
+    return numbers
+
+
+def document_offsets(starts: Starts, length: int) -> NDArray[np.int32]:
+    """Where each document begins in the line of all sequences laid end to end, then the line's length; strictly rising, [N]."""
+    counts = np.diff(starts.offsets)
+    of_sequence = starts.offsets - starts.offsets[0] + np.arange(len(starts.offsets))  # place of each sequence's own beginning
+    is_inner = np.ones(of_sequence[-1] + 1, bool)
+    is_inner[of_sequence] = False
+    offsets = np.empty(len(is_inner), np.int32)
+    offsets[of_sequence] = np.arange(0, len(of_sequence) * length, length)
+    inside = starts.positions[starts.offsets[0] : starts.offsets[-1]]
+    offsets[is_inner] = inside + np.repeat(offsets[of_sequence[:-1]], counts)
+    return offsets
+
+
+def positions_within(offsets_N: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The place of each token in its document, from 0: [B*T]."""
+    lengths = np.diff(offsets_N).astype(np.int64)
+    return ranges(np.zeros_like(lengths), lengths)
 
 
 @dataclass(frozen=True)
@@ -36,30 +85,77 @@ class Rows:
     part: int
     numbers: NDArray[np.int64]
     tokens: NDArray[np.unsignedinteger[Any]]
+    starts: Starts
 
 
 def read_split(paths: Sequence[Path], split: str) -> Iterator[Rows]:
     """The rows of one split, part by part, holding about a thousand sequences at a time.
 
     Raises:
-        ValueError: sequences differ in length, naming the first file and row.
+        ValueError: sequences differ in length, or documents do not begin in order within theirs; the message names file and row.
     """
-    length = None
+    length = 0
     for part, path in enumerate(paths):
         start = 0
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=["split", "tokens"]):
-                numbers = start + np.flatnonzero(pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False))
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=COLUMNS):
+                places = np.flatnonzero(pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False))
+                if len(places):
+                    rows = _as_rows(batch.take(pa.array(places)), start + places, length, part, path)
+                    length = rows.tokens.shape[1]
+                    yield rows
                 start += batch.num_rows
-                if not len(numbers):
-                    continue
-                tokens = batch.column("tokens").take(pa.array(numbers - (start - batch.num_rows)))
-                lengths = pc.list_value_length(tokens).to_numpy(zero_copy_only=False)
-                length = length or int(lengths[0])
-                if (lengths != length).any():
-                    row = int(numbers[np.argmax(lengths != length)])
-                    raise ValueError(f"{path}: row {row} has not {length} tokens like the rows before it; all must be equally long")
-                yield Rows(part, numbers, tokens.flatten().to_numpy().reshape(len(numbers), length))
+
+
+def read_rows(paths: Sequence[Path], chosen: NDArray[np.int64]) -> Iterator[Rows]:
+    """Rows by number, each named by part and row, rising; of the files only the row groups that hold them are read.
+
+    Raises:
+        ValueError: as `read_split`.
+    """
+    length = 0
+    for part in np.unique(chosen[:, 0]).tolist():
+        wanted = chosen[chosen[:, 0] == part, 1]
+        with pq.ParquetFile(paths[part]) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = np.cumsum(sizes)
+            for group in np.unique(np.searchsorted(ends, wanted, side="right")).tolist():
+                start = int(ends[group]) - sizes[group]
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=COLUMNS):
+                    numbers = wanted[(wanted >= start) & (wanted < start + batch.num_rows)]
+                    if len(numbers):
+                        rows = _as_rows(batch.take(pa.array(numbers - start)), numbers, length, part, paths[part])
+                        length = rows.tokens.shape[1]
+                        yield rows
+                    start += batch.num_rows
+
+
+def _as_rows(batch: pa.RecordBatch, numbers: NDArray[np.int64], length: int, part: int, path: Path) -> Rows:
+    """A batch as arrays, if its sequences have the length of those before; 0 if there were none."""
+    lengths = pc.list_value_length(batch.column("tokens")).to_numpy(zero_copy_only=False)
+    length = length or int(lengths[0])
+    if (lengths != length).any():
+        row = int(numbers[np.argmax(lengths != length)])
+        raise ValueError(f"{path}: row {row} has not {length} tokens like the rows before it; all must be equally long")
+    starts, wrong = _read_starts(batch, length)
+    if len(wrong):
+        raise ValueError(f"{path}: the starts of row {numbers[wrong[0]]} do not rise within its {length} tokens; pack it again")
+    return Rows(part, numbers, batch.column("tokens").flatten().to_numpy().reshape(-1, length), starts)
+
+
+def _read_starts(batch: pa.RecordBatch, length: int) -> tuple[Starts, NDArray[np.int64]]:
+    """Where documents begin in these rows, and which rows say so out of order or beyond their end."""
+    if "starts" not in batch.schema.names:
+        return Starts(np.zeros(batch.num_rows + 1, np.int64), np.empty(0, np.int32)), np.empty(0, np.int64)
+    column = batch.column("starts")
+    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    row = np.repeat(np.arange(len(counts)), counts)
+    positions = pc.fill_null(column.flatten().cast(pa.int64()), -1).to_numpy()
+    is_wrong = (positions < 0) | (positions >= length)
+    is_wrong[1:] |= (row[1:] == row[:-1]) & (positions[1:] <= positions[:-1])
+    is_inner = positions > 0
+    offsets = np.append(0, np.cumsum(np.bincount(row[is_inner], minlength=len(counts))))
+    return Starts(offsets, positions[is_inner].astype(np.int32)), row[is_wrong]
 
 
 @dataclass(frozen=True)
@@ -70,8 +166,10 @@ class PackedSequences:
     """One row for each sequence; a read-only memory map."""
     origin: NDArray[np.int32]
     """Part and row of each sequence; a read-only memory map."""
+    starts: Starts
+    """Read-only memory maps."""
     digest: str
-    """SHA-256 of every token and origin: which data this is."""
+    """SHA-256 of every token, origin and start: which data this is."""
 
     @classmethod
     def open(cls, paths: Sequence[Path], work: Path, vocab_size: int) -> "PackedSequences":
@@ -81,7 +179,8 @@ class PackedSequences:
             ValueError: there is no training sequence, one has another length, or one holds a token outside the vocabulary.
         """
         described = work / "sequences.json"
-        sources = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+        files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+        sources = {"columns": COLUMNS, "files": files}
         description = json.loads(described.read_text()) if described.exists() else {}
         if description.get("sources") != sources:
             described.unlink(missing_ok=True)  # first, so that it never describes the other files of somebody else's data
@@ -93,27 +192,37 @@ class PackedSequences:
         num_sequences, length = description["num_sequences"], description["length"]
         tokens = np.memmap(work / "tokens.bin", description["dtype"], "r", shape=(num_sequences, length))
         origin = np.memmap(work / "origin.bin", np.int32, "r", shape=(num_sequences, 2))
-        return cls(tokens, origin, description["digest"])
+        offsets, positions = _mapped(work / "starts_offsets.bin", np.int64), _mapped(work / "starts.bin", np.int32)
+        return cls(tokens, origin, Starts(offsets, positions), description["digest"])
+
+
+def _mapped(path: Path, dtype: type[Any]) -> NDArray[Any]:
+    """A file as an array; nothing can be mapped of an empty one."""
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
 
 
 def _flatten(paths: Sequence[Path], work: Path) -> dict[str, Any]:
-    """Copy the training sequences into `tokens.bin` and where they came from into `origin.bin`."""
-    num_sequences, length, largest, dtype = 0, 0, 0, np.dtype(np.uint16)
+    """Copy the training sequences into `tokens.bin`, where they came from into `origin.bin`, their starts into two more."""
+    num_sequences, num_starts, length, largest, dtype = 0, 0, 0, 0, np.dtype(np.uint16)
     digest = hashlib.sha256()
-    with replacing(work / "tokens.bin") as tokens_file, replacing(work / "origin.bin") as origin_file:
+    with ExitStack() as stack:
+        files = [stack.enter_context(replacing(work / f"{name}.bin")) for name in ("tokens", "origin", "starts_offsets", "starts")]
         for rows in read_split(paths, TRAIN):
             if num_sequences and rows.tokens.dtype != dtype:
                 raise ValueError(f"{paths[rows.part]}: tokens are {rows.tokens.dtype}, those of the parts before it {dtype}")
             dtype, length = rows.tokens.dtype, rows.tokens.shape[1]
             origin = np.stack([np.full_like(rows.numbers, rows.part), rows.numbers], axis=1).astype(np.int32)
-            for file, array in ((tokens_file, rows.tokens), (origin_file, origin)):
-                data = np.ascontiguousarray(array).tobytes()
+            begin = num_starts + rows.starts.offsets[:-1]
+            for file, array in zip(files, (rows.tokens, origin, begin, rows.starts.positions), strict=True):
+                data = np.ascontiguousarray(array).data
                 digest.update(data)
                 file.write(data)
             num_sequences += len(rows.numbers)
+            num_starts += len(rows.starts.positions)
             largest = max(largest, int(rows.tokens.max()))
         if not num_sequences:
             raise ValueError(f"none of the {len(paths)} packed part files has a row whose split is {TRAIN!r}: there is nothing to train on")
+        files[2].write(np.int64(num_starts).tobytes())
     return {
         "num_sequences": num_sequences,
         "length": length,
@@ -176,6 +285,24 @@ def share_of(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int6
     return batch[rank * share : (rank + 1) * share]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some sequences to train on, and where their documents begin."""
+
+    tokens_BT: NDArray[np.int64]
+    sequences: NDArray[np.int64]
+    """Numbers of the sequences: [B]."""
+    offsets_N: NDArray[np.int32]
+    """Where each document begins in the line of all B*T tokens, then B*T."""
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Some of its sequences, as a batch; nothing is copied but the offsets."""
+        stop, length = min(stop, len(self.sequences)), self.tokens_BT.shape[1]
+        first, last = np.searchsorted(self.offsets_N, [start * length, stop * length])
+        offsets_N = self.offsets_N[first : last + 1] - np.int32(start * length)
+        return Batch(self.tokens_BT[start:stop], self.sequences[start:stop], offsets_N)
+
+
 class Reader:
     """What one of `world` processes takes of each batch, read ahead by a thread while the step before is computed.
 
@@ -190,7 +317,7 @@ class Reader:
         self._block_steps = max(1, min(PLACES_AT_ONCE, len(sequences.tokens)) // batch_sequences)
         self._block: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
-        self._ahead: dict[int, Future[NDArray[np.int64]]] = {}
+        self._ahead: dict[int, Future[Batch]] = {}
         self.waited_seconds = 0.0
         """Time that training has stood still for its data."""
 
@@ -203,18 +330,20 @@ class Reader:
             self._block = held = block, self.order.places(block * size, size)
         return held[1][at * self.batch_sequences : (at + 1) * self.batch_sequences]
 
-    def read(self, step: int) -> NDArray[np.int64]:
-        """This process's tokens of a step, [sequences, length]; those of the next are read from now on."""
+    def read(self, step: int) -> Batch:
+        """What this process takes of a step; that of the next is read from now on."""
         began = time.perf_counter()
         wanted = self._ahead.pop(step, None)
-        tokens = self._gather(step) if wanted is None else wanted.result()
+        batch = self._gather(step) if wanted is None else wanted.result()
         self.waited_seconds += time.perf_counter() - began
         self._ahead = {step + 1: self._thread.submit(self._gather, step + 1)}
-        return tokens
+        return batch
 
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _gather(self, step: int) -> NDArray[np.int64]:
-        return self.sequences.tokens[share_of(self.batch(step), self.rank, self.world)].astype(np.int64)
+    def _gather(self, step: int) -> Batch:
+        mine = share_of(self.batch(step), self.rank, self.world)
+        tokens, starts = self.sequences.tokens, self.sequences.starts.of(mine)
+        return Batch(tokens[mine].astype(np.int64), mine, document_offsets(starts, tokens.shape[1]))

@@ -1,24 +1,40 @@
-"""Continuing prompts: batched, cached, greedy or sampled, the same on every run.
+"""Continuing prompts and filling gaps: batched, cached, greedy or sampled, the same on every run.
 
-A batch is padded on the right, so the token at position p stands in slot p of the cache and the padding is never seen: a row's own tokens
-overwrite it. A draw depends on the prompt's seed, task, sample and position only, not on who else is in the batch; what remains is
-rounding: a matrix product may differ in its last bit with the size of the batch.
+    python -m model.generate CHECKPOINT --prompt 'def add(a, b):'
+    python -m model.generate CHECKPOINT --prefix 'def add(a, b): c =' --suffix '; return c' --temperature 0.2 --top-p 0.95
+
+A batch is padded on the right, so the token at position p stands in slot p of the cache and the padding is never seen: a row's own
+tokens overwrite it. A prompt of several samples is read once. A row that has ended leaves the batch. Attention passes over no slot
+that all rows are blind to: none beyond the longest, none that a sliding window has left behind. A draw depends on the prompt's seed,
+task, sample and position only, not on who else is in the batch; what remains is rounding: a matrix product may differ in its last bit
+with the size of the batch.
 """
 
-import hashlib
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from model.config import Prompt
+from model.formats import load_network
 from model.network import GPT, Cache
+from model.numerics import autocast, fix_numerics
+from model.prompting import END_OF_TEXT, Asked, asked, open_tokenizer
+from model.sampling import choose, uniform
+
+REPLACEMENT = "\ufffd"
+"""What bytes that are no character, or not one yet, are decoded to."""
 
 
 class Decoder(Protocol):
-    """What turns ids into text: a `tokenizers.Tokenizer`."""
+    """What turns ids into text: a `tokenizers.Tokenizer` whose tokens are bytes."""
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str:
         """The text of these tokens."""
@@ -29,90 +45,166 @@ class Continuation:
     """A prompt and what has been added to it."""
 
     prompt: Prompt
-    prompt_tokens: list[int]
-    """The end of the prompt that fits the context."""
-    num_cut_tokens: int
-    """Tokens of its beginning that did not fit."""
+    asked: Asked
     new_tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish: str = ""
     """Why it ended: `eod`, `stop` or `length`; empty while it goes on."""
+    _settled_text: str = ""
+    """What the first of the new tokens spell, up to the end of a character: it is not decoded again."""
+    _num_settled_tokens: int = 0
 
     def take(self, token: int, decoder: Decoder, eod_token: int | None) -> None:
         """Add a token, and see whether that ends it."""
-        if token == eod_token:
-            self.finish = "eod"
+        if token == eod_token or token in self.asked.ends:
+            self.finish = "eod" if token == eod_token else "stop"
             return
         self.new_tokens.append(token)
-        self.text = decoder.decode(self.new_tokens, skip_special_tokens=False)
-        ends = [end for stop in self.prompt.stop if (end := self.text.find(stop)) >= 0]
+        num_searched = len(self._settled_text)
+        self._decode(decoder)
+        ends = [end for stop in self.prompt.stop if (end := self.text.find(stop, max(0, num_searched - len(stop) + 1))) >= 0]
         if ends:
             self.text, self.finish = self.text[: min(ends)], "stop"
         elif len(self.new_tokens) == self.prompt.max_new_tokens:
             self.finish = "length"
 
+    def _decode(self, decoder: Decoder) -> None:
+        tail = decoder.decode(self.new_tokens[self._num_settled_tokens :], skip_special_tokens=False)
+        self.text = self._settled_text + tail
+        if not tail.endswith(REPLACEMENT):
+            self._settled_text, self._num_settled_tokens = self.text, len(self.new_tokens)
 
-def begin(prompt: Prompt, tokens: list[int], context_tokens: int) -> Continuation:
-    """A continuation of these tokens, or of as many of the last ones as leave room for the completion.
+    @property
+    def position(self) -> int:
+        """Where its last token stands."""
+        return len(self.asked.tokens) + len(self.new_tokens) - 1
 
-    Raises:
-        ValueError: the prompt is empty, or the completion alone would fill the context.
-    """
-    if not tokens:
-        raise ValueError(f"task {prompt.task_id!r}: the prompt has no tokens; start it with the end-of-document token")
-    room = context_tokens - prompt.max_new_tokens
-    if room <= 0:
-        raise ValueError(f"task {prompt.task_id!r}: max_new_tokens {prompt.max_new_tokens} alone fills the context of {context_tokens}")
-    return Continuation(prompt, tokens[-room:], max(0, len(tokens) - room))
+    @property
+    def uniform(self) -> float:
+        """The number that decides the draw of its next token."""
+        return uniform(self.prompt.seed, self.prompt.task_id, self.prompt.sample, len(self.new_tokens))
+
+    def as_record(self) -> dict[str, str | int]:
+        """A line of `completions.jsonl`."""
+        return {
+            "task_id": self.prompt.task_id,
+            "sample": self.prompt.sample,
+            "completion": self.text,
+            "finish": self.finish,
+            "num_tokens": len(self.new_tokens),
+            "num_cut_tokens": self.asked.num_cut_tokens,
+        }
+
+
+class Slots(Cache):
+    """The slots of a cache that are worth passing over; what is written there, is written in the whole one."""
+
+    def __init__(self, whole: Cache, start: int, stop: int) -> None:
+        self.key_LBSGK, self.value_LBSGK = whole.key_LBSGK[:, :, start:stop], whole.value_LBSGK[:, :, start:stop]
+        self.rows_B1, self.slots_S = whole.rows_B1, whole.slots_S[start:stop]
+        self.start = start
+
+    def write(self, layer: int, positions_BT: Tensor, key_BTGK: Tensor, value_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+        """Store what a layer computed for these positions; return these slots."""
+        return super().write(layer, positions_BT - self.start, key_BTGK, value_BTGK)
+
+
+class Reading:
+    """A network in the middle of a batch of texts."""
+
+    def __init__(self, network: GPT, rows: int, slots: int) -> None:
+        self.network = network
+        dtype = torch.get_autocast_dtype(network.device.type) if torch.is_autocast_enabled(network.device.type) else torch.float32
+        self.cache = Cache(network.architecture, rows, slots, device=network.device, dtype=dtype)
+
+    def begin(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Read the beginning of every text; what the head reads at its last token, BD."""
+        longest = max(len(text) for text in texts)
+        tokens_BT = self._tensor([[*text, *[0] * (longest - len(text))] for text in texts])
+        hidden_BTD = self.network.hidden(tokens_BT, cache=Slots(self.cache, 0, longest))
+        return hidden_BTD[self.cache.rows_B1[:, 0], self._tensor([len(text) - 1 for text in texts])]
+
+    def go_on(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Read one more token of every text; BD."""
+        window = self.network.architecture.window
+        seen = Slots(self.cache, max(0, min(positions) + 1 - window) if window else 0, max(positions) + 1)
+        return self.network.hidden(self._tensor(tokens)[:, None], self._tensor(positions)[:, None], seen)[:, 0]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these texts; one that is named twice becomes two."""
+        kept = self._tensor(rows)
+        self.cache.key_LBSGK, self.cache.value_LBSGK = self.cache.key_LBSGK[:, kept], self.cache.value_LBSGK[:, kept]
+        self.cache.rows_B1 = torch.arange(len(rows), device=kept.device)[:, None]
+
+    def _tensor(self, numbers: Sequence[int] | list[list[int]]) -> Tensor:
+        return torch.tensor(numbers, device=self.network.device)
 
 
 @torch.no_grad()
 def complete(network: GPT, batch: Sequence[Continuation], decoder: Decoder, eod_token: int | None) -> None:
     """Continue every member of the batch to its end."""
-    device = network.device
-    lengths = [len(row.prompt_tokens) for row in batch]
-    slots = max(length + row.prompt.max_new_tokens for length, row in zip(lengths, batch, strict=True))
-    dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
-    cache = Cache(network.architecture, len(batch), slots, device=device, dtype=dtype)
-    tokens_BT = torch.tensor([row.prompt_tokens + [0] * (max(lengths) - len(row.prompt_tokens)) for row in batch], device=device)
-    last_B = torch.tensor(lengths, device=device) - 1
-    rows_B = torch.arange(len(batch), device=device)
-    hidden_BD = network.hidden(tokens_BT, cache=cache)[rows_B, last_B]
+    going = list(batch)
+    places: dict[tuple[int, ...], int] = {}
+    place_of = [places.setdefault(tuple(row.asked.tokens), len(places)) for row in going]
+    reading = Reading(network, len(places), max(len(row.asked.tokens) + row.prompt.max_new_tokens for row in going))
+    hidden_BD = reading.begin(list(places))[place_of]
+    reading.keep(place_of)
     while True:
-        next_B = choose(network.logits(hidden_BD), batch)
-        for row, token in zip(batch, next_B, strict=True):
-            if not row.finish:
-                row.take(token, decoder, eod_token)
-        if all(row.finish for row in batch):
+        knobs = ([row.prompt.temperature for row in going], [row.prompt.top_p for row in going], [row.uniform for row in going])
+        for row, token in zip(going, choose(network.logits(hidden_BD), *knobs), strict=True):
+            row.take(token, decoder, eod_token)
+        kept = [place for place, row in enumerate(going) if not row.finish]
+        if not kept:
             return
-        last_B = (last_B + 1).clamp(max=slots - 1)  # a finished row idles in its last slot
-        hidden_BD = network.hidden(torch.tensor(next_B, device=device)[:, None], last_B[:, None], cache)[:, 0]
+        if len(kept) < len(going):
+            reading.keep(kept)
+            going = [going[place] for place in kept]
+        hidden_BD = reading.go_on([row.new_tokens[-1] for row in going], [row.position for row in going])
 
 
-def choose(logits_BV: Tensor, batch: Sequence[Continuation]) -> list[int]:
-    """The next token of every row: its likeliest, or a draw of its own."""
-    greedy_B = logits_BV.argmax(-1).tolist()
-    return [
-        draw(logits_V, row) if row.prompt.temperature and not row.finish else token
-        for logits_V, row, token in zip(logits_BV, batch, greedy_B, strict=True)
-    ]
+def main(arguments: list[str]) -> int:
+    """Complete one prompt for somebody at a terminal; the exit status is 0, or 1 for a failure."""
+    options = _parser().parse_args(arguments)
+    try:
+        row = _completed(options)
+    except (ValueError, OSError) as error:
+        told = "; ".join(problem["msg"] for problem in error.errors()) if isinstance(error, ValidationError) else error
+        print(f"error: {told}", file=sys.stderr)
+        return 1
+    print(json.dumps(row.as_record()) if options.json else row.text)
+    return 0
 
 
-def draw(logits_V: Tensor, row: Continuation) -> int:
-    """A token of the nucleus, the fewest likeliest tokens that hold top_p (Holtzman et al. 2020, arXiv 1904.09751).
+def _completed(options: argparse.Namespace) -> Continuation:
+    """What the network adds to what the options say."""
+    names = ("prompt", "prefix", "suffix", "max_new_tokens", "temperature", "top_p", "stop", "seed")
+    prompt = Prompt(task_id="prompt", fim="spm" if options.spm else "psm", **{name: getattr(options, name) for name in names})
+    tokenizer = open_tokenizer(options.tokenizer or options.checkpoint / "tokenizer.json")
+    fix_numerics(torch.get_num_threads())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_network(options.checkpoint, device)
+    row = Continuation(prompt, asked(prompt, tokenizer, network.architecture))
+    with autocast(device, "auto"):
+        complete(network, [row], tokenizer, tokenizer.token_to_id(END_OF_TEXT))
+    return row
 
-    The number drawn is laid along the tokens in the order of their ids, so that two tokens as likely as each other but for rounding
-    cannot change places under it.
-    """
-    probability_V = (logits_V.double().cpu() / row.prompt.temperature).softmax(-1)
-    sorted_V, tokens_V = probability_V.sort(descending=True, stable=True)
-    is_beyond_V = sorted_V.cumsum(-1) - sorted_V >= row.prompt.top_p
-    probability_V[tokens_V[is_beyond_V]] = 0.0
-    cumulative_V = probability_V.cumsum(-1)
-    return int((cumulative_V <= uniform(row) * cumulative_V[-1]).sum())
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model.generate", description="Continue a text, or fill a gap in one.")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder in transformers' format: gpt_bigcode or starcoder2")
+    parser.add_argument("--prompt", help="text to continue")
+    parser.add_argument("--prefix", help="text before the gap to fill; with --suffix, instead of --prompt")
+    parser.add_argument("--suffix", help="text after the gap")
+    parser.add_argument("--spm", action="store_true", help="show the suffix first (SPM), not the prefix (PSM)")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not the one in CHECKPOINT")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="bound on the completion (default 128)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (the default) takes the likeliest token")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the fewest tokens that hold this probability")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: completion, finish, numbers of tokens")
+    return parser
 
 
-def uniform(row: Continuation) -> float:
-    """A number in [0, 1) that belongs to this seed, task, sample and position."""
-    name = repr((row.prompt.seed, row.prompt.task_id, row.prompt.sample, len(row.new_tokens)))
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big") / 2**48
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

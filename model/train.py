@@ -1,29 +1,35 @@
 """The trainer: from packed sequences to a checkpoint, by one loop that survives being killed.
 
-    accelerate launch -m model.train config.json        any number of processes
+    accelerate launch -m model.train config.json        any number of processes, on any number of machines
     python -m model.train config.json                   one
 
-`config.json` is a `model.config.TrainingJob`. Written to `out` at the end: `model.safetensors`, `config.json`, `trainer_state.json`,
-`losses.parquet` (step, tokens, loss, learning_rate, grad_norm) and `batches.parquet` (step, part, row: every sequence seen, in
-order). One JSON line a step goes to stdout, and a last one with the timings, which are in no file.
+`config.json` is a `model.config.TrainingJob`. Written to `out` at the end: the checkpoint in transformers' format (`model.formats`),
+`trainer_state.json`, `losses.parquet` (step, tokens, loss, learning_rate, grad_norm, skipped), `batches.parquet` (step, part, row: every
+sequence seen, in order), `validation.parquet` (step, language, loss, tokens; language null = all tokens) and with LoRA `adapter/`.
+What `model.watching` shows goes to stdout and to `work`.
 
-- AdamW, decoupled decay on matrices only; linear warm-up, cosine to the minimum; gradient clipped by its global norm.
-- Everything random at step n is drawn from (seed, n). So there is no random state to save, and a training that was killed and resumed
-  ends in the same bytes as one that was not (same device, processes and threads).
+- AdamW, decoupled decay on matrices only; linear warm-up, then a cosine or a plateau and a decay; gradient clipped by its global norm.
+- Everything random at step n is drawn from (seed, n). So there is no random state to save, and on a CPU a training that was killed and
+  resumed ends in the same bytes as one that was not (same processes and threads); on a GPU it ends within noise.
 - The loss of a step is the mean over all its targets, however they are spread over microbatches and processes.
+- A loss or gradient that is no number, or a spike, leaves the weights untouched: the trainer stops and names its documents, or skips.
 - SIGTERM and SIGINT: finish the step, save, leave with 128 + signal. A killed trainer resumes from the newest sound state in `work`.
 """
 
+import base64
 import fcntl
 import hashlib
 import json
 import math
 import os
 import signal
+import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,20 +40,32 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor
 
-from model.checkpoint import newest_state, save_network, save_state
+from model.adapting import Adapted, adapt, merged, save_adapter
+from model.architecture import Architecture
 from model.config import Training, TrainingJob
-from model.data import PackedSequences, Reader, share_of
+from model.data import Batch, PackedSequences, Reader
 from model.files import replacing, sweep
-from model.network import GPT, IGNORE, targets_of
+from model.formats import Weights, save_network
+from model.loss import IGNORE
+from model.network import GPT, first_weight, targets_of
 from model.numerics import autocast, fix_numerics, resolved
+from model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
+from model.spans import documents_of
+from model.states import States
+from model.validation import ValidationSet, add_up
+from model.watching import Step, Watch, say
 
 _MEASURED = {name: pa.float64() for name in ("loss", "learning_rate", "grad_norm")}
-LOSSES = pa.schema({"step": pa.int64(), "tokens": pa.int64(), **_MEASURED})
+LOSSES = pa.schema({"step": pa.int64(), "tokens": pa.int64(), **_MEASURED, "skipped": pa.bool_()})
 BATCHES = pa.schema({"step": pa.int64(), "part": pa.int32(), "row": pa.int32()})
+VALIDATION = pa.schema({"step": pa.int64(), "language": pa.string(), "loss": pa.float64(), "tokens": pa.int64()})
 LOCK_SECONDS = 30
 NUM_NAMED = 5
-"""Sequences named in an error."""
+"""Sequences and documents named in an error."""
+SPIKE_WINDOW, SPIKE_LEAST = 100, 20
+"""Steps before a spike that it is measured against: at most, and at least."""
 
 
 class TrainingError(RuntimeError):
@@ -55,10 +73,11 @@ class TrainingError(RuntimeError):
 
 
 class Interruption:
-    """What to do when asked to end: at once, or while steps are taken, when the one in hand is done."""
+    """What to do when asked to end: at once, or while steps are taken, when the one in hand is done and saved."""
 
     def __init__(self) -> None:
-        self.is_patient = False
+        self.grace_seconds = 0.0
+        """Time for that; 0 while there is nothing to save."""
         self.signal = 0
         """The signal that came, or 0."""
 
@@ -68,25 +87,33 @@ class Interruption:
             signal.signal(number, self._answer)
 
     def _answer(self, number: int, _frame: object) -> None:
-        self.signal = number
-        if not self.is_patient:
+        is_first, self.signal = not self.signal, number
+        if not self.grace_seconds:
             sys.exit(128 + number)
+        if is_first:
+            last = threading.Timer(self.grace_seconds, os._exit, [128 + number])  # the states on the disk are whole at any moment
+            last.daemon = True
+            last.start()
 
 
 def learning_rate_at(step: int, training: Training) -> float:
     """The schedule; the first step is 1, and the last one has the minimum."""
+    height = training.learning_rate - training.min_learning_rate
     if step <= training.warmup_steps:
         return training.learning_rate * step / training.warmup_steps
-    done = (step - training.warmup_steps) / (training.num_steps - training.warmup_steps)
-    height = training.learning_rate - training.min_learning_rate
-    return training.min_learning_rate + height * (1 + math.cos(math.pi * done)) / 2
+    if training.schedule == "cosine":
+        done = (step - training.warmup_steps) / (training.num_steps - training.warmup_steps)
+        return training.min_learning_rate + height * (1 + math.cos(math.pi * done)) / 2
+    decay_steps = training.decay_steps or min(-(-training.num_steps // 5), training.num_steps - training.warmup_steps)
+    done = max(0.0, 1 - (training.num_steps - step) / decay_steps)
+    return training.min_learning_rate + height * (1 - math.sqrt(done))
 
 
 class Trainer:
     """One training: everything it holds, and its loop."""
 
     def __init__(self, job: TrainingJob) -> None:
-        self.job, self.training = job, job.training
+        self.job, self.training, self.running = job, job.training, job.running
         self.started = time.perf_counter()
         fix_numerics(self.training.threads)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
@@ -96,20 +123,30 @@ class Trainer:
         self.sequences = self._open_sequences()
         self.step_tokens = self.training.batch_sequences * self.sequences.tokens.shape[1]
         self.reader = Reader(self.sequences, self.training.seed, self.training.batch_sequences, self.rank, self.world)
-        self.network = GPT(job.architecture)
-        self.network.init_weights(self.training.seed)
-        self.model = self.accelerator.prepare(self.network)
+        self.heldout = ValidationSet.open(job.packed, job.spans, self.training.validation_sequences) if self._validates else None
+        self._make_network()
         self.optimizer = self._make_optimizer()
+        self.states = States(job.work / "states", keep_last=self.running.keep_states, keep_every_steps=self.running.keep_every_steps)
+        self.watch = self._make_watch()
         self.step = 0
-        self.history: list[tuple[float, ...]] = []
-        """One row of `LOSSES` for each step."""
+        self.history: list[Step] = []
+        self.skipped: set[int] = set()
+        """Steps that were left out."""
+        self.validation: list[tuple[int, str | None, float, int]] = []
+        """Rows of `VALIDATION`."""
+
+    # What it is made of
+
+    @property
+    def _validates(self) -> bool:
+        return self.training.validate_every_steps > 0
 
     def _open_sequences(self) -> PackedSequences:
-        share = self.training.batch_sequences / self.world
-        if share % (self.training.microbatch_sequences or 1) or not share.is_integer():
+        share, micro = self.training.batch_sequences / self.world, self.running.microbatch_sequences
+        if share % (micro or 1) or not share.is_integer():
             raise TrainingError(
                 f"batch_sequences {self.training.batch_sequences} cannot be shared equally by {self.world} processes "
-                f"in microbatches of {self.training.microbatch_sequences or share}; make it a multiple"
+                f"in microbatches of {micro or share}; make it a multiple"
             )
         with self.accelerator.local_main_process_first():
             sequences = PackedSequences.open(self.job.packed, self.job.work, self.job.architecture.vocab_size)
@@ -118,11 +155,49 @@ class Trainer:
             raise TrainingError(f"packed sequences of {length} tokens do not fit context_tokens {context}; raise it or pack shorter ones")
         return sequences
 
+    def _make_network(self) -> None:
+        """Build it without memory, spread it over the processes, then fill it weight by weight."""
+        architecture, running = self.job.architecture, self.running
+        source: Source = partial(first_weight, architecture, self.training.seed)
+        if self.job.initial is not None:
+            architecture.check_continues(Architecture.from_checkpoint(self.job.initial))
+            source = Weights(self.job.initial, architecture)
+        with torch.device("meta"):
+            self.network = GPT(architecture)
+            if self.training.lora:
+                source = Adapted(source, self.training.seed)
+                adapt(self.network, self.training.lora)
+        self.network.choose_kernel(running.attention)
+        self.model = distribute(
+            self.network,
+            self.accelerator,
+            parallel=running.parallel,
+            precision=self.precision,
+            compile_blocks=running.compile == "on" or (running.compile == "auto" and self.device.type == "cuda"),
+            activation_checkpointing=running.activation_checkpointing,
+        )
+        fill(self.network, source)
+
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
-        vectors = [parameter for parameter in self.network.parameters() if parameter.ndim <= 1]
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        matrices = [parameter for parameter in trained if parameter.ndim > 1]
+        vectors = [parameter for parameter in trained if parameter.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": self.training.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=0.0, betas=self.training.betas, eps=self.training.epsilon, fused=True)
+
+    def _make_watch(self) -> Watch:
+        return Watch(
+            self.job.work,
+            self.job.architecture,
+            num_steps=self.training.num_steps,
+            step_tokens=self.step_tokens,
+            sequence_tokens=self.sequences.tokens.shape[1],
+            device=self.device,
+            precision=self.precision,
+            rank=self.rank,
+            world=self.world,
+            every_steps=self.running.log_every_steps,
+        )
 
     # One step
 
@@ -130,74 +205,145 @@ class Trainer:
         """Update the weights by the next batch and note what happened.
 
         Raises:
-            TrainingError: the loss or the gradient is not a number; the weights are as before the step.
+            TrainingError: it diverges and may not be skipped; the weights are as before the step.
         """
-        step = self.step + 1
+        step, waited = self.step + 1, self.reader.waited_seconds
+        self.watch.begin_step()
         torch.manual_seed(_seed_of(self.training.seed, step, self.rank))  # dropout
         loss = self._accumulate_gradient(self.reader.read(step))
-        grad_norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.training.clip))
-        if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise TrainingError(self._blame(step, self.reader.batch(step), loss, grad_norm))
-        learning_rate = learning_rate_at(step, self.training)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        grad_norm = float(clip_gradients(self.network, self.training.clip))
+        if reason := self._divergence(loss, grad_norm):
+            self._stop_or_skip(step, reason)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, self.training)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step = step
-        self.history.append((step, step * self.step_tokens, loss, learning_rate, grad_norm))
+        self.history.append(Step(step, step * self.step_tokens, loss, learning_rate_at(step, self.training), grad_norm))
+        self.watch.end_step(self.history[-1], self.reader.waited_seconds - waited)
 
-    def _accumulate_gradient(self, mine: NDArray[np.int64]) -> float:
-        """Backpropagate the mean loss over the targets of the whole batch, of which `mine` is here, [sequences, length]; return it."""
-        tokens_BT = torch.from_numpy(mine).to(self.device)
-        targets_BT = targets_of(tokens_BT, self.training.pad_token)
+    def _accumulate_gradient(self, mine: Batch) -> float:
+        """Backpropagate the mean loss over the targets of the whole batch, of which `mine` is here; return it."""
+        num_sequences = len(mine.sequences)
+        _, targets_BT, _ = self._on_device(mine)
         num_targets = self.accelerator.reduce((targets_BT != IGNORE).sum(), "sum").clamp(min=1)
-        micro = self.training.microbatch_sequences or len(mine)
+        micro = self.running.microbatch_sequences or num_sequences
         total = torch.zeros((), device=self.device)
-        for start in range(0, len(mine), micro):
-            is_last = start + micro >= len(mine)
-            with nullcontext() if is_last else self.accelerator.no_sync(self.model), autocast(self.device, self.precision):
-                loss = self.model(tokens_BT[start : start + micro], targets_BT[start : start + micro])
-                self.accelerator.backward(loss * (self.world / num_targets))  # processes average their gradients; we want the sum
+        for start in range(0, num_sequences, micro):
+            is_last = start + micro >= num_sequences
+            with nullcontext() if is_last else accumulating(self.model), autocast(self.device, self.precision):
+                loss = self.model(*self._on_device(mine.rows(start, start + micro)))
+                (loss * (self.world / num_targets)).backward()  # processes average their gradients; we want the sum
             total += loss.detach()
         return float(self.accelerator.reduce(total, "sum") / num_targets)
 
-    @torch.no_grad()
-    def _blame(self, step: int, batch: NDArray[np.int64], loss: float, grad_norm: float) -> str:
-        """The message for a loss that is no number: which sequences make it so, each tried alone."""
-        culprits = []
-        for sequence in share_of(batch, self.rank, self.world):
-            tokens_BT = torch.from_numpy(self.sequences.tokens[[sequence]].astype(np.int64)).to(self.device)
-            with autocast(self.device, self.precision):
-                if not torch.isfinite(self.network(tokens_BT, targets_of(tokens_BT, self.training.pad_token))):
-                    culprits.append(sequence)
-        suspects = self.sequences.origin[culprits or batch]
-        named = ", ".join(f"part {part} row {row}" for part, row in suspects[:NUM_NAMED]) + (", …" if len(suspects) > NUM_NAMED else "")
-        which = f"{len(culprits)} of its sequences give it alone" if culprits else "none of its sequences gives it alone; the batch is"
-        return (
-            f"step {step}: loss {loss}, gradient norm {grad_norm}; {which}: {named}. The weights of step {step - 1} are untouched. "
-            f"Look at these rows, or lower learning_rate {self.training.learning_rate}"
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens, targets and, where documents are kept apart, their offsets."""
+        tokens_BT = torch.from_numpy(batch.tokens_BT).to(self.device)
+        offsets_N = None if self.training.attend_across_documents else torch.from_numpy(batch.offsets_N).to(self.device)
+        return tokens_BT, targets_of(tokens_BT, self.training.pad_token, offsets_N), offsets_N
+
+    # When it diverges
+
+    def _divergence(self, loss: float, grad_norm: float) -> str:
+        """What is wrong with a step, or nothing."""
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            return f"loss {loss}, gradient norm {grad_norm}"
+        norms = [step.grad_norm for step in self.history[-SPIKE_WINDOW:] if step.step not in self.skipped]
+        if not self.training.spike_factor or len(norms) < SPIKE_LEAST:
+            return ""
+        usual = statistics.median(norms)
+        if grad_norm <= self.training.spike_factor * usual:
+            return ""
+        times = f"{grad_norm / usual:.3g} times the median of the {len(norms)} steps before"
+        return f"loss {loss}, gradient norm {grad_norm:.4g}, {times}"
+
+    def _stop_or_skip(self, step: int, reason: str) -> None:
+        """Leave the step out, or raise, having saved everything up to it."""
+        in_a_row = next(n for n in range(1, step + 1) if step - n not in self.skipped)
+        blame = self._blame(step)
+        if self.training.on_divergence == "skip" and in_a_row <= self.training.max_skipped_steps:
+            self.skipped.add(step)
+            if self.accelerator.is_main_process:
+                say(skipped={"step": step, "reason": reason, "where": blame})
+            return
+        self._save()
+        self._wait_for_state()
+        skipped = f", after {in_a_row - 1} steps in a row were skipped" if in_a_row > 1 else ""
+        raise TrainingError(
+            f"step {step}: {reason}{skipped}; {blame}. The weights of step {step - 1} are untouched, and saved in {self.states.folder}. "
+            f"Look at these documents, lower learning_rate {self.training.learning_rate}, or set on_divergence to skip"
         )
+
+    @torch.no_grad()
+    def _blame(self, step: int) -> str:
+        """Which sequences of a step make it diverge, each tried alone, and whose they are."""
+        mine = self.reader.read(step)
+        culprits = []
+        for at, sequence in enumerate(mine.sequences):
+            with autocast(self.device, self.precision):
+                if not torch.isfinite(self.network(*self._on_device(mine.rows(at, at + 1)))):
+                    culprits.append(sequence)
+        suspects = self.sequences.origin[culprits or self.reader.batch(step)]
+        named = ", ".join(f"part {part} row {row}" for part, row in suspects[:NUM_NAMED]) + (", …" if len(suspects) > NUM_NAMED else "")
+        which = (
+            f"{len(culprits)} of its sequences give no number alone"
+            if culprits
+            else "none of its sequences gives no number alone; the batch is"
+        )
+        documents = documents_of(self.job.spans, suspects.astype(np.int64), NUM_NAMED)
+        return f"{which}: {named}" + (
+            f" (documents {', '.join(documents)}{', …' if len(documents) == NUM_NAMED else ''})" if documents else ""
+        )
+
+    # Held-out loss
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Measure the held-out loss, of all tokens and of each language, with the weights of now."""
+        assert self.heldout is not None
+        names, micro = self.heldout.names, self.running.microbatch_sequences or self.training.batch_sequences // self.world
+        totals = np.zeros((len(names) + 1, 2))
+        self.network.eval()
+        for batch, groups_BT in self.heldout.batches(micro, self.rank, self.world):
+            tokens_BT, targets_BT, offsets_N = self._on_device(batch)
+            with autocast(self.device, self.precision):
+                losses_BT = self.network.token_losses(tokens_BT, targets_BT, offsets_N)
+            totals += add_up(losses_BT.cpu().numpy(), (targets_BT != IGNORE).cpu().numpy(), groups_BT, len(names))
+        self.network.train()
+        totals = self.accelerator.reduce(torch.from_numpy(totals).to(self.device), "sum").cpu().numpy()
+        order = [(None, len(names)), *((name, group) for group, name in enumerate(names))]
+        rows = [(self.step, name, float(totals[at, 0] / totals[at, 1]), int(totals[at, 1])) for name, at in order if totals[at, 1]]
+        self.validation += rows
+        self.watch.validated(self.step, {name or "all": loss for _, name, loss, _ in rows})
 
     # The loop
 
     def run(self, interruption: Interruption) -> int:
         """Train to the end, or until interrupted; return the exit status."""
         self._resume()
-        first, began = self.step, time.perf_counter()
-        interruption.is_patient = True
+        if self.accelerator.is_main_process:
+            say(about={"setup_seconds": round(time.perf_counter() - self.started, 3), **self._about()})
+        interruption.grace_seconds = self.running.grace_seconds
         while self.step < self.training.num_steps:
             self.take_step()
-            self._report(began, first)
+            is_end = self.step == self.training.num_steps
+            if self._validates and (is_end or self.step % self.training.validate_every_steps == 0):
+                self.validate()
             is_interrupted = self._any_process(interruption.signal)
-            if is_interrupted or (self.step % self.training.checkpoint_every_steps == 0 and self.step < self.training.num_steps):
+            if is_interrupted or (self.step % self.running.checkpoint_every_steps == 0 and not is_end):
                 self._save()
             if is_interrupted:
+                self._wait_for_state()
                 return 128 + is_interrupted
-        interruption.is_patient = False
+        interruption.grace_seconds = 0.0
+        self._wait_for_state()
+        self.reader.close()
+        write_results(self)
+        self.watch.close()
         if self.accelerator.is_main_process:
-            ended = time.perf_counter()
-            write_results(self)
-            self._print_summary(first, began, ended)
+            say(summary=self._about() | self.watch.summary())
         self.accelerator.wait_for_everyone()
         return 0
 
@@ -208,94 +354,113 @@ class Trainer:
         asked = int(self.accelerator.reduce(torch.tensor(number, device=self.device), "sum"))
         return (number or signal.SIGTERM) if asked else 0
 
-    def _report(self, began: float, first: int) -> None:
-        is_due = self.step % self.training.log_every_steps == 0 or self.step == self.training.num_steps
-        if self.accelerator.is_main_process and is_due:
-            line = dict(zip(LOSSES.names, self.history[-1], strict=True))
-            say(**line, tokens_per_second=round((self.step - first) * self.step_tokens / (time.perf_counter() - began)))
-
-    def _print_summary(self, first: int, began: float, ended: float) -> None:
-        seconds, num_steps = ended - began, self.step - first
-        tokens = num_steps * self.step_tokens
-        summary = {
-            "steps": num_steps,
-            "tokens": tokens,
-            "seconds": round(seconds, 3),
-            "setup_seconds": round(began - self.started, 3),
-            "data_wait_seconds": round(self.reader.waited_seconds, 3),
-            "tokens_per_second": round(tokens / seconds) if num_steps else 0,
-            "device": str(self.device),
+    def _about(self) -> dict[str, Any]:
+        return {
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
             "precision": self.precision,
             "processes": self.world,
+            "parallel": self.running.parallel,
             "parameters": self.job.architecture.num_parameters,
         }
-        say(summary=summary)
 
     # Surviving
 
     def fingerprint(self) -> str:
         """What must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
-        habits = {"checkpoint_every_steps", "log_every_steps", "microbatch_sequences"}
-        knobs = {"architecture": self.job.architecture.model_dump(), "training": self.training.model_dump(exclude=habits)}
-        return hashlib.sha256(json.dumps([knobs, self.precision, self.sequences.digest], sort_keys=True).encode()).hexdigest()
+        policies = {"on_divergence", "spike_factor", "max_skipped_steps"}  # may be changed to get past a bad step
+        knobs = self.job.model_dump(mode="json", include={"architecture": True, "training": True})
+        for name in policies:
+            del knobs["training"][name]
+        initial = [] if self.job.initial is None else sorted((path.name, path.stat().st_size) for path in self.job.initial.iterdir())
+        return hashlib.sha256(json.dumps([knobs, self.precision, self.sequences.digest, initial], sort_keys=True).encode()).hexdigest()
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            history = torch.tensor(self.history, dtype=torch.float64)
-            state = {"step": self.step, "history": history, "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-            try:
-                save_state(self.job.work, self.step, {"fingerprint": self.fingerprint(), **state})
-            except OSError as error:
-                raise TrainingError(
-                    f"step {self.step}: the state could not be saved ({error}); those before it in {self.job.work} are sound. "
-                    "Free some space and start again: it resumes from there"
-                ) from error
-        self.accelerator.wait_for_everyone()
+        self.watch.flush()
+        numbers = base64.b64encode(np.array(self.history, np.float64).tobytes()).decode()
+        head = {"fingerprint": self.fingerprint(), "history": numbers, "skipped": sorted(self.skipped), "validation": self.validation}
+        with self._told_of_a_full_disk():
+            self.states.save(self.step, self.network, self.optimizer, head)
+
+    def _wait_for_state(self) -> None:
+        with self._told_of_a_full_disk():
+            self.states.wait()
+
+    @contextmanager
+    def _told_of_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"step {self.step}: a state could not be saved ({error}); those before it in {self.states.folder} are sound. "
+                "Free some space and start again: it resumes from there"
+            ) from error
 
     def _resume(self) -> None:
-        found = newest_state(self.job.work)
+        found = self.states.newest()
+        if self.accelerator.is_main_process and self.states.damaged:
+            say(damaged=self.states.damaged)
         if found is None:
             return
-        path, state = found
-        if state["fingerprint"] != self.fingerprint():
-            raise TrainingError(f"{path} belongs to a training with other settings or data; empty {self.job.work} or choose another `work`")
-        self.step = int(state["step"])
-        self.history = [(int(step), int(tokens), *measured) for step, tokens, *measured in state["history"].tolist()]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if found.head["fingerprint"] != self.fingerprint():
+            raise TrainingError(
+                f"{found.path} belongs to a training with other settings or data; empty {self.job.work} or choose another `work`"
+            )
+        self.states.load(found, self.network, self.optimizer)
+        self.step = found.step
+        numbers = np.frombuffer(base64.b64decode(found.head["history"])).reshape(-1, len(Step._fields))
+        self.history = [Step(int(step), int(tokens), *measured) for step, tokens, *measured in numbers.tolist()]
+        self.skipped = set(found.head["skipped"])
+        self.validation = [tuple(row) for row in found.head["validation"]]
+        self.watch.resume(self.step)
         if self.accelerator.is_main_process:
             say(resumed={"step": self.step})
 
 
 def write_results(trainer: Trainer) -> None:
-    """Write everything that `out` promises, the checkpoint last."""
+    """Write everything that `out` promises, the checkpoint last. All processes take part, the first one writes."""
+    weights = full_weights(trainer.network)
+    if not trainer.accelerator.is_main_process:
+        for _ in weights:
+            raise AssertionError("weights come out at the first process only")
+        return
     out, training = trainer.job.out, trainer.training
     sweep(out)
-    columns = zip(*trainer.history, strict=True)
-    losses = pa.table([pa.array(values).cast(field.type) for values, field in zip(columns, LOSSES, strict=True)], schema=LOSSES)
-    with replacing(out / "losses.parquet") as file:
-        pq.write_table(losses, file, compression="zstd")
+    steps = [(*step, step.step in trainer.skipped) for step in trainer.history]
+    _write_table(out / "losses.parquet", steps, LOSSES)
+    _write_table(out / "validation.parquet", trainer.validation, VALIDATION)
     with replacing(out / "batches.parquet") as file, pq.ParquetWriter(file, BATCHES, compression="zstd") as writer:
-        for steps in batched_steps(training.num_steps, training.batch_sequences):
-            places = trainer.reader.order.places((steps[0] - 1) * training.batch_sequences, len(steps) * training.batch_sequences)
+        for numbers in batched_steps(training.num_steps, training.batch_sequences):
+            places = trainer.reader.order.places((numbers[0] - 1) * training.batch_sequences, len(numbers) * training.batch_sequences)
             part, row = trainer.sequences.origin[places].T
-            writer.write_table(pa.table([np.repeat(steps, training.batch_sequences), part, row], schema=BATCHES))
+            writer.write_table(pa.table([np.repeat(numbers, training.batch_sequences), part, row], schema=BATCHES))
     state = {
         "steps": training.num_steps,
         "tokens": training.num_steps * trainer.step_tokens,
         "seed": training.seed,
         "precision": trainer.precision,
-        "loss": trainer.history[-1][2],
+        "loss": trainer.history[-1].loss,
+        "skipped": len(trainer.skipped),
         "parameters": trainer.job.architecture.num_parameters,
         "sequences": len(trainer.sequences.tokens),
         "sequence_tokens": trainer.sequences.tokens.shape[1],
         "data_sha256": trainer.sequences.digest,
+        "attend_across_documents": training.attend_across_documents,
     }
     with replacing(out / "trainer_state.json") as file:
         file.write(json.dumps(state, indent=2, sort_keys=True).encode() + b"\n")
+    if training.lora:
+        weights = merged(weights, training.lora, partial(save_adapter, out / "adapter", trainer.job.architecture, training.lora))
     eod, pad = training.eod_token, training.pad_token
-    weights = trainer.network.state_dict()
     save_network(out, trainer.job.architecture, weights, bos_token_id=eod, eos_token_id=eod, pad_token_id=pad)
+
+
+def _write_table(path: Path, rows: list[Any], schema: pa.Schema) -> None:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [
+        pa.array(values).cast(field.type) if values else pa.array([], field.type) for values, field in zip(columns, schema, strict=True)
+    ]
+    with replacing(path) as file:
+        pq.write_table(pa.table(arrays, schema=schema), file, compression="zstd")
 
 
 def batched_steps(num_steps: int, batch_sequences: int) -> Iterator[NDArray[np.int64]]:
@@ -307,11 +472,6 @@ def batched_steps(num_steps: int, batch_sequences: int) -> Iterator[NDArray[np.i
 
 def _seed_of(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
-
-
-def say(**facts: Any) -> None:
-    """Print one JSON line, at once."""
-    print(json.dumps(facts), flush=True)
 
 
 @contextmanager

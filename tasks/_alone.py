@@ -65,6 +65,10 @@ def _made(stage: Stage, config: Config, given: dict[str, Path], aside: Path) -> 
     docs = next((value for value in inputs.values() if isinstance(value, Docs)), None)
     for output in result if isinstance(result, tuple) else (result,):
         told |= _written(stage.name, output, docs, aside)
+    for name, file in runtime.shown.items():
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, aside / name)
+        told[name] = {"bytes": file.stat().st_size}
     shutil.rmtree(aside / "scratch")
     return told
 

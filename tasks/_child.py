@@ -18,14 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GRACE_SECONDS = 2.5
-"""Time between asking a child to stop and stopping it; a run must be gone within five seconds of Ctrl-C."""
+"""Time between asking a child to stop and stopping it, unless it was given more; a run must be gone within five seconds of Ctrl-C."""
 POLL_SECONDS = 0.2
 KEPT_LINES = 30
 SHOWN_LENGTH = 80
+_graces: dict[int, float] = {}
+"""Of each child at work."""
+
+
+def longest_grace_seconds() -> float:
+    """How long the children at work may take to save what they have."""
+    return max(list(_graces.values()), default=GRACE_SECONDS)
 
 
 def run_child(
-    argv: list[str], *, on_line: Callable[[str], None] | None, env: dict[str, str] | None, is_cancelled: Callable[[], bool]
+    argv: list[str],
+    *,
+    on_line: Callable[[str], None] | None,
+    env: dict[str, str] | None,
+    grace_seconds: float,
+    is_cancelled: Callable[[], bool],
 ) -> None:
     """Run `argv`; see `Runtime.subprocess`."""
     child = subprocess.Popen(  # noqa: S603 - the command is made by a stage, not by a user
@@ -39,13 +51,15 @@ def run_child(
         start_new_session=True,
     )
     last: deque[str] = deque(maxlen=KEPT_LINES)
+    _graces[child.pid] = grace_seconds
     try:
         for line in _lines(child, is_cancelled):
             last.append(line)
             if on_line is not None:
                 on_line(line)
     finally:
-        _end(child)
+        _end(child, grace_seconds)
+        del _graces[child.pid]
     if child.returncode:
         raise StageError(
             f"`… {' '.join(argv)[-SHOWN_LENGTH:]}` ended with status {child.returncode}; its last lines:\n" + "\n".join(last),
@@ -77,9 +91,9 @@ def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
     """End the whole group: politely, then not. A launcher may be gone long before the trainer that it started."""
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace_seconds
     how: int = signal.SIGTERM
     while _signalled(child.pid, how):
         child.poll()  # a leader that is dead and not waited for would keep its group alive

@@ -6,12 +6,13 @@ actions are all done ends in a completed state that is called Cached.
 
 from __future__ import annotations
 
+import base64
 import contextvars
 import time
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
@@ -43,6 +44,19 @@ def as_task(name: str, act: Callable[[Callable[[int, int, str], None]], StepStat
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
     """Put a table beside the flow run."""
     create_table_artifact(key=key, table=rows, description=description)
+
+
+def show_curve(key: str, rows: list[dict[str, Any]], picture: bytes | None, description: str) -> None:
+    """Put the course of a training beside the flow run: a picture, which the page carries in itself, and its numbers."""
+    groups = sorted({group for row in rows for group in row["held_out"]}, key=lambda group: (group != "all", group))
+    heads = ["step", "tokens", "loss", "learning rate", "gradient norm", *(f"held out: {group}" for group in groups)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---:|" * len(heads)]
+    for row in rows:
+        cells = [f"{row['step']:,}", f"{row['tokens']:,}", f"{row['loss']:.4f}", f"{row['learning_rate']:.2e}", f"{row['grad_norm']:.3f}"]
+        cells += [f"{row['held_out'][group]:.4f}" if group in row["held_out"] else "" for group in groups]
+        lines.append(f"| {' | '.join(cells)} |")
+    image = [f"![{description}](data:image/png;base64,{base64.b64encode(picture).decode()})", ""] if picture else []
+    create_markdown_artifact(key=key, markdown="\n".join([*image, *lines]), description=description)
 
 
 class _Progress:

@@ -27,7 +27,7 @@ from lineage import keys
 from lineage.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
-NO_STAGES = ("clusters", "kernels", "schemas")
+NO_STAGES = ("clusters", "hub", "kernels", "schemas")
 """What stages are made of, and shapes what they write; the frame's modules, which do not, begin with an underscore."""
 
 StageFunction = Callable[..., Any]
@@ -114,6 +114,8 @@ class Runtime:
         self.workers = workers
         self.notes: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
+        self.shown: dict[str, Path] = {}
+        """Files to keep beside what a stage makes, by the name they get."""
         self._mapper = mapper
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled or (lambda: False)
@@ -142,8 +144,39 @@ class Runtime:
         """Put numbers into the record of the work that add up over parts (documents, tokens)."""
         self.counts.update(numbers)
 
-    def subprocess(self, argv: list[str], on_line: Callable[[str], None] | None = None, env: dict[str, str] | None = None) -> None:
+    def show(self, path: Path) -> None:
+        """Keep a file, or all files of a folder, for whoever looks at the run: no artifact, in no key, and collected with the run."""
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        self.shown.update((file.relative_to(path.parent).as_posix(), file) for file in files)
+
+    def draw(self, name: str, chart: str, **numbers: Any) -> None:
+        """Show a picture. A stage that says what to draw, and leaves how to the frame, is not run again for a better picture.
+
+        Args:
+            name: of the PNG file.
+            chart: a function of `tasks.kernels.charts`.
+            numbers: its arguments, without the path.
+        """
+        from tasks.kernels import charts
+
+        getattr(charts, chart)(**numbers, path=self.scratch / name)
+        self.show(self.scratch / name)
+
+    def subprocess(
+        self,
+        argv: list[str],
+        on_line: Callable[[str], None] | None = None,
+        env: dict[str, str] | None = None,
+        *,
+        grace_seconds: float = 2.5,
+    ) -> None:
         """Run a child in a process group of its own, line by line; ended with all its children if the run is cancelled.
+
+        Args:
+            argv: its words.
+            on_line: called with each line that it prints.
+            env: variables beside those of this process.
+            grace_seconds: how long it may go on after it was asked to end.
 
         Raises:
             StageError: with its last lines, if it fails.
@@ -151,7 +184,7 @@ class Runtime:
         """
         from tasks._child import run_child
 
-        run_child(argv, on_line=on_line, env=env, is_cancelled=self._is_cancelled)
+        run_child(argv, on_line=on_line, env=env, grace_seconds=grace_seconds, is_cancelled=self._is_cancelled)
 
 
 @dataclass(frozen=True)

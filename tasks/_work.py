@@ -73,11 +73,16 @@ def do_whole(
     workers: int,
     mapper: Callable[[Callable[[Any], Any], list[Any]], list[Any]],
     on_progress: Callable[[int, int, str, dict[str, Any]], None],
+    on_begin: Callable[[Path], None],
     is_cancelled: Callable[[], bool],
 ) -> Action:
-    """Do the action of a stage that sees the whole corpus, in this process; it may fan out through `mapper`."""
+    """Do the action of a stage that sees the whole corpus, in this process; it may fan out through `mapper`.
+
+    `on_begin` is told the folder in which it works.
+    """
     inputs = {name: _whole_input(kind, bound, name, store) for name, kind in bound.stage.inputs.items()}
     with store.work(components.key) as scratch:
+        on_begin(scratch)
         runtime = Runtime(scratch, workers=workers, mapper=mapper, on_progress=on_progress, is_cancelled=is_cancelled)
         return _call(store, bound.name, bound.stage, bound.config, components, inputs, runtime, {})
 
@@ -115,7 +120,8 @@ def _call(
     outputs = {kind: part.to_json() if where else store.put_artifact(part) for kind, part in made.items()}  # type: ignore[arg-type]
     seconds = round(time.perf_counter() - started, 3)
     notes = {**runtime.notes, **({"counts": dict(runtime.counts)} if runtime.counts else {}), **where}
-    action = Action(components.key, components.to_json(), outputs, (), seconds, notes, made_by())
+    shown = {name: store.put_file(file, name).hash for name, file in runtime.shown.items()}
+    action = Action(components.key, components.to_json(), outputs, (), seconds, notes, made_by(), shown)
     return store.commit(stage.label, action)
 
 

@@ -92,7 +92,7 @@ def evaluate(
     checkpoint: Checkpoint, tokenizer: Tokenizer, packed: Packed, spans: Spans, docs: Docs, cfg: Evaluate, runtime: Runtime
 ) -> tuple[Completions, Scores]:
     """Ask the model everything in one process, then score its answers."""
-    from model.config import Architecture
+    from model.architecture import Architecture
     from tasks.kernels.byte_level import load
 
     model = load(tokenizer.path)
@@ -236,7 +236,9 @@ def _run_model(
         **places,
         "packed": [str(path) for path in packed.local_paths(folder)],
         "tasks": {
-            "heldout": {"max_sequences": cfg.max_sequences} if cfg.max_sequences else None,
+            "heldout": {"max_sequences": cfg.max_sequences, "attend_across_documents": _attended_across(places)}
+            if cfg.max_sequences
+            else None,
             "completions": {"prompts": str(folder / "prompts.jsonl")} if questions else None,
         },
         "pad_token": model.token_to_id(FIM_PAD),
@@ -250,6 +252,14 @@ def _run_model(
         # On busy cores, threads that spin while they wait for each other make this four times slower.
         patient = {"OMP_WAIT_POLICY": "PASSIVE"}
         runtime.subprocess([sys.executable, "-m", "model.evaluate", str(folder / "job.json")], on_line=show, env=patient)
+
+
+def _attended_across(places: dict[str, str]) -> bool:
+    """Whether the network was trained to see what was packed before a document; so it is if nobody says otherwise."""
+    import json
+
+    state = Path(places["checkpoint"], "trainer_state.json")
+    return not state.exists() or bool(json.loads(state.read_text(encoding="utf-8")).get("attend_across_documents", True))
 
 
 def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 Reads   Tokens     doc_id, source, repo, language, kind, context, metadata, tokens
         Tokenizer
 Writes  Packed     sequence, split = train | heldout, tokens, starts: positions at which another context (or the padding) begins
-        Spans      sequence, token_start, token_end, doc_id, byte_start, byte_end, role
+        Spans      sequence, token_start, token_end, doc_id, copy, byte_start, byte_end, role, language
 
 No cluster of near-duplicates straddles the two splits: `near_dedup` leaves one file of each, and the split is drawn by
 repository, before copies and contexts. Where a recipe has no near_dedup, a file held out may have a twin in training.
@@ -229,11 +229,10 @@ def _arranged(
     """
     import numpy as np
 
-    from tasks.kernels.byte_level import splits_like_starcoder
     from tasks.kernels.draws import happens
     from tasks.kernels.fim import Sentinels, arrange, cut
 
-    cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=splits_like_starcoder(words.encoder.tokenizer))
+    cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=words.encoder.not_covered is None)
     encoded = words.encoder.encode(cuts.snippets)
     encoded_at = sum(map(len, sources))
     special_at = encoded_at + len(encoded.values)
@@ -352,9 +351,10 @@ def _spans_table(layout: Layout, part: _Part, first: int) -> pa.Table:
     from tasks.kernels.packing import NOWHERE, ROLES, SPAN_COLUMNS
 
     columns = dict(zip(SPAN_COLUMNS, layout.spans.T, strict=True))
-    row = np.append(part.copies.row, NOWHERE)[columns.pop("doc")]
-    doc_ids = part.table.column("doc_id").take(pa.array(row, mask=row == NOWHERE))
-    columns["sequence"] = columns["sequence"] + first
-    nullable = {name: pa.array(columns[name], mask=columns[name] == NOWHERE) for name in ("byte_start", "byte_end")}
-    names = {"doc_id": doc_ids, "role": pa.array(ROLES).take(pa.array(columns["role"]))}
+    doc, columns["sequence"] = columns.pop("doc"), columns["sequence"] + first
+    columns["copy"] = np.append(part.copies.epoch, NOWHERE)[doc]  # NOWHERE, -1, is also the place of the last
+    nullable = {name: pa.array(columns[name], mask=columns[name] == NOWHERE) for name in ("copy", "byte_start", "byte_end")}
+    row = np.append(part.copies.row, NOWHERE)[doc]
+    documents = part.table.select(["doc_id", "language"]).take(pa.array(row, mask=row == NOWHERE))
+    names = {"role": pa.array(ROLES).take(pa.array(columns["role"])), **dict(zip(documents.column_names, documents.columns, strict=True))}
     return pa.table({**columns, **nullable, **names}).select(Spans.SCHEMA.names).cast(Spans.SCHEMA)

@@ -1,15 +1,16 @@
 """Gather what is published: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
 
-Reads   Checkpoint  model.safetensors, config.json, trainer_state.json
+Reads   Checkpoint  all of it
         Tokenizer
         Fertility   language, corpus_bytes, bytes, bytes_per_token, is_heldout, reference_bytes_per_token; where it was measured
-        Losses   step, tokens, loss
-        Scores   benchmark, metric, language, value, count
-        Docs     language, declared_license, repo, size
-        Record   what the steps above did
-Writes  Release  model.safetensors, config.json, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
-                 README.md (the model card, with the front matter that model hubs read), DATA_CARD.md, loss_curve.png, funnel.png,
-                 fertility.png (if the tokenizer was measured), MANIFEST.json
+        Losses      step, tokens, loss, skipped
+        Validation  step, language, loss, tokens
+        Scores      benchmark, metric, language, value, count
+        Docs        language, declared_license, repo, size
+        Record      what the steps above did
+Writes  Release     config.json, model.safetensors or several with an index, adapter/ (if it is an adaptation), tokenizer.json,
+                    tokenizer_config.json, special_tokens_map.json, README.md (the model card, with the front matter that model hubs
+                    read), DATA_CARD.md, loss_curve.png, funnel.png, fertility.png (if the tokenizer was measured), MANIFEST.json
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from pydantic import Field
 from lineage.errors import InputError
 from lineage.keys import file_digest
 from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Release, Scores, Tokenizer
+from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Release, Scores, Tokenizer, Validation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
 
-    from tasks.kernels.cards import Corpus, Group, Measured, ModelFacts, Step
+    from model.architecture import Architecture
+    from tasks.kernels.cards import Corpus, Group, HeldoutLosses, Measured, ModelFacts, Step
 
-MODEL_FILES = ("model.safetensors", "config.json")
+NEEDED = ("config.json", "trainer_state.json")
 GROUPS = ["language", "declared_license", "repo"]
 MANIFEST_FORMAT = 1
 
@@ -48,7 +50,7 @@ class ReleaseCards(Config):
     max_repositories: int = Field(200, ge=0)
     """Repositories that the data card lists, largest first; the rest is one row."""
     max_languages: int = Field(30, ge=0)
-    """Languages of which the model card tells the bytes per token, those with most text first."""
+    """Languages of which the model card tells the bytes per token and the held-out loss, those with most text first."""
     max_licenses: int = Field(40, ge=0)
     """Declared licences that the data card lists, likewise."""
 
@@ -59,6 +61,7 @@ def release(
     tokenizer: Tokenizer,
     fertility: Fertility | None,
     losses: Losses,
+    validation: Validation,
     scores: Scores,
     docs: Docs,
     record: Record,
@@ -72,30 +75,42 @@ def release(
     folder = runtime.scratch / "release"
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     folder.mkdir(parents=True)
-    _copy(checkpoint.path, MODEL_FILES, folder)
+    _copy(checkpoint.path, _published(checkpoint), folder)
     _copy(tokenizer.path, tokenizer.names(), folder)
     name = cfg.name or record.recipe
     steps = [Step(step.name, step.stage, step.config, step.outputs) for step in record.steps]
     corpus = _corpus(docs)
-    curve, table = losses.read(["step", "tokens", "loss"]), scores.read()
+    curve, table = losses.read(["step", "tokens", "loss", "skipped"]), scores.read()
     measured = _fertility(fertility.read(), cfg.max_languages) if fertility else []
-    facts = _facts(checkpoint.path, record.recipe, steps, curve, table, measured)
+    heldout = _heldout_losses(validation.read(), cfg.max_languages)
+    facts = _facts(checkpoint.path, record.recipe, steps, curve, table, measured, heldout)
     rows = funnel_rows(steps)
     loss_curve(curve["step"].to_numpy(), curve["loss"].to_numpy(), folder / "loss_curve.png", f"Training loss: {name}")
     funnel([row.step for row in rows], [row.num_docs for row in rows], [row.num_bytes for row in rows], folder / "funnel.png")
     if measured:
         _draw(measured, folder / "fertility.png")
-    _write(folder / "README.md", model_card(_front_matter(name, corpus, table, cfg), name, facts, corpus))
+    _write(folder / "README.md", model_card(_front_matter(name, facts, corpus, table, cfg), name, facts, corpus))
     card = data_card(name, corpus, steps, max_repositories=cfg.max_repositories, max_licenses=cfg.max_licenses)
     _write(folder / "DATA_CARD.md", card)
     _write(folder / "MANIFEST.json", json.dumps(_manifest(folder, name, record.recipe, steps), indent=2, sort_keys=True) + "\n")
     return Release.of(folder)
 
 
-def _copy(source: Path, names: tuple[str, ...] | list[str], folder: Path) -> None:
+def _published(checkpoint: Checkpoint) -> list[str]:
+    """What of a checkpoint is published: all but the trainer's own notes."""
+    names = checkpoint.names()
+    missing = [name for name in NEEDED if name not in names]
+    missing += [] if any(name.endswith(".safetensors") for name in names) else ["model.safetensors"]
+    if missing:
+        raise InputError(
+            f"there is no {missing[0]} in {checkpoint.path.name}, which a release needs",
+            hint="release what train_model made: if another step writes a checkpoint after it, say `from: {checkpoint: train_model}`",
+        )
+    return [name for name in names if name != "trainer_state.json"]
+
+
+def _copy(source: Path, names: list[str], folder: Path) -> None:
     for name in names:
-        if not (source / name).is_file():
-            raise InputError(f"there is no {name} in {source.name}, which a release needs", hint="train the model again with train_model")
         if (folder / name).exists():
             raise InputError(f"both the checkpoint and the tokenizer have a file {name}", hint="take it out of the tokenizer's folder")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,21 +171,56 @@ def _draw(measured: list[Measured], path: Path) -> None:
     fertility([row.label for row in measured], [row.bytes_per_token for row in measured], references or None, path)
 
 
-def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores: pa.Table, fertility: list[Measured]) -> ModelFacts:
-    from model.config import Architecture
-    from tasks.kernels.cards import ModelFacts, preparation
+def _heldout_losses(rows: pa.Table, most: int) -> HeldoutLosses | None:
+    """The first and the last measurement while it was trained: of all tokens, then of the languages with most."""
+    from tasks.kernels.cards import HeldoutLosses
+
+    if not len(rows):
+        return None
+    by_step: dict[int, dict[str | None, dict[str, Any]]] = {}
+    for row in rows.to_pylist():
+        by_step.setdefault(row["step"], {})[row["language"]] = row
+    first, last = by_step[min(by_step)], by_step[max(by_step)]
+    ranked = sorted(last, key=lambda name: (name is not None, -last[name]["tokens"], name))
+    told = [(name or "all languages", first[name]["loss"], last[name]["loss"], last[name]["tokens"]) for name in ranked[: most + 1]]
+    return HeldoutLosses(min(by_step), max(by_step), told)
+
+
+def _shape(shape: Architecture) -> list[tuple[str, str]]:
+    """A network's numbers, in words."""
+    theta = f"{shape.rope_theta:,.2f}".removesuffix(".00")
+    is_rotary = not shape.has_learned_positions
+    return [
+        ("layers", f"{shape.num_layers:,}"),
+        ("width", f"{shape.width:,}"),
+        ("query heads", f"{shape.num_heads:,}"),
+        ("key and value heads", f"{shape.num_key_value_heads:,}"),
+        ("inner width", f"{shape.inner_width:,}"),
+        ("context in tokens", f"{shape.context_tokens:,}"),
+        ("positions", f"rotary, theta {theta}" if is_rotary else "learned"),
+        *([("sliding window in tokens", f"{shape.sliding_window:,}" if shape.sliding_window else "none")] if is_rotary else []),
+        ("vocabulary", f"{shape.vocab_size:,}"),
+        ("output matrix", "the token embedding" if shape.tied_head else "one of its own"),
+        ("parameters", f"{shape.num_parameters:,}"),
+    ]
+
+
+def _facts(
+    folder: Path,
+    recipe: str,
+    steps: list[Step],
+    curve: pa.Table,
+    scores: pa.Table,
+    fertility: list[Measured],
+    heldout: HeldoutLosses | None,
+) -> ModelFacts:
+    import pyarrow.compute as pc
+
+    from model.architecture import Architecture
+    from tasks.kernels.cards import ModelFacts, base_models, preparation, weights
     from tasks.kernels.charts import running_mean
 
     shape = Architecture.from_checkpoint(folder)
-    described = {
-        "layers": shape.num_layers,
-        "width": shape.width,
-        "query heads (one key and value head)": shape.num_heads,
-        "inner width": shape.inner_width,
-        "context in tokens": shape.context_tokens,
-        "vocabulary": shape.vocab_size,
-        "parameters": shape.num_parameters,
-    }
     smooth = running_mean(curve["loss"].to_numpy())
     first, last = (float(smooth[0]), float(smooth[-1])) if len(smooth) else (math.nan, math.nan)
     rows = scores.to_pylist()
@@ -180,9 +230,14 @@ def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores
     tokens = curve["tokens"][-1].as_py() if len(curve) else 0
     return ModelFacts(
         recipe=recipe,
+        family=shape.family,
+        network=shape.to_checkpoint()["architectures"][0].removesuffix("ForCausalLM"),
         num_parameters=shape.num_parameters,
-        architecture=[(key, f"{value:,}") for key, value in described.items()],
+        architecture=_shape(shape),
+        weights=weights(steps),
+        base_models=base_models(steps),
         num_steps=len(curve),
+        num_skipped=int(pc.sum(curve["skipped"], min_count=0).as_py()),
         num_tokens=tokens,
         num_sequences=state["sequences"],
         num_epochs=tokens / (state["sequences"] * state["sequence_tokens"]),
@@ -191,12 +246,13 @@ def _facts(folder: Path, recipe: str, steps: list[Step], curve: pa.Table, scores
         preparation=preparation(steps),
         first_loss=first,
         last_loss=last,
+        heldout=heldout,
         scores=measured,
         fertility=fertility,
     )
 
 
-def _front_matter(name: str, corpus: Corpus, scores: pa.Table, cfg: ReleaseCards) -> str:
+def _front_matter(name: str, facts: ModelFacts, corpus: Corpus, scores: pa.Table, cfg: ReleaseCards) -> str:
     """YAML for model hubs; of the scores those over all languages."""
     import yaml
 
@@ -212,9 +268,10 @@ def _front_matter(name: str, corpus: Corpus, scores: pa.Table, cfg: ReleaseCards
         "license": cfg.license,
         "language": ["code"],
         "programming_language": [group.name for group in corpus.languages if group.name],
+        **({"base_model": facts.base_models} if facts.base_models else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["code", "gpt_bigcode", "starloom"],
+        "tags": ["code", facts.family, "starloom"],
         "model-index": [{"name": name, "results": results}],
     }
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)

@@ -215,24 +215,36 @@ class Packed(Tabular):
 
 
 class Spans(Tabular):
-    """For every token range of every packed sequence, the document and byte range that it came from."""
+    """For every token range of every packed sequence, the document and byte range that it came from.
+
+    `copy` is which taking of the document it is, from 0, over the epochs and its mixture weight. Padding is of no document.
+    """
 
     SCHEMA = _schema(
         {"sequence": _INT, "token_start": pa.int32(), "token_end": pa.int32()},
-        {"doc_id": _STR, "byte_start": _INT, "byte_end": _INT, "role": _STR},
+        {"doc_id": _STR, "copy": pa.int32(), "byte_start": _INT, "byte_end": _INT, "role": _STR, "language": _STR},
     )
 
 
 class Losses(Tabular):
-    """The training loss, step by step. Timings are in the record, not here: they are no property of the model."""
+    """The training loss, step by step. Timings are in the record, not here: they are no property of the model.
 
-    SCHEMA = _schema({"step": _INT, "tokens": _INT, "loss": _FLOAT, "learning_rate": _FLOAT, "grad_norm": _FLOAT})
+    A step that was `skipped`, because its loss was no number or its gradient a spike, left the weights as they were.
+    """
+
+    SCHEMA = _schema({"step": _INT, "tokens": _INT, "loss": _FLOAT, "learning_rate": _FLOAT, "grad_norm": _FLOAT, "skipped": _BOOL})
 
 
 class Batches(Tabular):
     """Which sequence (row) of which part of Packed was seen at which step, in order."""
 
     SCHEMA = _schema({"step": _INT, "part": pa.int32(), "row": pa.int32()})
+
+
+class Validation(Tabular):
+    """The loss of held-out sequences as training went on: a row for each language, and one for all tokens (language null)."""
+
+    SCHEMA = _schema({"step": _INT, "loss": _FLOAT, "tokens": _INT}, {"language": _STR})
 
 
 class Completions(Tabular):
@@ -273,7 +285,7 @@ class Fertility(Tabular):
 
 
 class Checkpoint(Files):
-    """model.safetensors, config.json, trainer_state.json."""
+    """config.json and safetensors, as transformers reads them; of a training also trainer_state.json, with lora adapter/."""
 
 
 class Release(Files):
@@ -315,6 +327,7 @@ ARTIFACTS: dict[str, type[Tabular | Files]] = {
         Spans,
         Losses,
         Batches,
+        Validation,
         Completions,
         Scores,
         Tokenizer,

@@ -1,80 +1,125 @@
-"""Train a language model on the packed sequences, in a process of its own.
+"""Train a language model on the packed sequences, in a process of its own: from fresh weights, or going on from a checkpoint.
 
-Reads   Packed      split, tokens (rows whose split is train)
+Reads   Packed      split, tokens, starts (rows whose split is train; those held out are measured)
+        Spans       sequence, token_start, token_end, doc_id, byte_start, language: whose loss it was
         Tokenizer   tokenizer.json (size of the vocabulary, ids of its special tokens)
-Writes  Checkpoint  model.safetensors, config.json, trainer_state.json
-        Losses      step, tokens, loss, learning_rate, grad_norm
-        Batches     step, part, row: every sequence of Packed that was seen, in order
+        Checkpoint  of the nearest step above that writes one: the first weights and the shape; optimizer and schedule begin anew
+Writes  Checkpoint  config.json, model.safetensors or several with an index, trainer_state.json; with lora also adapter/
+        Losses      step, tokens, loss, learning_rate, grad_norm, skipped
+        Batches     step, part, row: every sequence of Packed that was read, in order
+        Validation  step, language, loss, tokens: of held-out sequences
+
+On several machines, each starts its own processes. The step does so on the one that it runs on, and waits for the others. There type
+`accelerate launch --multi_gpu --num_processes N --num_machines M --machine_rank R --main_process_ip IP --main_process_port PORT
+-m model.train runs/RUN/train_model/live/job.json`, with the store on a disk that all of them see under one path.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from lineage.errors import InputError
+from model.architecture import Architecture
+from model.config import Running, Training
 from tasks._stage import Config, Runtime, RuntimeOnly, stage
-from tasks.schemas import Batches, Checkpoint, Losses, Packed, Tokenizer
+from tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer, Validation
 
 if TYPE_CHECKING:
     from model.config import TrainingJob
 
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
-CHECKPOINT_FILES = ("model.safetensors", "config.json", "trainer_state.json")
+LEAVING_SECONDS = 2.0
+"""Time that a trainer has to leave in, once it has saved."""
+TABLES = ("losses.parquet", "batches.parquet", "validation.parquet")
+"""What the trainer leaves beside the files of the checkpoint."""
+
+POLICIES = ("on_divergence", "max_skipped_steps")
+"""Knobs that decide whether a training ends, not with which weights: one that stopped at a bad step goes on when told to skip it."""
 
 
-class TrainModel(Config):
-    """Knobs of `train_model`. Those left out are the preset's; all of them, and not the preset's name, are the identity."""
+class Shape(Config):
+    """Knobs of the network; those that neither recipe nor preset give are the checkpoint's to go on from, or the usual ones."""
 
-    preset: RuntimeOnly[str] = "tiny"
-    """Where the other knobs come from: a name in conf/model (tiny, starcoderbase-1b …), or a YAML file beside the recipe."""
-
+    family: Literal["gpt_bigcode", "starcoder2"] | None = None
+    """gpt_bigcode (the usual): learned positions, multi-query attention. starcoder2: rotary positions, grouped queries, window."""
     context_tokens: int | None = Field(None, gt=1)
-    """Longest sequence the network reads."""
+    """Longest sequence the network reads. starcoder2 may change it when it goes on from a checkpoint."""
     num_layers: int | None = Field(None, gt=0)
     """Transformer blocks."""
     num_heads: int | None = Field(None, gt=0)
-    """Query heads; they share one key and one value head."""
+    """Query heads."""
     width: int | None = Field(None, gt=0)
     """Numbers in a token's residual stream."""
+    num_key_value_heads: int | None = Field(None, gt=0)
+    """Key and value heads that the query heads share equally; 1 unless given."""
     inner_width: int | None = Field(None, gt=0)
     """Numbers in the hidden layer of a block's MLP; four times the width unless given."""
+    initializer_range: float | None = Field(None, gt=0)
+    """Standard deviation of a fresh weight; 1/sqrt(width) unless given."""
+    layer_norm_epsilon: float | None = Field(None, gt=0)
+    """Added to the variance in every LayerNorm; 1e-5 unless given."""
+    activation: Literal["gelu_tanh", "gelu"] | None = None
+    """GELU by its tanh approximation, unless exact is asked for."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Chance that a number is zeroed in training; none unless given."""
+    """Chance that a number is zeroed in training; none unless given, or the checkpoint's. May change."""
+    rope_theta: float | None = Field(None, gt=0)
+    """Base of the rotary wavelengths, starcoder2 only; 100,000 unless given. May change."""
+    sliding_window: int | None = Field(None, gt=0)
+    """Tokens that a token sees, itself included, starcoder2 only; all before it unless given. May change."""
+    tied_head: bool | None = None
+    """Whether the output matrix is the token embedding, as it usually is."""
 
-    seed: int = Field(0, ge=0)
-    """Decides the first weights, the order of the sequences and dropout."""
-    num_steps: int | None = Field(None, gt=0)
-    """Updates of the weights."""
-    batch_sequences: int | None = Field(None, gt=0)
-    """Sequences in one update, over all processes."""
-    learning_rate: float | None = Field(None, gt=0)
-    """Peak of the schedule, reached at the end of the warm-up."""
-    min_learning_rate: float | None = Field(None, ge=0)
-    """Where the cosine ends; 0 unless given."""
-    warmup_steps: int | None = Field(None, ge=0)
-    """Steps of the linear climb to the peak; none unless given."""
-    weight_decay: float | None = Field(None, ge=0)
-    """AdamW's decay of matrices; 0.1 unless given."""
-    betas: tuple[float, float] | None = None
-    """AdamW's memory of the gradient and of its square; 0.9 and 0.95 unless given."""
-    epsilon: float | None = Field(None, gt=0)
-    """Added to AdamW's denominator; 1e-8 unless given."""
-    clip: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; 1 unless given."""
-    precision: Literal["auto", "bf16", "fp32"] | None = None
-    """Arithmetic of matrix products; auto is bf16 on CUDA and fp32 on a CPU."""
-    threads: int | None = Field(None, gt=0)
-    """CPU threads of a process, 2 unless given. Identity: the order of a floating-point sum depends on it."""
+    def given(self) -> dict[str, Any]:
+        """Those of them that somebody gave."""
+        return self.model_dump(include=set(Shape.model_fields), exclude_none=True)
 
-    microbatch_sequences: RuntimeOnly[int | None] = Field(None, gt=0)
-    """Sequences a process holds in memory at a time; its whole share of the batch unless given."""
-    checkpoint_every_steps: RuntimeOnly[int | None] = Field(None, gt=0)
-    """Steps that a killed training loses at most."""
+
+class Launching(Config):
+    """Where the processes are."""
+
     num_processes: RuntimeOnly[int] = Field(1, gt=0)
-    """Processes that train together, each with a GPU of its own."""
+    """Processes that train together, on all machines, each with a GPU of its own."""
+    num_machines: RuntimeOnly[int] = Field(1, gt=0)
+    """Machines that train together; `starloom stage train_model --help` begins with how."""
+    machine_rank: RuntimeOnly[int] = Field(0, ge=0)
+    """Number of this machine."""
+    main_process_ip: RuntimeOnly[str | None] = None
+    """Address of machine 0."""
+    main_process_port: RuntimeOnly[int] = Field(0, ge=0, lt=1 << 16)
+    """Free port of machine 0; on a single machine, 0 takes any."""
+
+    @model_validator(mode="after")
+    def _can_meet(self) -> Self:
+        if self.num_processes % self.num_machines:
+            raise ValueError(f"num_processes {self.num_processes} is not a multiple of num_machines {self.num_machines}")
+        if self.machine_rank >= self.num_machines:
+            raise ValueError(f"machine_rank {self.machine_rank} is not below num_machines {self.num_machines}; the first is 0")
+        if self.num_machines > 1 and not (self.main_process_ip and self.main_process_port):
+            raise ValueError(f"num_machines {self.num_machines} have to meet somewhere: give main_process_ip and main_process_port")
+        return self
+
+    def launcher(self, threads: int) -> list[str]:
+        """`accelerate launch` with every value given, so that it asks, guesses and warns about nothing."""
+        words = ["-m", "accelerate.commands.launch", "--quiet", *(["--multi_gpu"] if self.num_processes > 1 else [])]
+        words += ["--num_processes", str(self.num_processes), "--num_machines", str(self.num_machines)]
+        words += ["--machine_rank", str(self.machine_rank), "--main_process_port", str(self.main_process_port)]
+        words += ["--main_process_ip", self.main_process_ip] if self.main_process_ip else []
+        return [*words, "--num_cpu_threads_per_process", str(threads), "--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+class TrainModel(Launching, Running, Training, Shape):
+    """Knobs of `train_model`. Those left out are the preset's; what shapes the weights, and not the preset's name, is the identity."""
+
+    preset: RuntimeOnly[str] = "tiny"
+    """Where the other knobs come from: a name in conf/model (tiny, small, starcoderbase-1b, starcoder2-3b, finetune …), or a YAML file
+    beside the recipe."""
+
+    pad_token: ClassVar[None] = None  # type: ignore[misc]  # no knob: the tokenizer says
+    eod_token: ClassVar[None] = None  # type: ignore[misc]
 
     @model_validator(mode="before")
     @classmethod
@@ -87,10 +132,15 @@ class TrainModel(Config):
         return _preset_knobs(path) | given | {"preset": str(path)}
 
     @model_validator(mode="after")
-    def _is_a_job(self) -> TrainModel:
+    def _is_a_network(self) -> Self:
         """Refuse what the trainer would refuse, before anything runs."""
-        _job(self, vocab_size=1, packed=[Path("packed")], folder=Path("folder"))
+        if not _lacking(self.given()):
+            Architecture(vocab_size=1, **self.given())
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the weights, as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"preset", *POLICIES, *Running.model_fields, *Launching.model_fields})
 
 
 def _preset_path(preset: str, folder: str) -> Path:
@@ -103,76 +153,127 @@ def _preset_path(preset: str, folder: str) -> Path:
 
 
 def _preset_knobs(path: Path) -> dict[str, Any]:
-    """Both halves of a preset as one mapping; the vocabulary is the tokenizer's, whatever the preset says."""
+    """All of a preset as one mapping; the vocabulary is the tokenizer's, whatever the preset says."""
     import yaml
 
     preset = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(preset, dict) or not set(preset) <= {"architecture", "training"}:
-        raise ValueError(f"{path} is no preset: it needs `architecture` and `training`, and nothing else")
-    knobs = {**preset.get("architecture", {}), **preset.get("training", {})}
+    if not isinstance(preset, dict) or not {"architecture"} <= set(preset) <= {"architecture", "training", "running"}:
+        raise ValueError(f"{path} is no preset: it needs `architecture`, may have `training` and `running`, and has nothing else")
+    knobs = {name: value for half in preset.values() for name, value in (half or {}).items()}
     knobs.pop("vocab_size", None)
     return knobs
 
 
-def _job(cfg: TrainModel, *, vocab_size: int, packed: list[Path], folder: Path, **tokens: int | None) -> TrainingJob:
-    """What `model.train` is told."""
-    from model.config import Architecture, Training, TrainingJob
+def _lacking(shape: dict[str, Any]) -> list[str]:
+    """Knobs that a network needs and nobody gave."""
+    needed = [field.name for field in dataclasses.fields(Architecture) if field.default is dataclasses.MISSING]
+    return [name for name in needed if name not in shape and name != "vocab_size"]
 
-    knobs = {name: value for name, value in cfg.model_dump().items() if value is not None}
-    shape = {name: value for name, value in knobs.items() if name in Architecture.model_fields}
-    schedule: dict[str, Any] = {name: value for name, value in knobs.items() if name in Training.model_fields}
+
+@stage(over="whole", runs=("model.train",), libraries=("torch", "accelerate", "safetensors", "pyarrow"))
+def train_model(
+    packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, runtime: Runtime
+) -> tuple[Checkpoint, Losses, Batches, Validation]:
+    """Have `model.train` train; a run that was killed resumes from its newest state in the scratch folder."""
+    import shutil
+    import sys
+
+    import pyarrow.parquet as pq
+
+    job = _job(packed, spans, tokenizer, initial, cfg, runtime.scratch)
+    config = runtime.scratch / "job.json"
+    config.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+    argv = [sys.executable, *cfg.launcher(cfg.threads), "-m", "model.train", str(config)]
+    # On busy cores, threads that spin while they wait for each other make a step five times slower; on idle ones nothing is lost.
+    patient = {"OMP_WAIT_POLICY": "PASSIVE"}
+    runtime.subprocess(argv, _Listener(runtime, cfg.num_steps), patient, grace_seconds=cfg.grace_seconds + LEAVING_SECONDS)
+    _show(job, runtime)
+    losses, batches, validation = (pq.read_table(job.out / name) for name in TABLES)
+    checkpoint = runtime.scratch / "checkpoint"
+    shutil.rmtree(checkpoint, ignore_errors=True)  # what a killed run left
+    checkpoint.mkdir()
+    for path in job.out.iterdir():
+        if path.name not in TABLES:
+            path.replace(checkpoint / path.name)
+    return Checkpoint.of(checkpoint), Losses.of(losses), Batches.of(batches), Validation.of(validation)
+
+
+def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, folder: Path) -> TrainingJob:
+    """What `model.train` is told."""
+    import tokenizers
+
+    from model.config import TrainingJob
+    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+
+    model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
+    architecture = _architecture(cfg, model.get_vocab_size(), initial)
+    _check_sequences(packed, architecture, initial)
+    ids = {"pad_token": model.token_to_id(FIM_PAD), "eod_token": model.token_to_id(END_OF_TEXT)}
     return TrainingJob(
-        architecture=Architecture(vocab_size=vocab_size, **shape),
-        training=Training(**(schedule | tokens)),
-        packed=packed,
+        architecture=architecture,
+        training=Training.model_validate(cfg.model_dump(include=set(Training.model_fields)) | ids),
+        running=Running.model_validate(cfg.model_dump(include=set(Running.model_fields))),
+        packed=packed.local_paths(folder),
+        spans=spans.local_paths(folder),
+        initial=initial.path if initial else None,
         out=folder / "out",
         work=folder / "work",
     )
 
 
-@stage(over="whole", runs=("model.train",), libraries=("torch", "accelerate", "safetensors", "pyarrow"))
-def train_model(packed: Packed, tokenizer: Tokenizer, cfg: TrainModel, runtime: Runtime) -> tuple[Checkpoint, Losses, Batches]:
-    """Have `model.train` train; a run that was killed resumes from its newest state in the scratch folder."""
-    import json
-    import sys
+def _architecture(cfg: TrainModel, vocab_size: int, initial: Checkpoint | None) -> Architecture:
+    """The network's shape: as the knobs say, or as the checkpoint to go on from does, where they only change what may change."""
+    given = cfg.given()
+    if initial is None:
+        lacking = ", ".join(f"train_model.{name}" for name in _lacking(given))
+        if lacking or cfg.lora:
+            what = f"{lacking} not given" if lacking else "train_model.lora adapts a trained network"
+            hint = "put import_checkpoint or a training above it" + ("; or name a preset that gives them" if lacking else "")
+            raise InputError(f"{what}, and no step above train_model writes a Checkpoint", hint=hint)
+        return Architecture(vocab_size=vocab_size, **given)
+    try:
+        trained = Architecture.from_checkpoint(initial.path)
+        architecture = dataclasses.replace(trained, **given)
+        architecture.check_continues(trained)
+    except ValueError as error:
+        raise InputError(
+            f"train_model cannot go on from the checkpoint of the step above: {error}",
+            hint="leave that knob out, and take a preset that gives it like the checkpoint or, like finetune, says nothing of the shape",
+        ) from error
+    if vocab_size > trained.vocab_size:
+        raise InputError(
+            f"the tokenizer has {vocab_size:,} tokens, and the checkpoint to go on from knows {trained.vocab_size:,}",
+            hint="take the tokenizer that the checkpoint was trained with: train_tokenizer.existing",
+        )
+    return architecture
 
-    import pyarrow.parquet as pq
-    import tokenizers
 
-    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+class _Listener:
+    """Hears the trainer's lines, and tells the run."""
 
-    def show(line: str) -> None:
+    def __init__(self, runtime: Runtime, num_steps: int) -> None:
+        self.runtime, self.num_steps = runtime, num_steps
+        self.heldout: dict[str, float] = {}
+
+    def __call__(self, line: str) -> None:
+        import json
+
         said = json.loads(line) if line.startswith("{") else {}
-        if "resumed" in said:
-            runtime.note(resumed_at_step=said["resumed"]["step"])
         if "step" in said:
-            runtime.progress(said["step"], job.training.num_steps, "steps", loss=said["loss"], tokens_per_second=said["tokens_per_second"])
-        runtime.note(**said.get("summary", {}))
-
-    _check_sequences(packed, cfg)
-    model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
-    job = _job(
-        cfg,
-        vocab_size=model.get_vocab_size(),
-        pad_token=model.token_to_id(FIM_PAD),
-        eod_token=model.token_to_id(END_OF_TEXT),
-        packed=packed.local_paths(runtime.scratch),
-        folder=runtime.scratch,
-    )
-    config = runtime.scratch / "job.json"
-    config.write_text(job.model_dump_json(indent=2), encoding="utf-8")
-    argv = [sys.executable, *_launcher(cfg, job.training.threads), "-m", "model.train", str(config)]
-    # On busy cores, threads that spin while they wait for each other make a step five times slower; on idle ones nothing is lost.
-    runtime.subprocess(argv, on_line=show, env={"OMP_WAIT_POLICY": "PASSIVE"})
-    checkpoint = runtime.scratch / "checkpoint"
-    checkpoint.mkdir(exist_ok=True)
-    for name in CHECKPOINT_FILES:
-        (job.out / name).replace(checkpoint / name)
-    losses, batches = (pq.read_table(job.out / name) for name in ("losses.parquet", "batches.parquet"))
-    return Checkpoint.of(checkpoint), Losses.of(losses), Batches.of(batches)
+            told = {name: said[name] for name in ("loss", "tokens_per_second", "mfu") if said.get(name) is not None}
+            self.runtime.progress(said["step"], self.num_steps, "steps", **told, **self.heldout)
+        if "validation" in said and "all" in said["validation"]["losses"]:  # not where nothing is held out
+            self.heldout = {"heldout_loss": said["validation"]["losses"]["all"]}
+        if "resumed" in said:
+            self.runtime.note(resumed_at_step=said["resumed"]["step"])
+        if "skipped" in said:
+            self.runtime.note(last_skipped=said["skipped"])
+        if "damaged" in said:
+            self.runtime.note(damaged_states=said["damaged"])
+        self.runtime.note(**said.get("summary", {}))
 
 
-def _check_sequences(packed: Packed, cfg: TrainModel) -> None:
+def _check_sequences(packed: Packed, architecture: Architecture, initial: Checkpoint | None) -> None:
     """Refuse at once, and by the knobs' names, what a trainer would refuse after seconds of loading."""
     import pyarrow.compute as pc
 
@@ -184,19 +285,30 @@ def _check_sequences(packed: Packed, cfg: TrainModel) -> None:
             "sources, or lower pack_fim.heldout_fraction",
         )
     length = len(next(iter(packed.batches(["tokens"], rows=1)))["tokens"][0])
-    context_tokens = cfg.context_tokens or 0
+    context_tokens = architecture.context_tokens
     if not 1 < length <= context_tokens:
+        can_grow = initial is None or not architecture.has_learned_positions
+        grow = f", or train_model.context_tokens to {max(length, 2)} or more" if can_grow else ""
         raise InputError(
             f"packed sequences have {length} tokens, and this network reads 2 to {context_tokens} (train_model.context_tokens)",
-            hint=f"set pack_fim.sequence_length to {context_tokens} or less, or train_model.context_tokens to {max(length, 2)} or more",
+            hint=f"set pack_fim.sequence_length to {context_tokens} or less{grow}",
         )
 
 
-def _launcher(cfg: TrainModel, threads: int) -> list[str]:
-    """`accelerate launch` with every value given, so that it asks, guesses and warns about nothing."""
-    many = ["--multi_gpu"] if cfg.num_processes > 1 else []
-    return [
-        *("-m", "accelerate.commands.launch", "--quiet", *many),
-        *("--num_processes", str(cfg.num_processes), "--num_machines", "1", "--num_cpu_threads_per_process", str(threads)),
-        *("--mixed_precision", "no", "--dynamo_backend", "no"),
-    ]
+def _show(job: TrainingJob, runtime: Runtime) -> None:
+    """Leave what the trainer noted of its steps, and a picture of the curves, for whoever looks at the run."""
+    import pyarrow.parquet as pq
+
+    for name in ("timings.parquet", "tensorboard"):
+        if (job.work / name).exists():
+            runtime.show(job.work / name)
+    losses = pq.read_table(job.out / "losses.parquet")
+    runtime.draw(
+        "loss.png",
+        "training_curves",
+        steps=losses["step"].to_numpy(),
+        losses=losses["loss"].to_numpy(),
+        learning_rates=losses["learning_rate"].to_numpy(),
+        heldout=pq.read_table(job.out / "validation.parquet").to_pydict(),
+        title="Training loss",
+    )

@@ -7,13 +7,13 @@ Writes  Tokenizer        tokenizer.json, tokenizer_config.json, special_tokens_m
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from lineage.errors import InputError
 from tasks._stage import Config, Runtime, stage
+from tasks.hub import fetched, is_on_the_hub
 from tasks.schemas import Docs, Tokenizer, TokenizerSample
 
 if TYPE_CHECKING:
@@ -25,23 +25,14 @@ if TYPE_CHECKING:
 ROWS = 512
 SMALLEST_VOCABULARY = 256 + 38
 """All bytes, and the special tokens of the larger preset."""
-ON_THE_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)@(.*)")
-"""A repository of the Hub and its revision: never a path, which can be written with `./`."""
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def _existing(value: str, info: ValidationInfo) -> str:
     """A tokenizer.json by its absolute path, or `org/name@commit`."""
     from pathlib import Path
 
-    named = ON_THE_HUB.fullmatch(value)
-    if named:
-        if COMMIT.fullmatch(named[2]):
-            return value
-        raise ValueError(
-            f"{named[2]!r} is no commit of {named[1]}: branches and tags can be moved, and then this recipe would make something else; "
-            f"give all 40 digits, as `git ls-remote https://huggingface.co/{named[1]}` prints them"
-        )
+    if is_on_the_hub(value):
+        return value
     path = Path((info.context or {}).get("folder", "."), value).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
@@ -72,8 +63,7 @@ class TrainTokenizer(Config):
 
         if self.existing is None:
             return super().identity()
-        is_named = ON_THE_HUB.fullmatch(self.existing)
-        return {"existing": self.existing if is_named else {"sha256": file_digest(Path(self.existing))}}
+        return {"existing": self.existing if is_on_the_hub(self.existing) else {"sha256": file_digest(Path(self.existing))}}
 
 
 @stage(over="whole", libraries=("tokenizers",))
@@ -186,7 +176,8 @@ def _take(existing: str, folder: Path, runtime: Runtime) -> None:
     from tasks.kernels.special_tokens import FOR_PACKING
     from tasks.kernels.tokenizer_files import misfit, special_tokens, write_maps
 
-    source = _fetched(existing) if ON_THE_HUB.fullmatch(existing) else Path(existing)
+    offline = "copy its tokenizer.json here and give that path as train_tokenizer.existing"
+    source = fetched(existing, "tokenizer.json", offline) if is_on_the_hub(existing) else Path(existing)
     shutil.copyfile(source, folder / "tokenizer.json")
     instead = "or train one: leave train_tokenizer.existing out"
     try:
@@ -205,40 +196,3 @@ def _take(existing: str, folder: Path, runtime: Runtime) -> None:
         raise InputError(f"{existing} {why}", hint=f"take a byte-level BPE without a normaliser, {instead}")
     write_maps(names, folder)
     runtime.note(vocab_size=model.get_vocab_size(), existing=existing)
-
-
-def _fetched(named: str) -> Path:
-    """A tokenizer.json of the Hub, downloaded unless it is in the Hub's own cache on this machine.
-
-    Raises:
-        InputError: if the Hub cannot be reached, or has no such thing, or does not give it to everybody.
-    """
-    from pathlib import Path
-
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, commit = named.split("@")
-    try:
-        return Path(hf_hub_download(repository, "tokenizer.json", revision=commit))
-    except GatedRepoError as error:
-        hint = f"accept its terms at https://huggingface.co/{repository}, then set HF_TOKEN to a token of that account"
-        raise InputError(f"{repository} is given only to those who accepted its terms", hint=hint) from error
-    except LocalEntryNotFoundError as error:
-        raise InputError(
-            f"{named} is not in the cache of this machine, and the Hugging Face Hub cannot be reached ({_reason(error)})",
-            hint="once online, run this again; or copy its tokenizer.json here and give that path as train_tokenizer.existing",
-        ) from error
-    except HfHubHTTPError as error:
-        raise InputError(
-            f"the Hugging Face Hub has no tokenizer.json of {named} for you ({_reason(error)})",
-            hint=f"see https://huggingface.co/{repository}/tree/{commit}; for a private repository set HF_TOKEN",
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong first, in one line."""
-    import textwrap
-
-    first = error.__cause__ or error
-    return textwrap.shorten(f"{type(first).__name__}: {first}", 160, placeholder=" …")

@@ -47,6 +47,15 @@ def test_when_cancelled_the_whole_group_is_asked_first_and_has_time_to_save(tmp_
     assert (tmp_path / "state").read_text() == "saved"
 
 
+def test_a_child_may_be_given_more_time_to_save(tmp_path):
+    asked = threading.Event()
+    runtime = Runtime(tmp_path, is_cancelled=asked.is_set)
+    slow = TRAINER.replace("sleep(0.5)", "sleep(4)")
+    with pytest.raises(Cancelled):
+        runtime.subprocess(python(slow, str(tmp_path / "state")), lambda _: asked.set(), grace_seconds=30)
+    assert (tmp_path / "state").read_text() == "saved"
+
+
 def test_what_ignores_the_request_is_ended_all_the_same(tmp_path):
     asked = threading.Event()
     runtime = Runtime(tmp_path, is_cancelled=asked.is_set)

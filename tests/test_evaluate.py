@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from bench._tool import environment_corpus
 from lineage.errors import InputError
 from lineage.views import PartSource, Stored
-from model.checkpoint import load_network, save_network
-from model.config import Architecture
+from model.architecture import Architecture
+from model.formats import load_network, save_network
 from model.network import GPT
 from tasks._stage import Runtime
 from tasks.encode import Encode, encode
@@ -71,9 +71,10 @@ def benchmark(folder):
 
 def saved_network(folder, *, is_zero):
     architecture = Architecture(vocab_size=VOCAB, context_tokens=CONTEXT_TOKENS, num_layers=1, num_heads=2, width=16)
-    torch.manual_seed(1)
-    weights = GPT(architecture).state_dict()
-    save_network(folder, architecture, {name: torch.zeros_like(value) if is_zero else value for name, value in weights.items()})
+    network = GPT(architecture)
+    network.init_weights(1)
+    weights = network.named_parameters()
+    save_network(folder, architecture, ((name, torch.zeros_like(value) if is_zero else value) for name, value in weights))
     return Checkpoint.of(folder)
 
 

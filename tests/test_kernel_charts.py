@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.kernels.charts import SMOOTHING_SHARE, fertility, funnel, loss_curve, readable_bytes, readable_share, running_mean
+from tasks.kernels.charts import (
+    MANY,
+    SMOOTHING_SHARE,
+    fertility,
+    funnel,
+    loss_curve,
+    readable_bytes,
+    readable_share,
+    running_mean,
+    training_curves,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 STEPS = np.arange(1, 101)
@@ -36,6 +46,29 @@ def test_loss_curve_bytes_depend_on_the_numbers_alone(tmp_path):
 @pytest.mark.parametrize("losses", [[], [2.0], [np.nan, np.nan], [2.0, np.nan, 3.0]])
 def test_loss_curve_of_hardly_anything(losses, tmp_path):
     loss_curve(np.arange(len(losses)), np.array(losses), tmp_path / "a.png", "demo")
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+
+
+def test_training_curves_show_each_of_their_numbers(tmp_path):
+    heldout = {"step": [50, 100, 100], "language": [None, None, "C"], "loss": [4.0, 3.5, 3.0]}
+    numbers = {"steps": STEPS, "losses": LOSSES, "learning_rates": STEPS / 1e5, "heldout": heldout}
+    changed = [
+        {"losses": LOSSES + 1},
+        {"learning_rates": STEPS[::-1] / 1e5},
+        {"heldout": heldout | {"loss": [4.0, 3.5, 3.1]}},
+        {"heldout": heldout | {"language": [None, None, "Go"]}},
+    ]
+    for number, change in enumerate([{}, {}, *changed]):
+        training_curves(**(numbers | change), path=tmp_path / f"{number}.png", title="demo")
+    assert digest(tmp_path / "0.png") == digest(tmp_path / "1.png")
+    assert len({digest(tmp_path / f"{number}.png") for number in range(6)}) == 5
+
+
+@pytest.mark.parametrize(("num_steps", "num_groups"), [(0, 0), (1, 0), (2, len(MANY) + 3)])
+def test_training_curves_of_hardly_anything_and_of_many_groups(num_steps, num_groups, tmp_path):
+    steps = np.arange(num_steps)
+    heldout = {"step": [1] * num_groups, "language": [f"language {i}" for i in range(num_groups)], "loss": [2.0] * num_groups}
+    training_curves(steps, steps + 1.0, steps + 1.0, heldout, tmp_path / "a.png", "demo")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 
 

@@ -224,6 +224,10 @@ def test_every_stage_says_what_it_reads_and_writes(name):
         assert kind.__name__ in text, f"{name} does not mention {kind.__name__}"
 
 
+NEEDED = {"import_checkpoint": {"checkpoint": "org/name@" + "0" * 40}}
+"""Knobs without which a stage does nothing."""
+
+
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_every_config_has_stable_bytes(name):
-    keys.digest(STAGES[name].config().identity())
+    keys.digest(STAGES[name].config.model_validate(NEEDED.get(name, {})).identity())

@@ -1,8 +1,9 @@
-"""The network: shapes, causality, the cache, multi-query attention and the chunked loss, each against a plain reference."""
+"""The network: both families against a plain reference, causality, documents, the cache and the chunked loss."""
 
 # ruff: noqa: N803, N806, N812  # shapes as suffixes, as in model/
 
-import json
+import dataclasses
+import itertools
 import math
 import subprocess
 import sys
@@ -12,32 +13,40 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from pydantic import ValidationError
 
-from model.checkpoint import load_network, save_network
-from model.config import Architecture
-from model.network import GPT, IGNORE, Cache, SummedCrossEntropy, targets_of
+import model.loss
+from model.architecture import Architecture
+from model.loss import summed_cross_entropy
+from model.network import GPT, IGNORE, Cache, positions_of, targets_of
 
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
-TINY = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)
+ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)
+TWO = dataclasses.replace(ONE, family="starcoder2", num_heads=4, num_key_value_heads=2, sliding_window=7, rope_theta=100.0, tied_head=False)
+MANY = dataclasses.replace(ONE, num_key_value_heads=3, activation="gelu")
+CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def network() -> GPT:
-    network = GPT(TINY)
+def made(architecture):
+    network = GPT(architecture)
     network.init_weights(7)
     for parameter in network.parameters():  # biases and LayerNorms off their first values, so that a forgotten one shows
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
     return network.eval()
 
 
+@pytest.fixture(scope="module", params=[ONE, TWO, MANY], ids=["starcoder", "starcoder2", "a key for each head"])
+def network(request) -> GPT:
+    return made(request.param)
+
+
 def tokens_of(*shape, seed=0):
-    return torch.randint(0, TINY.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(0, 61, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def logits_of(network, tokens_BT):
+def logits_of(network, tokens_BT, offsets=None):
+    offsets_N = None if offsets is None else torch.tensor(offsets, dtype=torch.int32)
     with torch.no_grad():
-        return network.logits(network.hidden(tokens_BT))
+        return network.logits(network.hidden(tokens_BT, offsets_N=offsets_N))
 
 
 def test_logits_have_a_score_for_every_token_of_the_vocabulary(network):
@@ -48,7 +57,7 @@ def test_logits_have_a_score_for_every_token_of_the_vocabulary(network):
 def test_a_token_changes_no_position_before_it(network, position):
     tokens_BT = tokens_of(1, 24)
     other_BT = tokens_BT.clone()
-    other_BT[0, position] = (other_BT[0, position] + 1) % TINY.vocab_size
+    other_BT[0, position] = (other_BT[0, position] + 1) % 61
     before, after = logits_of(network, tokens_BT)[0], logits_of(network, other_BT)[0]
     assert torch.equal(before[:position], after[:position])
     assert not torch.allclose(before[position:], after[position:])
@@ -56,7 +65,8 @@ def test_a_token_changes_no_position_before_it(network, position):
 
 def reference_logits(network, tokens_T):
     """The same network written out head by head, without batches, fused attention or modules' forward."""
-    weights = {name.removeprefix("transformer."): tensor for name, tensor in network.state_dict().items()}
+    weights, shape = network.state_dict(), network.architecture
+    T, K, G = len(tokens_T), shape.head_width, shape.num_key_value_heads
 
     def norm(x_TD, name):
         centred = x_TD - x_TD.mean(-1, keepdim=True)
@@ -66,22 +76,38 @@ def reference_logits(network, tokens_T):
     def linear(x_TD, name):
         return x_TD @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
-    T, K = len(tokens_T), TINY.head_width
-    x_TD = weights["wte.weight"][tokens_T] + weights["wpe.weight"][:T]
-    future_TT = torch.ones(T, T).triu(1).bool()
-    for layer in range(TINY.num_layers):
-        all_TX = linear(norm(x_TD, f"h.{layer}.ln_1"), f"h.{layer}.attn.c_attn")
-        key_TK, value_TK = all_TX[:, -2 * K : -K], all_TX[:, -K:]
+    def turned(x_TK):
+        """Number i and number i + K/2 as a complex number, turned by position x theta^(-2i/K)."""
+        if shape.has_learned_positions:
+            return x_TK
+        pairs = torch.complex(x_TK[:, : K // 2], x_TK[:, K // 2 :])
+        angles = torch.arange(T)[:, None] * shape.rope_theta ** (-torch.arange(K // 2) * 2 / K)
+        pairs = pairs * torch.polar(torch.ones_like(angles), angles)
+        return torch.cat([pairs.real, pairs.imag], -1)
+
+    def gelu(x):
+        if shape.activation == "gelu":
+            return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    x_TD = weights["wte.weight"][tokens_T]
+    if shape.has_learned_positions:
+        x_TD = x_TD + weights["wpe.weight"][:T]
+    behind_TT = torch.arange(T)[:, None] - torch.arange(T)
+    hidden_TT = (behind_TT < 0) | (behind_TT >= (shape.sliding_window or T))
+    for layer in range(shape.num_layers):
+        all_TX = linear(norm(x_TD, f"blocks.{layer}.ln_1"), f"blocks.{layer}.attention.qkv")
+        queries, keys, values = all_TX.split([shape.width, G * K, G * K], -1)
         heads = []
-        for head in range(TINY.num_heads):
-            query_TK = all_TX[:, head * K : (head + 1) * K]
-            score_TT = (query_TK @ key_TK.T / math.sqrt(K)).masked_fill(future_TT, -math.inf)
-            heads.append(score_TT.softmax(-1) @ value_TK)
-        x_TD = x_TD + linear(torch.cat(heads, -1), f"h.{layer}.attn.c_proj")
-        inner_TF = linear(norm(x_TD, f"h.{layer}.ln_2"), f"h.{layer}.mlp.c_fc")
-        inner_TF = 0.5 * inner_TF * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner_TF + 0.044715 * inner_TF**3)))
-        x_TD = x_TD + linear(inner_TF, f"h.{layer}.mlp.c_proj")
-    return norm(x_TD, "ln_f") @ weights["wte.weight"].T
+        for head in range(shape.num_heads):
+            group = head * G // shape.num_heads
+            query_TK, key_TK = (turned(x[:, i * K : (i + 1) * K]) for x, i in ((queries, head), (keys, group)))
+            score_TT = (query_TK @ key_TK.T / math.sqrt(K)).masked_fill(hidden_TT, -math.inf)
+            heads.append(score_TT.softmax(-1) @ values[:, group * K : (group + 1) * K])
+        x_TD = x_TD + linear(torch.cat(heads, -1), f"blocks.{layer}.attention.out")
+        inner_TF = gelu(linear(norm(x_TD, f"blocks.{layer}.ln_2"), f"blocks.{layer}.mlp.up"))
+        x_TD = x_TD + linear(inner_TF, f"blocks.{layer}.mlp.down")
+    return norm(x_TD, "ln_f") @ weights["wte.weight" if shape.tied_head else "head.weight"].T
 
 
 def test_it_equals_a_plain_reference_written_head_by_head(network):
@@ -90,10 +116,29 @@ def test_it_equals_a_plain_reference_written_head_by_head(network):
         torch.testing.assert_close(logits_of(network, tokens_BT)[row], reference_logits(network, tokens_T), rtol=1e-4, atol=1e-4)
 
 
+def test_documents_of_a_batch_never_see_each_other(network):
+    tokens_BT, offsets = tokens_of(2, 24, seed=8), [0, 1, 10, 24, 39, 48]
+    together = logits_of(network, tokens_BT, offsets).flatten(0, 1)
+    line = tokens_BT.flatten()
+    for start, end in itertools.pairwise(offsets):
+        torch.testing.assert_close(together[start:end], logits_of(network, line[None, start:end])[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(together[1:10], logits_of(network, tokens_BT).flatten(0, 1)[1:10], atol=1e-3)
+
+
+def test_positions_start_again_in_every_document():
+    assert positions_of(tokens_of(2, 3), None).tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert positions_of(tokens_of(2, 3), torch.tensor([0, 1, 3, 6])).tolist() == [[0, 0, 1], [0, 1, 2]]
+
+
+def test_the_first_token_of_another_document_is_no_target():
+    tokens_BT = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert targets_of(tokens_BT, None, torch.tensor([0, 2, 3, 6])).tolist() == [[2, IGNORE, IGNORE], [5, 6, IGNORE]]
+
+
 @pytest.mark.parametrize("pieces", [[24], [1] * 24, [5, 1, 1, 7, 10]])
 def test_reading_through_the_cache_piece_by_piece_equals_reading_at_once(network, pieces):
     tokens_BT = tokens_of(3, 24, seed=4)
-    cache = Cache(TINY, 3, 24, device=torch.device("cpu"), dtype=torch.float32)
+    cache = Cache(network.architecture, 3, 24, device=CPU, dtype=torch.float32)
     read, start = [], 0
     for size in pieces:
         positions_BT = torch.arange(start, start + size).expand(3, size)
@@ -105,14 +150,15 @@ def test_reading_through_the_cache_piece_by_piece_equals_reading_at_once(network
 
 @pytest.mark.parametrize("chunk_bytes", [1, 61 * 4 * 5, 1 << 20])
 def test_the_chunked_loss_and_its_gradients_equal_torchs_own(monkeypatch, chunk_bytes):
-    monkeypatch.setitem(SummedCrossEntropy.CHUNK_BYTES, "cpu", chunk_bytes)
+    monkeypatch.setitem(model.loss.CHUNK_BYTES, "cpu", chunk_bytes)
     generator = torch.Generator().manual_seed(5)
     hidden_ND = torch.randn(17, 8, generator=generator).requires_grad_()
     weight_VD = torch.randn(61, 8, generator=generator).requires_grad_()
     targets_N = torch.randint(0, 61, (17,), generator=generator)
-    ours = SummedCrossEntropy.apply(hidden_ND, weight_VD, targets_N)
+    targets_N[[3, 16]] = IGNORE
+    ours = summed_cross_entropy(hidden_ND, weight_VD, targets_N)
     ours_grads = torch.autograd.grad(ours * 0.3, [hidden_ND, weight_VD])
-    theirs = F.cross_entropy(hidden_ND @ weight_VD.T, targets_N, reduction="sum")
+    theirs = F.cross_entropy(hidden_ND @ weight_VD.T, targets_N, ignore_index=IGNORE, reduction="sum")
     theirs_grads = torch.autograd.grad(theirs * 0.3, [hidden_ND, weight_VD])
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(ours_grads, theirs_grads, rtol=1e-4, atol=1e-5)
@@ -136,63 +182,63 @@ def test_first_weights_are_the_published_ones():
     network.init_weights(1)
     for name, parameter in network.named_parameters():
         std = float(parameter.detach().std()) if parameter.ndim > 1 else 0.0
-        expected = 1 / 16 / (math.sqrt(6) if name.endswith("c_proj.weight") else 1)
+        expected = 1 / 16 / (math.sqrt(6) if name.endswith(("out.weight", "down.weight")) else 1)
         if parameter.ndim > 1:
             assert std == pytest.approx(expected, rel=0.03), name
         else:
-            assert (parameter == float(".ln_" in name and name.endswith("weight"))).all(), name
-    first = network.state_dict()["transformer.wte.weight"].clone()
+            assert (parameter == float("ln_" in name and name.endswith("weight"))).all(), name
+    first = network.state_dict()["wte.weight"].clone()
     network.init_weights(2)
-    assert not torch.equal(first, network.state_dict()["transformer.wte.weight"])
+    assert not torch.equal(first, network.state_dict()["wte.weight"])
     network.init_weights(1)
-    assert torch.equal(first, network.state_dict()["transformer.wte.weight"])
+    assert torch.equal(first, network.state_dict()["wte.weight"])
 
 
 @pytest.mark.parametrize(
-    ("preset", "billions", "initializer_range"),
-    [("1b", 1.137, 0.02209), ("3b", 3.043, 0.01884), ("7b", 7.327, 0.015625), ("15b", 15.517, 0.01275)],
+    ("preset", "num_parameters", "initializer_range"),
+    [
+        ("starcoderbase-1b", 1_137_207_296, 0.02209),
+        ("starcoderbase-3b", 3_043_311_104, 0.01884),
+        ("starcoderbase-7b", 7_327_263_232, 0.015625),
+        ("starcoderbase-15b", 15_517_456_384, 0.01275),
+        ("starcoder2-3b", 3_030_371_328, 0.018042),
+        ("starcoder2-7b", 7_173_923_840, 0.018042),
+        ("starcoder2-15b", 15_957_889_024, 0.01275),
+    ],
 )
-def test_starcoders_presets_have_the_published_size(preset, billions, initializer_range):
-    architecture = Architecture(**yaml.safe_load((PRESETS / f"starcoderbase-{preset}.yaml").read_text())["architecture"])
+def test_published_presets_have_the_published_size(preset, num_parameters, initializer_range):
+    architecture = Architecture(**yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())["architecture"])
     with torch.device("meta"):
         network = GPT(architecture)
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    assert round(num_parameters / 1e9, 3) == billions
-    assert architecture.num_parameters == num_parameters
+    assert sum(parameter.numel() for parameter in network.parameters()) == architecture.num_parameters == num_parameters
     assert architecture.initializer_range == pytest.approx(initializer_range, abs=1e-5)
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_is_an_architecture(path):
     preset = yaml.safe_load(path.read_text())
-    assert set(preset) <= {"architecture", "training"}
-    Architecture(**{"vocab_size": 4096, **preset["architecture"]})
+    assert set(preset) <= {"architecture", "training", "running"}
+    if preset["architecture"]:  # a preset that goes on from a checkpoint has its shape from there
+        Architecture(**{"vocab_size": 4096, **preset["architecture"]})
 
 
-def test_a_checkpoint_is_read_back_as_it_was_written(network, tmp_path):
-    save_network(tmp_path, TINY, network.state_dict())
-    again = load_network(tmp_path, torch.device("cpu"))
-    assert again.architecture == TINY
-    assert torch.equal(logits_of(again, tokens_of(1, 24)), logits_of(network, tokens_of(1, 24)))
-    described = json.loads((tmp_path / "config.json").read_text())
-    assert (described["model_type"], described["n_embd"], described["multi_query"]) == ("gpt_bigcode", 24, True)
-
-
-def test_a_checkpoint_of_another_kind_is_refused_by_name(network, tmp_path):
-    save_network(tmp_path, TINY, network.state_dict())
-    described = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(described | {"n_layer": 3}))
-    with pytest.raises(ValueError, match=r"does not fit .*config\.json"):
-        load_network(tmp_path, torch.device("cpu"))
-    (tmp_path / "config.json").write_text(json.dumps(described | {"model_type": "llama"}))
-    with pytest.raises(ValueError, match="model_type is 'llama'"):
-        load_network(tmp_path, torch.device("cpu"))
-
-
-@pytest.mark.parametrize(("knobs", "named"), [({"num_heads": 5}, "num_heads"), ({"widht": 3}, "widht"), ({"num_layers": 0}, "num_layers")])
-def test_a_wrong_knob_is_refused_by_name(knobs, named):
-    with pytest.raises(ValidationError, match=named):
-        Architecture(**(TINY.model_dump() | knobs))
+@pytest.mark.parametrize(
+    ("architecture", "knobs", "named"),
+    [
+        (ONE, {"num_heads": 5}, "num_heads 5"),
+        (ONE, {"num_layers": 0}, "num_layers 0"),
+        (ONE, {"num_key_value_heads": 2}, "num_key_value_heads 2"),
+        (ONE, {"rope_theta": 1e4}, "rope_theta"),
+        (ONE, {"dropout": 1.0}, r"dropout 1\.0"),
+        (TWO, {"num_key_value_heads": 3}, "num_heads 4 is not a multiple"),
+        (TWO, {"width": 12}, "heads of 3 numbers"),
+        (TWO, {"sliding_window": -1}, "sliding_window -1"),
+        (TWO, {"family": "llama"}, "family 'llama'"),
+    ],
+)
+def test_a_wrong_knob_is_refused_by_name(architecture, knobs, named):
+    with pytest.raises(ValueError, match=named):
+        dataclasses.replace(architecture, **knobs)
 
 
 def test_the_configuration_loads_without_torch():

@@ -1,22 +1,28 @@
-"""A checkpoint and a tokenizer as transformers loads them: the same numbers, the same words. Skipped where it is not installed."""
+"""A checkpoint and a tokenizer as transformers loads them: the same numbers, the same words, the same continuations."""
 
 from __future__ import annotations
+
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 
-from model.checkpoint import load_network, save_network
-from model.config import Architecture, Prompt
-from model.generate import begin, complete
+from model.architecture import Architecture
+from model.config import Prompt
+from model.formats import load_network, save_network
+from model.generate import Continuation, complete
 from model.network import GPT
+from model.prompting import asked
 from tasks._stage import Runtime
 from tasks.kernels.special_tokens import STARCODER
 from tasks.schemas import Docs
 from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
-
-transformers = pytest.importorskip("transformers", reason="transformers is not installed; it is no dependency, only a reader of releases")
 
 TEXT = "def add(a, b):\n\n    return a + b  # 12 é , . 's\n"
 CONTEXT_TOKENS = 64
@@ -24,7 +30,7 @@ CONTEXT_TOKENS = 64
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What a release holds: the files of `train_tokenizer` and of `model.checkpoint`."""
+    """What a release holds: the files of `train_tokenizer` and of `model.formats`."""
     row = {"doc_id": "0" * 32, "source": "s", "kind": "code", "repo": "r", "path": "a.py", "content": TEXT, "size": len(TEXT.encode()),
            "swhid": "swh:1:cnt:0", "is_vendor": False, "is_generated": False}  # fmt: skip
     runtime = Runtime.alone(tmp_path_factory.mktemp("scratch"))
@@ -40,7 +46,7 @@ def folder(tmp_path_factory):
         if name.endswith("bias"):
             parameter.data.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(name)))
     eod, pad = STARCODER.index("<|endoftext|>"), STARCODER.index("<fim_pad>")
-    save_network(folder, architecture, network.state_dict(), bos_token_id=eod, eos_token_id=eod, pad_token_id=pad)
+    save_network(folder, architecture, network.named_parameters(), bos_token_id=eod, eos_token_id=eod, pad_token_id=pad)
     return folder
 
 
@@ -60,12 +66,88 @@ def test_weights_give_the_same_logits(folder, theirs):
 
 def test_the_likeliest_continuation_is_the_same(folder, theirs):
     ours, tokenizer = load_network(folder, torch.device("cpu")), transformers.AutoTokenizer.from_pretrained(folder)
-    asked = tokenizer("def add(", return_tensors="pt")
-    prompt = asked["input_ids"][0].tolist()
-    row = begin(Prompt(task_id="t", prompt_tokens=prompt, max_new_tokens=24), prompt, CONTEXT_TOKENS)
+    read = tokenizer("def add(", return_tensors="pt")
+    prompt = read["input_ids"][0].tolist()
+    row = continuation(ours, prompt, 24)
     complete(ours, [row], Fast.from_file(str(folder / "tokenizer.json")), None)
-    generated = theirs.generate(**asked, max_new_tokens=24, do_sample=False, eos_token_id=None)
+    generated = theirs.generate(**read, max_new_tokens=24, do_sample=False, eos_token_id=None)
     assert generated[0].tolist() == prompt + row.new_tokens
+
+
+def continuation(network, tokens, max_new_tokens):
+    prompt = Prompt(task_id="t", prompt_tokens=tokens, max_new_tokens=max_new_tokens)
+    return Continuation(prompt, asked(prompt, Silent(), network.architecture))
+
+
+class Silent:
+    """Tokens that spell nothing."""
+
+    def decode(self, ids, *, skip_special_tokens=True):
+        return ""
+
+
+@st.composite
+def architectures(draw):
+    family, groups = draw(st.sampled_from(["gpt_bigcode", "starcoder2"])), draw(st.sampled_from([1, 2]))
+    heads = groups * draw(st.sampled_from([1, 2]))
+    special = {"num_key_value_heads": draw(st.sampled_from([1, heads]))}
+    if family == "starcoder2":
+        special = {"num_key_value_heads": groups, "rope_theta": 1e4, "sliding_window": draw(st.none() | st.integers(1, 40))}
+    return Architecture(
+        family=family,
+        vocab_size=draw(st.integers(20, 80)),
+        context_tokens=48,
+        num_layers=draw(st.integers(1, 3)),
+        num_heads=heads,
+        width=8 * heads,
+        initializer_range=draw(st.sampled_from([0.3, 1.0])),
+        tied_head=draw(st.booleans()),
+        **special,
+    )
+
+
+def theirs_of(network):
+    with tempfile.TemporaryDirectory() as folder:
+        save_network(Path(folder), network.architecture, network.named_parameters())
+        return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+TIE = 1e-4
+"""Logits so close to each other may change places by rounding."""
+
+
+@torch.no_grad()
+def greedily(network, tokens, count):
+    """The likeliest continuation by reading everything again for every token, and how far from a tie each token was chosen."""
+    tokens, margins = list(tokens), []
+    for _ in range(count):
+        first, second = network.logits(network.hidden(torch.tensor([tokens]))[0, -1]).topk(2)[0].tolist()
+        margins.append(first - second)
+        tokens.append(int(network.logits(network.hidden(torch.tensor([tokens]))[0, -1]).argmax()))
+    return tokens[-count:], margins
+
+
+@settings(max_examples=40, deadline=None)
+@given(architectures(), st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 18), st.booleans(), st.integers(0, 1 << 30))
+def test_any_batch_is_continued_as_transformers_does_with_a_cache_or_without(architecture, lengths, count, use_cache, seed):
+    ours = GPT(architecture)
+    ours.init_weights(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in ours.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(0, 0.3, generator=generator)
+    theirs = theirs_of(ours.eval())
+    prompts = [torch.randint(0, architecture.vocab_size, (length,), generator=generator).tolist() for length in lengths]
+    rows = [continuation(ours, tokens, count) for tokens in prompts]
+    complete(ours, rows, Silent(), None)
+    for row, tokens in zip(rows, prompts, strict=True):
+        read = torch.tensor([tokens])
+        how = {"max_new_tokens": count, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "use_cache": use_cache}
+        generated = theirs.generate(read, attention_mask=torch.ones_like(read), **how)[0, len(tokens) :].tolist()
+        plain, margins = greedily(ours, tokens, count)
+        sure = next((at for at, margin in enumerate(margins) if margin < TIE), count)
+        assert row.new_tokens[:sure] == generated[:sure] == plain[:sure]
+        assert len(row.new_tokens) == count
 
 
 def test_the_tokenizer_is_the_same_and_agrees_with_the_config(folder, theirs):

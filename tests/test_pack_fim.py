@@ -8,12 +8,13 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Model
-from tokenizers import pre_tokenizers, trainers
 
 from lineage.errors import InputError
 from tasks._stage import Runtime
 from tasks.kernels.byte_level import token_bytes, untrained
+from tasks.kernels.pre_tokens import GPT4_PATTERN
 from tasks.kernels.special_tokens import STARCODER
 from tasks.pack_fim import PackFim, pack_fim
 from tasks.schemas import Packed, Spans, Tokenizer, Tokens
@@ -141,8 +142,26 @@ def test_every_document_is_rebuilt_through_its_spans(tokenizer, model, runtime, 
         assert ("text" in roles) == (not is_fim and document["text"] != "")
 
 
+def _with(name, model):
+    """The tokenizer with another split, or with a token that is found in text."""
+    changed = Model.from_str(model.to_str())
+    changed.encode_special_tokens = True
+    if name == "gpt2":
+        changed.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name == "gpt4":
+        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        changed.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(GPT4_PATTERN), "isolated"), bytes_only])
+    if name == "added":
+        changed.add_tokens(["return 'n", "(self"])
+    return changed
+
+
 @pytest.mark.parametrize("spm_rate", [0, 1])
-def test_fill_in_the_middle_is_what_the_plain_method_gives(tokenizer, model, runtime, spm_rate):
+@pytest.mark.parametrize("name", ["starcoder", "gpt2", "gpt4", "added"])
+def test_fill_in_the_middle_is_what_the_plain_method_gives(model, runtime, tmp_path, name, spm_rate):
+    model = _with(name, model)
+    model.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.of(tmp_path)
     texts = [f"def area_{i}(self):\n    return 'naïve {i} 👩‍👩‍👧' * {i}\n" * (i % 5) + "x" for i in range(60)]
     table = _tokens(model, texts, metadata="o/r")
     packed, spans = _pack(table, tokenizer, runtime, fim_rate=1, spm_rate=spm_rate, heldout_fraction=0)
@@ -181,19 +200,19 @@ def test_a_tiny_example_written_out(runtime, tmp_path):
     ]
     ab, x, f = table.column("doc_id").to_pylist()
     assert [tuple(row[name] for name in Spans.SCHEMA.names) for row in spans.to_pylist()] == [
-        (0, 0, 2, x, None, None, "sentinel"),
-        (0, 2, 3, x, 5, 6, "suffix"),
-        (0, 3, 4, x, None, None, "sentinel"),
-        (0, 4, 5, x, 0, 1, "prefix"),
-        (0, 5, 6, x, 1, 2, "middle"),
-        (1, 0, 3, x, 2, 5, "middle"),
-        (1, 3, 4, x, None, None, "eod"),
-        (1, 4, 6, None, None, None, "pad"),
-        (2, 0, 2, ab, 0, 2, "text"),
-        (2, 2, 3, ab, None, None, "eod"),
-        (2, 3, 4, f, 0, 1, "text"),
-        (2, 4, 5, f, None, None, "eod"),
-        (2, 5, 6, None, None, None, "pad"),
+        (0, 0, 2, x, 0, None, None, "sentinel", "Python"),
+        (0, 2, 3, x, 0, 5, 6, "suffix", "Python"),
+        (0, 3, 4, x, 0, None, None, "sentinel", "Python"),
+        (0, 4, 5, x, 0, 0, 1, "prefix", "Python"),
+        (0, 5, 6, x, 0, 1, 2, "middle", "Python"),
+        (1, 0, 3, x, 0, 2, 5, "middle", "Python"),
+        (1, 3, 4, x, 0, None, None, "eod", "Python"),
+        (1, 4, 6, None, None, None, None, "pad", None),
+        (2, 0, 2, ab, 0, 0, 2, "text", "Python"),
+        (2, 2, 3, ab, 0, None, None, "eod", "Python"),
+        (2, 3, 4, f, 0, 0, 1, "text", "Python"),
+        (2, 4, 5, f, 0, None, None, "eod", "Python"),
+        (2, 5, 6, None, None, None, None, "pad", None),
     ]
 
 

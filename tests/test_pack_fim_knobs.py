@@ -134,6 +134,35 @@ def test_every_token_is_packed_or_counted_as_dropped(tokenizer, model, runtime, 
         assert PAD not in row["tokens"] or row["split"] != after["split"]
 
 
+@settings(max_examples=100)
+@given(repositories=repositories, knobs=knobs, is_v2=st.booleans())
+def test_copies_are_numbered_as_they_are_taken(tokenizer, model, runtime, repositories, knobs, is_v2):
+    table = _tokens(model, repositories, is_v2=is_v2)
+    languages = dict(zip(table["doc_id"].to_pylist(), table["language"].to_pylist(), strict=True))
+    sizes = {row["doc_id"]: len(model.decode(row["tokens"], skip_special_tokens=False).encode()) for row in table.to_pylist()}
+    _, plain, _ = _pack(table, tokenizer, runtime, **{**knobs, "fim_rate": 0})
+    _, spans, _ = _pack(table, tokenizer, runtime, **knobs)
+    for span in (*plain, *spans):
+        assert span["language"] == languages.get(span["doc_id"])
+        assert (span["copy"] is None) == (span["role"] == "pad")
+    whole, order = {}, {}
+    for span in plain:
+        if span["role"] == "text":
+            whole.setdefault((span["doc_id"], span["copy"]), []).append((span["byte_start"], span["byte_end"]))
+            order.setdefault(span["doc_id"], []).append(span["copy"])
+    for (doc_id, _), ranges in whole.items():
+        ranges.sort()
+        assert [start for start, _ in ranges] + [sizes[doc_id]] == [0, *(end for _, end in ranges)], "every byte once in each copy"
+    for copies in order.values():
+        assert set(copies) == set(range(max(copies) + 1))
+        assert copies == sorted(copies) or knobs["packing"] == "best_fit", "laid in the order of taking"
+    if knobs["fim_level"] == "context":  # which moves nothing to another sequence, though it may cut a copy off
+        assert {(s["sequence"], s["doc_id"], s["copy"]) for s in spans} <= {(s["sequence"], s["doc_id"], s["copy"]) for s in plain}
+    held = Counter((s["doc_id"], s["copy"], byte) for s in spans if s["role"] in BYTES for byte in range(s["byte_start"], s["byte_end"]))
+    assert set(held.values()) <= {1}
+    assert {(doc_id, copy) for doc_id, copy, _ in held} <= whole.keys()
+
+
 def _borders(row, spans, contexts):
     """Where another context begins, told from the spans."""
     found, before, ended = [], None, False

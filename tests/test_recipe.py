@@ -38,6 +38,8 @@ INGEST = "- ingest: {sources: [{kind: directory, path: .}]}\n"
         ("stages:\n- ingest: {}\n  as: ../b\n", r"line 3: a step cannot be called '../b'"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: [q]\n", r"line 4: `from` names a step or maps inputs to steps, not \['q'\]"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {dcos: ingest}\n", r"line 4: exact_dedup has no input 'dcos'(?s:.*)'docs'"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {docs: null}\n", r"line 4: exact_dedup cannot do without docs"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {'*': null}\n", r"line 4: exact_dedup cannot do without \*"),
         ("stages:\n- ingest: &a {x: *a}\n", r"line 2: more than 50 levels deep"),
         ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key is a word"),
         ("stages:\n- ingest\n- \u0001\n", r"line 3: special characters are not allowed \(#x0001\)"),
@@ -99,6 +101,13 @@ def test_from_and_as_override_the_wiring(tmp_path):
     text = f"stages:\n{INGEST}- exact_dedup\n- exact_dedup: {{}}\n  as: again\n  from: ingest\n"
     plan = make_plan(load(recipe(tmp_path, text)))
     assert plan.step("again").wiring == {"docs": "ingest"}
+
+
+def test_an_optional_input_can_be_left_out_though_a_step_above_writes_it(tmp_path):
+    stages = INGEST + "- license_filter\n- license_gate\n- near_dedup: {}\n  from: {licenses: null}\n- exact_dedup: {}\n"
+    plan = make_plan(load(recipe(tmp_path, f"stages:\n{stages}")))
+    assert "licenses" not in plan.step("near_dedup").wiring
+    assert plan.step("exact_dedup").wiring["licenses"] == "license_filter"
 
 
 def test_until_cuts_the_plan_and_knows_its_steps(tmp_path):

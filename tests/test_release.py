@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -14,15 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineage.errors import InputError
-from model.config import Architecture
+from model.architecture import Architecture
 from tasks._stage import Runtime
 from tasks.encode import Encode
 from tasks.kernels.cards import MAX_CELL_CHARS, Group, cell, group_table, table
 from tasks.pack_fim import PackFim
 from tasks.release import ReleaseCards, release
-from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer
+from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer, Validation
 
 ARCHITECTURE = Architecture(vocab_size=512, context_tokens=128, num_layers=2, num_heads=2, width=16)
+ROTARY = Architecture(family="starcoder2", vocab_size=512, context_tokens=16384, num_layers=2, num_heads=4, width=16)
 HASH = "ab" * 32
 
 
@@ -72,6 +74,12 @@ SCORES = [
 ]
 
 
+def validation_of(*rows):
+    """Measurements of (step, language, loss, tokens)."""
+    names = ("step", "language", "loss", "tokens")
+    return Validation.of(pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=Validation.SCHEMA))
+
+
 @pytest.fixture
 def inputs(tmp_path):
     checkpoint, tokenizer = tmp_path / "checkpoint", tmp_path / "tokenizer"
@@ -84,11 +92,13 @@ def inputs(tmp_path):
     (tokenizer / "tokenizer.json").write_text('{"version": "1.0"}')
     (tokenizer / "tokenizer_config.json").write_text("{}")
     losses = {"step": [1, 2, 3], "tokens": [64, 128, 192], "loss": [6.5, 5.0, 4.25], "learning_rate": [0.1] * 3, "grad_norm": [1.0] * 3}
+    losses["skipped"] = [False] * 3
     return {
         "checkpoint": Checkpoint.of(checkpoint),
         "tokenizer": Tokenizer.of(tokenizer),
         "fertility": None,
         "losses": Losses.of(pa.table(losses)),
+        "validation": validation_of(),
         "scores": Scores.of(pa.Table.from_pylist(SCORES, schema=Scores.SCHEMA)),
         "docs": Docs.of_parts(PARTS),
         "record": Record("demo", STEPS),
@@ -157,6 +167,102 @@ def test_model_card_has_the_numbers_of_the_inputs(inputs, tmp_path):
         ("heldout", "loss", 3.25),
         ("own", "pass@1", 0.125),
     }
+
+
+def test_every_file_of_the_weights_is_released_and_the_trainers_notes_are_not(inputs, tmp_path):
+    folder = inputs["checkpoint"].path
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"x")
+    made = released(inputs, tmp_path / "scratch")
+    names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json", "adapter/adapter_model.safetensors"} <= names
+    assert "trainer_state.json" not in names
+    assert set(json.loads((made / "MANIFEST.json").read_text())["files"]) == names - {"MANIFEST.json"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rows"),
+    [
+        (
+            ARCHITECTURE,
+            ["| GPTBigCode |  |", "| key and value heads | 1 |", "| context in tokens | 128 |", "| positions | learned |"],
+        ),
+        (
+            dataclasses.replace(ROTARY, num_key_value_heads=2, rope_theta=999999.4420358813, sliding_window=4096, tied_head=False),
+            [
+                "| Starcoder2 |  |",
+                "| key and value heads | 2 |",
+                "| context in tokens | 16,384 |",
+                "| positions | rotary, theta 999,999.44 |",
+                "| sliding window in tokens | 4,096 |",
+                "| output matrix | one of its own |",
+            ],
+        ),
+        (
+            ROTARY,
+            ["| positions | rotary, theta 100,000 |", "| sliding window in tokens | none |", "| output matrix | the token embedding |"],
+        ),
+    ],
+)
+def test_model_card_describes_the_network_of_either_family(inputs, tmp_path, architecture, rows):
+    (inputs["checkpoint"].path / "config.json").write_text(json.dumps(architecture.to_checkpoint()))
+    folder = released(inputs, tmp_path / "scratch")
+    card = (folder / "README.md").read_text()
+    assert [row for row in rows if row not in card] == []
+    assert ("sliding window" in card) == (architecture.family == "starcoder2")
+    assert front_matter(folder)["tags"] == ["code", architecture.family, "starloom"]
+
+
+def test_model_card_tells_how_held_out_text_was_learnt(inputs, tmp_path):
+    def told(place, *rows, **knobs):
+        card = (released({**inputs, "validation": validation_of(*rows)}, tmp_path / place, **knobs) / "README.md").read_text()
+        return card.partition("loss_curve.png)")[2].partition("## Evaluation")[0].strip().splitlines()
+
+    assert told("none") == []
+    rows = [(step, name, 6 / step + i, 10 * i + 10) for step in (1, 2, 3) for i, name in enumerate((None, "C", "Go"))]
+    assert told("many", *rows)[2:] == [
+        "| held-out text | at step 1 | at step 3 | tokens |",
+        "| --- | ---: | ---: | ---: |",
+        "| all languages | 6.000 | 2.000 | 10 |",
+        "| Go | 8.000 | 4.000 | 30 |",
+        "| C | 7.000 | 3.000 | 20 |",
+    ]
+    assert told("few", *rows, max_languages=1)[-1].startswith("| Go |"), "most tokens first"
+    assert told("once", (3, None, 2.0, 10))[2:] == [
+        "| held-out text | at step 3 | tokens |", "| --- | ---: | ---: |", "| all languages | 2.000 | 10 |",
+    ]  # fmt: skip
+
+
+def test_model_card_says_with_which_weights_it_began(inputs, tmp_path):
+    def card(place, *steps):
+        return released({**inputs, "record": Record("demo", (*STEPS[:-1], *steps))}, tmp_path / place)
+
+    wrote = {"Checkpoint": {"artifact": HASH, "counts": {"rows": 0}}}
+    taken = StepRecord("import_checkpoint", "import_checkpoint", {"checkpoint": "bigcode/starcoder2-3b@" + "0" * 40}, wrote)
+    tuned = StepRecord("tuned", "train_model", {"num_steps": 2000, "lora": {"rank": 8}}, wrote)
+    folder = card("hub", taken, STEPS[-1], tuned)
+    told = (folder / "README.md").read_text()
+    assert f"- `import_checkpoint` took bigcode/starcoder2-3b at commit {'0' * 40}\n- `train_model` trained for 3 steps\n" in told
+    assert "`starloom trace checkpoint:STEP` names the documents" in told
+    assert "- `tuned` trained a low-rank adaptation (LoRA, rank 8) for 2,000 steps" in told
+    assert front_matter(folder)["base_model"] == ["bigcode/starcoder2-3b"]
+    local = StepRecord("theirs", "import_checkpoint", {"checkpoint": {"config.json": {"sha256": HASH}}}, wrote)
+    folder = card("disk", local, STEPS[-1])
+    assert "- `theirs` took a checkpoint made elsewhere, named in MANIFEST.json" in (folder / "README.md").read_text()
+    assert "base_model" not in front_matter(folder)
+    alone = card("alone", STEPS[-1])
+    assert "wrote weights" not in (alone / "README.md").read_text()
+    assert "`starloom trace checkpoint` names the documents" in (alone / "README.md").read_text()
+
+
+def test_model_card_says_how_many_steps_were_left_out(inputs, tmp_path):
+    assert "left the weights as they were" not in (released(inputs, tmp_path / "none") / "README.md").read_text()
+    table = inputs["losses"].read()
+    skipped = Losses.of(table.set_column(table.schema.get_field_index("skipped"), "skipped", pa.array([False, True, False])))
+    card = (released({**inputs, "losses": skipped}, tmp_path / "one") / "README.md").read_text()
+    assert "1 of the steps left the weights as they were" in card
 
 
 def test_model_card_claims_nothing_that_packing_did_not_do(inputs, tmp_path):
@@ -273,6 +379,13 @@ def test_refuses_a_checkpoint_without_weights(inputs, tmp_path):
     (inputs["checkpoint"].path / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"no model\.safetensors in checkpoint"):
         released(inputs, tmp_path / "scratch")
+
+
+def test_refuses_a_checkpoint_that_was_not_trained_here(inputs, tmp_path):
+    (inputs["checkpoint"].path / "trainer_state.json").unlink()
+    with pytest.raises(InputError, match=r"no trainer_state\.json in checkpoint") as told:
+        released(inputs, tmp_path / "scratch")
+    assert "from: {checkpoint: train_model}" in str(told.value.hint)
 
 
 def test_refuses_two_files_of_one_name(inputs, tmp_path):

@@ -18,7 +18,6 @@ from lineage.records import Artifact
 from lineage.rows import Rows
 from lineage.store import Store, object_name
 from lineage.tracing import trace
-from lineage.tracing_copies import copy_numbers
 from model.data import Order
 from tests.corpus import MIT, function, run_recipe, write_recipe
 from tests.history import add_training
@@ -175,16 +174,6 @@ def test_wide_tokens_are_told_like_narrow_ones(store, aside):
     assert (wide["spans"], wide["sequence"], wide["seen"]) == (narrow["spans"], narrow["sequence"], narrow["seen"])
 
 
-def test_a_run_of_before_there_were_contexts_is_still_told(store, aside):
-    run_id = as_if_packed_otherwise(aside, lambda table: table.drop_columns(["starts"]))
-    old, new = (trace(place, "seq:0:0", run_id=run) for place, run in ((aside, run_id), (store, "plain")))
-    assert (old["sequence"]["starts"], old["sequence"]["num_contexts"]) == ([0], 1)
-    assert [span["text"] for span in old["spans"]] == [span["text"] for span in new["spans"]]
-    doc_id = next(span["doc_id"] for span in new["spans"] if span["role"] in TEXT)
-    told = [event(trace(place, doc_id, run_id=run), "packed") for place, run in ((aside, run_id), (store, "plain"))]
-    assert told[0]["tokens"] == told[1]["tokens"]
-
-
 def say(words, capsys):
     assert main(words) == 0
     return capsys.readouterr().out
@@ -246,17 +235,18 @@ def test_every_document_is_told_with_all_its_copies_or_why_it_has_none(store, ru
             continue
         assert "not_packed" not in story["fate"]
         told = event(story, "packed")
-        depth = Counter(byte for s in mine if s["role"] in TEXT for byte in range(s["byte_start"], s["byte_end"]))
-        copies = max(depth.values(), default=0)
+        copies = {s["copy"] for s in mine}
         is_heldout = {splits[s["part"], s["sequence"]] for s in mine} == {"heldout"}
         heldout |= {doc_id} if is_heldout else set()
         weight = weights.get(languages[doc_id], 2)
-        assert told["num_copies"] == copies in ({0} if not size else {1} if is_heldout else {int(weight), int(weight + 0.5)})
+        assert told["num_copies"] == len(copies) in ({1} if is_heldout else {int(weight), int(weight + 0.5)})
+        assert copies == set(range(len(copies)))
         assert told["tokens"] == sum(s["token_end"] - s["token_start"] for s in mine if s["role"] in TEXT)
         assert {s["sequence"] for s in told["sequences"]} == {f"{s['part']}:{s['sequence']}" for s in mine}
         by_copy = {}
         for sequence in told["sequences"]:
-            assert sequence["copies"] == sorted({span["copy"] for span in sequence["spans"]} - {None})
+            at = tuple(map(int, sequence["sequence"].split(":")))
+            assert sequence["copies"] == sorted({s["copy"] for s in mine if (s["part"], s["sequence"]) == at})
             for span in sequence["spans"]:
                 if span["role"] in TEXT:
                     by_copy.setdefault(span["copy"], Counter()).update(range(span["byte_start"], span["byte_end"]))
@@ -275,23 +265,15 @@ def test_copies_are_those_that_packing_took_where_documents_lie_end_to_end(store
     ended, number = Counter(), {}
     spans = rows_of(store, "plain", "pack_fim", "Spans")
     for at, span in enumerate(spans):
-        number[span["part"], span["sequence"], span["token_start"]] = ended[span["doc_id"]] + 1
+        number[span["part"], span["sequence"], span["token_start"]] = ended[span["doc_id"]]
         ended[span["doc_id"]] += span["role"] == "eod"
         assert at == 0 or (spans[at - 1]["part"], spans[at - 1]["sequence"]) <= (span["part"], span["sequence"])
     for doc_id in {span["doc_id"] for span in spans if span["role"] in TEXT}:
         told = event(trace(store, doc_id, run_id="plain"), "packed")
-        assert told["num_copies"] == ended[doc_id]
+        assert told["num_copies"] == ended[doc_id] > 0
         for sequence in told["sequences"]:
             part, row = map(int, sequence["sequence"].split(":"))
             assert all(span["copy"] == number[part, row, span["token_start"]] for span in sequence["spans"])
-
-
-def test_a_copy_that_lost_bytes_is_not_filled_from_the_next():
-    def span(sequence, token_start, *place, role="text"):
-        return {"sequence": sequence, "token_start": token_start, "byte_start": place[0], "byte_end": place[1], "role": role}
-
-    spans = [span(0, 0, 0, 10), span(0, 9, 10, 14), span(0, 20, 0, 10), span(1, 0, 10, 20), span(2, 5, 0, 20)]
-    assert copy_numbers(spans, {0: [0, 20], 1: [0, 30], 2: [0, 5]}) == [1, 1, 2, 2, 3]
 
 
 def test_words_say_what_is_counted_and_what_was_left_out(store, capsys):
@@ -306,7 +288,8 @@ def test_words_say_what_is_counted_and_what_was_left_out(store, capsys):
     )
     text = say(["trace", copied, *at], capsys)
     assert re.search(r"tokens? of its text, 3 copies, each counted", text)
-    assert "copy 3, " in text
+    assert "copy 2, " in text, "they count from 0"
+    assert "copy 3, " not in text
     assert re.search(r"of their text in [\d,]+ copies, each counted", say(["trace", "checkpoint", *at], capsys))
     assert "in no sequence: trace one" in say(["trace", trace(store, json_file, run_id="plain")["document"]["repo"], *at], capsys)
 
@@ -337,14 +320,14 @@ def test_what_had_been_seen_by_step_n_is_what_the_first_n_batches_hold(store, ru
         for span in spans:
             num = times[span["part"], span["sequence"]]
             if num and span["role"] in TEXT:
-                entry = expected.setdefault(span["doc_id"], {"tokens": 0, "tokens_seen": 0, "bytes": Counter()})
+                entry = expected.setdefault(span["doc_id"], {"tokens": 0, "tokens_seen": 0, "copies": set()})
                 tokens = span["token_end"] - span["token_start"]
                 entry["tokens"] += tokens
                 entry["tokens_seen"] += tokens * num
-                entry["bytes"].update(range(span["byte_start"], span["byte_end"]))
+                entry["copies"].add(span["copy"])
         found = trace(store, "checkpoint", run_id=run, until_step=n)
         told = {d["doc_id"]: (d["tokens"], d["tokens_seen"], d["copies"]) for d in found["documents"]}
-        assert told == {d: (e["tokens"], e["tokens_seen"], max(e["bytes"].values())) for d, e in expected.items()}
+        assert told == {d: (e["tokens"], e["tokens_seen"], len(e["copies"])) for d, e in expected.items()}
         assert found["num_copies"] == sum(copies for *_, copies in told.values())
         assert earlier <= told.keys(), "what had been seen stays seen"
         earlier = told.keys()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import safetensors.numpy
 import tokenizers
 from pydantic import ValidationError
 
 from lineage.errors import InputError
-from model.config import Architecture
+from model.architecture import Architecture
+from model.config import Running, Training
+from model.formats import save_network
+from model.network import GPT
 from tasks._stage import Runtime
 from tasks.kernels.special_tokens import STARCODER
-from tasks.schemas import Batches, Losses, Packed, Tokenizer
-from tasks.train_model import PRESETS, TrainModel, train_model
+from tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer
+from tasks.train_model import PRESETS, Launching, Shape, TrainModel, train_model
 
 
 def test_a_preset_fills_what_is_not_given():
@@ -31,8 +37,33 @@ def test_the_identity_is_the_knobs_and_not_where_they_come_from(tmp_path):
     assert mine.identity() == TrainModel().identity()
     assert mine.identity()["learning_rate"] == 4e-3
     assert TrainModel(learning_rate=1e-3).identity() != mine.identity()
-    for runtime_only in ({"checkpoint_every_steps": 3}, {"microbatch_sequences": 2}, {"num_processes": 4}):
-        assert TrainModel(**runtime_only).identity() == mine.identity()
+    machines = {"num_processes": 4, "num_machines": 2, "machine_rank": 1, "main_process_ip": "10.0.0.1", "main_process_port": 29500}
+    running = {"checkpoint_every_steps": 3, "microbatch_sequences": 2, "parallel": "fsdp", "compile": "on", "attention": "sdpa"}
+    for how in (machines, running, {"on_divergence": "skip", "max_skipped_steps": 3}):
+        assert TrainModel(**how).identity() == mine.identity()
+    for what in ({"lora": {"rank": 2}}, {"schedule": "wsd"}, {"attend_across_documents": False}, {"dropout": 0.1}, {"spike_factor": 5}):
+        assert TrainModel(**what).identity() != mine.identity()
+
+
+def test_every_number_of_a_network_and_of_a_training_has_a_knob_and_those_of_the_tokenizer_have_none():
+    shape = {field.name for field in dataclasses.fields(Architecture)} - {"vocab_size"}
+    assert set(Shape.model_fields) == shape
+    knobs = set(TrainModel.model_fields)
+    assert knobs == shape | (set(Training.model_fields) - {"pad_token", "eod_token"}) | set(Running.model_fields) | set(
+        Launching.model_fields
+    ) | {"preset"}
+
+
+def test_machines_and_processes_are_told_to_the_launcher():
+    one = TrainModel().launcher(3)
+    assert "--multi_gpu" not in one
+    assert one[one.index("--num_cpu_threads_per_process") + 1] == "3"
+    many = TrainModel(num_processes=4, num_machines=2, machine_rank=1, main_process_ip="10.0.0.1", main_process_port=29500).launcher(2)
+    told = dict(itertools.pairwise(many))
+    assert [told[f"--{name}"] for name in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")] == [
+        "4", "2", "1", "10.0.0.1", "29500",
+    ]  # fmt: skip
+    assert "--multi_gpu" in many
 
 
 def test_a_config_read_again_elsewhere_is_the_same(tmp_path, monkeypatch):
@@ -47,10 +78,20 @@ def test_a_config_read_again_elsewhere_is_the_same(tmp_path, monkeypatch):
     ("knobs", "named"),
     [
         ({"num_heads": 7}, "num_heads 7"),
-        ({"preset": "tyni"}, "preset 'tyni' is neither a file .* nor one of starcoderbase-15b"),
+        ({"preset": "tyni"}, "preset 'tyni' is neither a file .* nor one of finetune, small"),
         ({"learning_rate": 1e-5}, "min_learning_rate"),
         ({"num_steps": 0}, "num_steps"),
         ({"nmu_steps": 3}, "nmu_steps"),
+        ({"preset": "finetune"}, "batch_sequences"),
+        ({"pad_token": 3}, "pad_token"),
+        ({"vocab_size": 3}, "vocab_size"),
+        ({"lora": {"rnak": 3}}, "rnak"),
+        ({"keep_every_steps": 7}, "keep_every_steps 7"),
+        ({"schedule": "wsd", "decay_steps": 399}, "decay_steps 399"),
+        ({"rope_theta": 1e4}, "rope_theta 10000.0 is for starcoder2"),
+        ({"num_processes": 3, "num_machines": 2}, "num_processes 3"),
+        ({"num_machines": 1, "machine_rank": 1}, "machine_rank 1"),
+        ({"num_processes": 2, "num_machines": 2}, "main_process_ip"),
     ],
 )
 def test_a_wrong_knob_is_refused_by_name(knobs, named):
@@ -64,7 +105,7 @@ def test_a_misspelt_knob_of_a_preset_is_refused(tmp_path):
     with pytest.raises(ValidationError, match="widht"):
         TrainModel(preset=str(preset))
     preset.write_text("width: 3\n")
-    with pytest.raises(ValidationError, match="needs `architecture` and `training`"):
+    with pytest.raises(ValidationError, match="needs `architecture`"):
         TrainModel(preset=str(preset))
 
 
@@ -90,15 +131,34 @@ def packed_of(*parts: int) -> Packed:
     ])  # fmt: skip
 
 
+def spans_of(packed: Packed) -> Spans:
+    """Each sequence one document, by turns of two languages."""
+    tables = []
+    for number, part in enumerate(packed.parts):
+        tokens = part.read(["tokens"])["tokens"].to_pylist()
+        rows = [
+            {"sequence": row, "token_start": 0, "token_end": len(ids), "doc_id": f"{number:016x}{row:016x}", "copy": 0, "byte_start": 0,
+             "byte_end": 3 * len(ids), "role": "text", "language": ("Python", "C")[row % 2]}
+            for row, ids in enumerate(tokens)
+        ]  # fmt: skip
+        tables.append(pa.Table.from_pylist(rows, schema=Spans.SCHEMA))
+    return Spans.of_parts(tables)
+
+
+def train(packed, tokenizer, runtime, initial=None, **knobs):
+    return train_model.function(packed, spans_of(packed), tokenizer, initial, TrainModel(**knobs), runtime)
+
+
 SHAPE = {"width": 32, "num_heads": 2, "num_layers": 1, "context_tokens": 16}
 KNOBS = SHAPE | {"num_steps": 6, "batch_sequences": 2, "warmup_steps": 1, "threads": 1}
+ROTARY = KNOBS | {"family": "starcoder2", "num_key_value_heads": 1}
 
 
 def test_it_trains_what_is_packed(tmp_path, tokenizer):
     told = []
     runtime = Runtime(tmp_path / "scratch", on_progress=lambda *said: told.append(said))
     runtime.scratch.mkdir()
-    checkpoint, losses, batches = train_model.function(packed_of(4, 3), tokenizer, TrainModel(**KNOBS), runtime)
+    checkpoint, losses, batches, validation = train(packed_of(4, 3), tokenizer, runtime, **KNOBS, validate_every_steps=4)
     assert checkpoint.names() == ["config.json", "model.safetensors", "trainer_state.json"]
     architecture = Architecture.from_checkpoint(checkpoint.path)
     assert (architecture.vocab_size, architecture.width) == (27, 32)
@@ -109,16 +169,19 @@ def test_it_trains_what_is_packed(tmp_path, tokenizer):
     assert batches.read().schema.equals(Batches.SCHEMA)
     seen = {(row["part"], row["row"]) for row in batches.read().to_pylist()}
     assert seen == {(0, 0), (0, 2), (0, 3), (1, 0), (1, 2)}
+    measured = [(row["step"], row["language"], row["tokens"]) for row in validation.read().to_pylist()]
+    assert measured == [(step, language, 30) for step in (4, 6) for language in (None, "C")]
     assert [(done, total, unit) for done, total, unit, _ in told] == [(step, 6, "steps") for step in range(1, 7)]
     assert [metrics["loss"] for *_, metrics in told] == losses.read()["loss"].to_pylist()
+    assert [metrics.get("heldout_loss") for *_, metrics in told] == [None] * 4 + [validation.read()["loss"][0].as_py()] * 2
     assert runtime.notes["tokens"] == 6 * 2 * 16
 
 
 def test_a_killed_training_goes_on_in_its_scratch_folder(tmp_path, tokenizer):
     def trained(folder):
         runtime = Runtime.alone(folder)
-        cfg = TrainModel(**KNOBS, checkpoint_every_steps=4)
-        checkpoint, losses, _ = train_model.function(packed_of(4, 3), tokenizer, cfg, runtime)
+        checkpoint, losses, _, validation = train(packed_of(4, 3), tokenizer, runtime, **KNOBS, checkpoint_every_steps=4)
+        assert validation.read().num_rows == 0
         return runtime.notes, (checkpoint.path / "model.safetensors").read_bytes(), losses.read()
 
     notes, weights, losses = trained(tmp_path / "scratch")
@@ -127,6 +190,80 @@ def test_a_killed_training_goes_on_in_its_scratch_folder(tmp_path, tokenizer):
     assert (notes["steps"], notes["resumed_at_step"]) == (2, 4)
     assert again == weights
     assert losses_again.equals(losses)
+
+
+# Going on from a checkpoint
+
+
+def checkpoint_of(folder, **knobs) -> Checkpoint:
+    """A network as if it had been trained: weights that no training begins with here."""
+    architecture = Architecture(vocab_size=27, **{name: knobs[name] for name in Shape.model_fields if name in knobs})
+    network = GPT(architecture)
+    network.init_weights(7)
+    save_network(folder, architecture, network.named_parameters())
+    return Checkpoint.of(folder)
+
+
+@pytest.fixture
+def trained(tmp_path) -> Checkpoint:
+    return checkpoint_of(tmp_path / "trained", **ROTARY)
+
+
+def test_it_goes_on_from_a_checkpoint_and_may_make_its_context_longer(trained, tmp_path, tokenizer):
+    longer = {"context_tokens": 64, "rope_theta": 1e6, "sliding_window": 8}
+    knobs = {"preset": "finetune", "batch_sequences": 2, "threads": 1, "warmup_steps": 0, "num_steps": 1, "learning_rate": 1e-9}
+    runtime = Runtime.alone(tmp_path / "second")
+    checkpoint, *_ = train(packed_of(4), tokenizer, runtime, trained, **knobs, **longer, min_learning_rate=0)
+    before, after = Architecture.from_checkpoint(trained.path), Architecture.from_checkpoint(checkpoint.path)
+    assert dataclasses.replace(before, **longer) == after
+    weights, again = (safetensors.numpy.load_file(folder.path / "model.safetensors") for folder in (trained, checkpoint))
+    assert {name: array.shape for name, array in weights.items()} == {name: array.shape for name, array in again.items()}
+    assert all(np.abs(weights[name] - again[name]).max() < 1e-7 for name in weights), "so small a step leaves the weights where they were"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        (ROTARY | {"width": 64}, "width is 64, but the checkpoint to go on with has 32"),
+        (ROTARY | {"num_layers": 2}, "num_layers is 2, but the checkpoint to go on with has 1"),
+        (ROTARY | {"tied_head": False}, "tied_head is False"),
+        (KNOBS | {"family": "gpt_bigcode"}, "rope_theta"),
+        ({"num_steps": 3}, "num_layers is 2|width is 128"),
+    ],
+)
+def test_what_no_weights_fit_is_refused_by_name(trained, knobs, told, tmp_path, tokenizer):
+    with pytest.raises(InputError, match=told) as caught:
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), trained, **knobs)
+    assert "finetune" in str(caught.value.hint)
+
+
+def test_the_positions_of_starcoders_kind_are_learned_and_so_not_more_of_them(tmp_path, tokenizer):
+    trained = checkpoint_of(tmp_path / "trained", **KNOBS)
+    with pytest.raises(InputError, match="context_tokens is 32, but the checkpoint to go on with has 16"):
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), trained, **KNOBS | {"context_tokens": 32})
+
+
+def test_a_tokenizer_of_more_tokens_than_the_checkpoint_knows_is_refused_with_both_numbers(trained, tmp_path, tokenizer):
+    model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
+    model.add_tokens(["one more"])
+    model.save(str(tokenizer.path / "tokenizer.json"))
+    with pytest.raises(InputError, match="tokenizer has 28 tokens, and the checkpoint to go on from knows 27"):
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), trained, **ROTARY)
+
+
+def test_a_low_rank_adaptation_leaves_its_adapter_beside_the_whole_network(trained, tmp_path, tokenizer):
+    knobs = ROTARY | {"lora": {"rank": 2, "alpha": 4}}
+    checkpoint, *_ = train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), trained, **knobs)
+    assert {"config.json", "model.safetensors", "adapter/adapter_model.safetensors"} <= set(checkpoint.names())
+    with pytest.raises(InputError, match="lora adapts a trained network, and no step above"):
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "third"), **knobs)
+
+
+def test_without_a_checkpoint_the_shape_must_be_given(tmp_path, tokenizer):
+    knobs = {"preset": "finetune", "num_steps": 1, "batch_sequences": 2, "warmup_steps": 0, "width": 32}
+    with pytest.raises(InputError, match=r"train_model\.num_layers, train_model\.num_heads not given, and no step above") as caught:
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), **knobs)
+    assert "import_checkpoint" in str(caught.value.hint)
 
 
 def packed_alike(split: str, length: int) -> Packed:
@@ -148,5 +285,5 @@ def test_refuses_before_anything_starts_what_cannot_be_trained_on(packed, messag
     runtime = Runtime.alone(tmp_path / "scratch")
     runtime.subprocess = lambda *_, **__: pytest.fail("a trainer was started")
     with pytest.raises(InputError, match=message) as caught:
-        train_model.function(packed, tokenizer, TrainModel(**KNOBS), runtime)
+        train(packed, tokenizer, runtime, **KNOBS)
     assert hint in str(caught.value.hint)

@@ -8,7 +8,6 @@ Cost: encoding that of `tokenizers`, 3 to 5 MB/s a core (`encoding` has a faster
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,18 +94,6 @@ def load(path: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def splits_like_starcoder(tokenizer: Tokenizer) -> bool:
-    """Tell whether a text falls into pre-tokens as with `untrained()`."""
-    if tokenizer.normalizer is not None or tokenizer.pre_tokenizer is None:
-        return False
-    state = json.loads(tokenizer.pre_tokenizer.__getstate__())
-    told = ("type", "individual_digits", "add_prefix_space", "use_regex")
-    return [tuple(step.get(key) for key in told) for step in state.get("pretokenizers", ())] == [
-        ("Digits", True, None, None),
-        ("ByteLevel", None, False, True),
-    ]
 
 
 def byte_of_character() -> dict[str, int]:

@@ -204,13 +204,33 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class HeldoutLosses:
+    """The loss of held-out text while the model was trained."""
+
+    first_step: int
+    last_step: int
+    losses: list[tuple[str, float, float, int]]
+    """language, nats per token at the first and at the last step, tokens measured."""
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Numbers of a model card."""
 
     recipe: str
+    family: str
+    """As `model_type` of a config spells it."""
+    network: str
+    """Its class in transformers, without what it is for."""
     num_parameters: int
     architecture: list[tuple[str, str]]
+    weights: list[str]
+    """How they came about, as `weights` tells it."""
+    base_models: list[str]
+    """Repositories of a hub that they began with."""
     num_steps: int
+    num_skipped: int
+    """Of these, left out."""
     num_tokens: int
     num_sequences: int
     """That there were to train on."""
@@ -226,10 +246,37 @@ class ModelFacts:
     """Of the first step, in nats per token."""
     last_loss: float
     """Mean of the last steps."""
+    heldout: HeldoutLosses | None
+    """None if it was not measured."""
     scores: list[tuple[str, str, str, str, str]]
     """benchmark, metric, language, value, number measured."""
     fertility: list[Measured]
     """All languages as one, then each; empty if the tokenizer was not measured."""
+
+
+def weights(steps: Sequence[Step]) -> list[str]:
+    """What each step that wrote weights did, in Markdown; nothing if there was only one."""
+    makers = [step for step in steps if "Checkpoint" in step.outputs]
+    return [f"`{step.name}` {_made(step)}" for step in makers] if len(makers) > 1 else []
+
+
+def _made(step: Step) -> str:
+    config = step.config
+    if step.stage == "import_checkpoint":
+        named = config.get("checkpoint")
+        if isinstance(named, str):
+            name, _, commit = named.partition("@")
+            return f"took {cell(name)} at commit {commit}"
+        return "took a checkpoint made elsewhere, named in MANIFEST.json by the SHA-256 of its files"
+    rank = (config.get("lora") or {}).get("rank")
+    adapted = f" a low-rank adaptation (LoRA, rank {rank})" if rank else ""
+    return f"trained{adapted} for {config.get('num_steps', 0):,} steps"
+
+
+def base_models(steps: Sequence[Step]) -> list[str]:
+    """Names of the repositories of a hub that checkpoints were taken from."""
+    named = [step.config.get("checkpoint") for step in steps if step.stage == "import_checkpoint"]
+    return [name.partition("@")[0] for name in named if isinstance(name, str)]
 
 
 def preparation(steps: Sequence[Step]) -> list[tuple[str, str]]:
@@ -310,11 +357,13 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
         f"It completes code{' and fills in the middle' if facts.fim_rate else ''}. It was not trained to follow instructions.",
         _USE % (_FIM_PROMPT if facts.fim_rate else _PLAIN_PROMPT),
         "## Architecture",
-        table(("GPTBigCode", "#"), facts.architecture),
+        table((facts.network, "#"), facts.architecture),
         *_tokenizer(facts.fertility),
         "## Training",
+        *_weights(facts.weights),
         _training(facts),
         "![training loss by step](loss_curve.png)",
+        *_heldout_losses(facts.heldout),
         "## Evaluation",
         table(("benchmark", "metric", "language", "#value", "#measured"), facts.scores) if facts.scores else "Nothing was measured.",
         *_metrics(facts),
@@ -324,7 +373,7 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
         *_prepared(facts),
         "## Limits",
         "What it writes may be wrong, insecure, or close to its training data, whose licences may ask for attribution; "
-        f"`starloom trace checkpoint` names the documents that it saw. Its corpus is mostly {mostly}.",
+        f"{_trace(facts)}. Its corpus is mostly {mostly}.",
         "## Provenance",
         "[MANIFEST.json](MANIFEST.json) holds the SHA-256 of every other file here and of every artifact that they were made from, step by "
         "step.",
@@ -356,8 +405,42 @@ def _training(facts: ModelFacts) -> str:
     return (
         f"{facts.num_steps:,} steps, {facts.num_tokens:,} tokens: {facts.num_epochs:.3g} epochs of {facts.num_sequences:,} training "
         f"sequences. The loss went from {facts.first_loss:.3f} at the first step to {facts.last_loss:.3f} nats per token, the mean "
-        "of the last steps."
+        f"of the last steps.{_skipped_steps(facts.num_skipped)}"
     )
+
+
+def _skipped_steps(count: int) -> str:
+    if not count:
+        return ""
+    return f" {count:,} of the steps left the weights as they were: the loss was no number, or the gradient a spike."
+
+
+def _trace(facts: ModelFacts) -> str:
+    if not facts.weights:
+        return "`starloom trace checkpoint` names the documents that it saw"
+    return (
+        "`starloom trace checkpoint:STEP` names the documents that each training above saw; of weights taken from elsewhere it knows none"
+    )
+
+
+def _weights(told: Sequence[str]) -> list[str]:
+    if not told:
+        return []
+    intro = "These steps of the recipe wrote weights; a training goes on from those before it, unless the recipe says otherwise:"
+    return [intro, "\n".join(f"- {line}" for line in told), "The figures that follow are of the training that is released here."]
+
+
+def _heldout_losses(measured: HeldoutLosses | None) -> list[str]:
+    """How the loss of text that it was not trained on went, from the first measurement to the last."""
+    if measured is None:
+        return []
+    first, last = measured.first_step, measured.last_step
+    header = ("held-out text", *((f"#at step {first:,}",) if first != last else ()), f"#at step {last:,}", "#tokens")
+    rows = [
+        (name, *((f"{before:.3f}",) if first != last else ()), f"{after:.3f}", f"{num_tokens:,}")
+        for name, before, after, num_tokens in measured.losses
+    ]
+    return ["The loss of held-out text as it was trained, in nats per token:", table(header, rows)]
 
 
 def _heldout(facts: ModelFacts) -> str:

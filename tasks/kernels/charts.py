@@ -7,12 +7,12 @@ state of matplotlib outlives a call. Cost: about 0.3 s a picture.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -27,6 +27,8 @@ BLUE = "#2f6fb3"
 PALE = "#b7d1ea"
 GREEN = "#3a8f6b"
 PALE_GREEN = "#bfe0d1"
+MANY = ("#d1802f", "#8a5fb0", "#c0504d", "#2a9d9d", "#8c7a3f", "#b0558a", "#5b6f8a", "#6f9e3c")
+"""Of curves beside each other; as many of them are drawn."""
 SMALLEST_SHARE = 0.0005
 """A smaller one would be printed as 0.0%."""
 SMOOTHING_SHARE = 0.03
@@ -42,23 +44,64 @@ def loss_curve(steps: np.ndarray, losses: np.ndarray, path: Path, title: str) ->
         path: the PNG to write.
         title: the line above it.
     """
-    smooth = running_mean(np.asarray(losses, np.float64))
     with _figure(path, 8.0, 4.5) as figure:
         axes = figure.subplots()
-        axes.plot(steps, losses, color=PALE, linewidth=1.0, label="each step")
-        axes.plot(steps, smooth, color=BLUE, linewidth=2.0, label="running mean")
-        if len(smooth) and np.isfinite(smooth[-1]):
-            axes.plot(steps[-1:], smooth[-1:], "o", color=BLUE, markersize=5)
-            last = (steps[-1], smooth[-1])
-            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}  # the noise of the curve passes there
-            axes.annotate(f"{smooth[-1]:.3f}", last, (0, 9), textcoords="offset points", ha="right", color=BLUE, weight="bold", bbox=behind)
-        _plain(axes, title)
+        _loss(axes, steps, losses, title)
         axes.set_xlabel("step", color=QUIET)
-        axes.set_ylabel("loss (nats per token)", color=QUIET)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.margins(x=0.02)
-        if len(smooth):
+        if len(steps):
             axes.legend(frameon=False, labelcolor=INK)
+
+
+def training_curves(
+    steps: np.ndarray,
+    losses: np.ndarray,
+    learning_rates: np.ndarray,
+    heldout: Mapping[str, Sequence[Any]],
+    path: Path,
+    title: str,
+) -> None:
+    """Draw the loss of each step, that of held-out text by group, and under them the learning rate.
+
+    Args:
+        steps: step numbers, rising.
+        losses: nats per token, one for each step.
+        learning_rates: one for each step.
+        heldout: columns `step`, `language` and `loss`: a row for each time that the held-out text of a language was measured, or all of it
+            (None). Drawn in the order in which they come, as many as there are colours.
+        path: the PNG to write.
+        title: the line above it.
+    """
+    with _figure(path, 8.0, 6.0) as figure:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        _loss(above, steps, losses, title)
+        for language, colour in zip(dict.fromkeys(heldout["language"]), MANY, strict=False):
+            at = [row for row, name in enumerate(heldout["language"]) if name == language]
+            measured, values = [heldout["step"][row] for row in at], [heldout["loss"][row] for row in at]
+            label = f"held out: {language or 'all'} {values[-1]:.3f}"
+            above.plot(measured, values, "o-", color=colour, linewidth=1.4, markersize=3, label=label)
+        below.plot(steps, learning_rates, color=GREEN, linewidth=1.6)
+        _plain(below, "")
+        below.set_xlabel("step", color=QUIET)
+        below.set_ylabel("learning rate", color=QUIET)
+        below.set_ylim(bottom=0)
+        below.grid(axis="y", color=GRID, linewidth=0.8)
+        if len(steps):
+            above.legend(frameon=False, labelcolor=INK, fontsize=9)
+
+
+def _loss(axes: Axes, steps: np.ndarray, losses: np.ndarray, title: str) -> None:
+    smooth = running_mean(np.asarray(losses, np.float64))
+    axes.plot(steps, losses, color=PALE, linewidth=1.0, label="each step")
+    axes.plot(steps, smooth, color=BLUE, linewidth=2.0, label="running mean")
+    if len(smooth) and np.isfinite(smooth[-1]):
+        axes.plot(steps[-1:], smooth[-1:], "o", color=BLUE, markersize=5)
+        last = (steps[-1], smooth[-1])
+        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}  # the noise of the curve passes there
+        axes.annotate(f"{smooth[-1]:.3f}", last, (0, 9), textcoords="offset points", ha="right", color=BLUE, weight="bold", bbox=behind)
+    _plain(axes, title)
+    axes.set_ylabel("loss (nats per token)", color=QUIET)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.margins(x=0.02)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

@@ -5,14 +5,14 @@ Method: Bavarian et al. 2022, "Efficient training of language models to fill in 
 included; prefix, middle and suffix encoded apart; SPM in its second variant. Ours differ where upstream is at fault:
 the randomness is the caller's draws, never order, and nothing is lost or padded.
 
-An encoding is only redone around the cuts. In GPT-2's pattern a run of letters ends before a character that is no
-letter, and what follows is split as if the text began there; digits set apart change neither. So behind an ASCII
-letter that an ASCII non-letter follows, tokens left and right do not depend on each other: a *joint*. Between the
+An encoding is only redone around the cuts. In the patterns of GPT-2, StarCoder and GPT-4 a run of letters ends before
+a character that is no letter, and as none looks behind, what follows is split as if the text began there. So behind an
+ASCII letter that an ASCII non-letter follows, tokens left and right do not depend on each other: a *joint*. Between the
 first and the last joint of a piece its tokens are those of the whole document. At an end that is the document's own,
 its tokens are those of the piece too; at an end that a packed sequence's border made, they need not be.
 Guarantee: token for token what encoding the three pieces gives (tests compare the two). Cost: one pass over the
-bytes of the documents that are cut, and `tokenizers` on a few bytes beside each cut; with another pre-tokeniser
-(`has_joints` false), `tokenizers` on all of it.
+bytes of the documents that are cut, and encoding a few bytes beside each cut; with another pre-tokeniser
+(`has_joints` false), encoding all of it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def cut(values: np.ndarray, stretches: Stretches, spelled: TokenBytes, draws: np
         stretches: what to cut.
         spelled: what the tokens spell.
         draws: two numbers for each, uniform over 64 bits: uint64 [m, 2].
-        has_joints: whether the pre-tokeniser is StarCoder's.
+        has_joints: whether the tokenizer is one that `byte_pairs` covers: of one of those patterns, and nothing added to text.
     """
     num = len(stretches.first)
     kept, at = np.zeros((num, 3, 2), np.int64), np.zeros((num, 3, 4), np.int64)

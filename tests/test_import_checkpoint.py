@@ -1,0 +1,366 @@
+"""A checkpoint that is taken, not trained: byte for byte, named by its content, refused if no network of ours could hold it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import transformers
+from pydantic import ValidationError
+
+from cli import main
+from flows.recipe import load
+from flows.run import Request, prepare
+from lineage import keys
+from lineage.errors import ConfigError, InputError
+from lineage.store import Store
+from tasks._stage import Runtime
+from tasks._step import Ref
+from tasks._work import opened_ref
+from tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
+from tests.corpus import hashes, make_repositories, run_recipe, write_recipe
+
+ROOT = Path(__file__).parents[1]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NAMED = f"org/name@{COMMIT}"
+VOCABULARY = 400
+CONFIGS = {
+    "gpt_bigcode": transformers.GPTBigCodeConfig(vocab_size=VOCABULARY, n_positions=64, n_embd=16, n_layer=1, n_head=2),
+    "starcoder2": transformers.Starcoder2Config(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=64,
+        hidden_size=16,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=32,
+        tie_word_embeddings=True,
+    ),
+    "llama": transformers.LlamaConfig(
+        vocab_size=10, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
+    ),
+}
+SHARDED = "8KB"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> dict[str, Path]:
+    """Name → a folder as transformers saves it: each kind whole, one also in several files."""
+    root = tmp_path_factory.mktemp("published")
+    for name, config in CONFIGS.items():
+        transformers.set_seed(0)
+        network = transformers.AutoModelForCausalLM.from_config(config)
+        network.save_pretrained(root / name)
+        if name == "starcoder2":
+            network.save_pretrained(root / "sharded", max_shard_size=SHARDED)
+    (root / "sharded" / "pytorch_model.bin").write_bytes(b"can run code")
+    return {folder.name: folder for folder in root.iterdir()}
+
+
+def taken(checkpoint, scratch):
+    runtime = Runtime.alone(scratch)
+    return import_checkpoint.function(ImportCheckpoint(checkpoint=str(checkpoint)), runtime), runtime
+
+
+def copied(folder: Path, to: Path) -> Path:
+    to.mkdir(parents=True)
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.parametrize("name", ["gpt_bigcode", "starcoder2", "sharded"])
+def test_it_takes_the_config_and_the_weights_byte_for_byte_and_nothing_else(published, name, tmp_path):
+    checkpoint, runtime = taken(published[name], tmp_path / "s")
+    there = [path.name for path in published[name].iterdir()]
+    wanted = sorted(file for file in there if file == "config.json" or ".safetensors" in file)
+    assert checkpoint.names() == wanted
+    assert len(wanted) < len(there), "generation_config.json is nothing that we read"
+    assert (len(wanted) > 3) == (name == "sharded")
+    for file in wanted:
+        assert (checkpoint.path / file).read_bytes() == (published[name] / file).read_bytes()
+    assert (runtime.notes["family"], runtime.notes["parameters"] > 7000) == (name.replace("sharded", "starcoder2"), True)
+
+
+def test_the_same_files_elsewhere_are_the_same_checkpoint(published, tmp_path):
+    folder = published["sharded"]
+    identity = ImportCheckpoint(checkpoint=str(folder)).identity()
+    files = [path for path in folder.iterdir() if path.name == "config.json" or ".safetensors" in path.name]
+    assert identity == {"checkpoint": {path.name: {"sha256": keys.file_digest(path)} for path in files}}
+    copy = copied(folder, tmp_path / "copy")
+    (copy / "generation_config.json").unlink()
+    relative = ImportCheckpoint.model_validate({"checkpoint": "copy"}, context={"folder": str(tmp_path)})
+    assert relative.checkpoint == str(copy), "a recipe's paths start at its folder"
+    assert relative.identity() == identity
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert relative.identity() != identity
+
+
+def test_a_commit_is_an_identity_by_itself():
+    assert ImportCheckpoint(checkpoint=NAMED).identity() == {"checkpoint": NAMED}
+
+
+@pytest.mark.parametrize("revision", ["main", COMMIT[:12], ""])
+def test_a_revision_that_may_come_to_mean_something_else_is_refused(revision):
+    with pytest.raises(ValidationError, match="can be moved"):
+        ImportCheckpoint(checkpoint=f"org/name@{revision}")
+
+
+@pytest.mark.parametrize("name", ["bigcode/starcoder2-3b", "./org/name@main"])
+def test_a_path_that_leads_nowhere_says_how_a_checkpoint_of_the_hub_is_named(name, tmp_path):
+    with pytest.raises(ValidationError, match="org/name@commit"):
+        ImportCheckpoint.model_validate({"checkpoint": name}, context={"folder": str(tmp_path)})
+
+
+def test_another_kind_of_network_is_refused_by_its_name(published, tmp_path):
+    with pytest.raises(InputError, match="model_type is 'llama'; this network can be gpt_bigcode or starcoder2"):
+        taken(published["llama"], tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ("config.json", "has no config.json"),
+        ("model.safetensors", r"neither model\.safetensors nor .*pytorch_model\.bin"),
+        ("model-00002-of-", r"has no model-00002-of-\d+\.safetensors; fetch the whole folder"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_refused_before_anything_runs(published, lost, told, tmp_path):
+    folder = copied(published["sharded" if "-" in lost else "starcoder2"], tmp_path / "copy")
+    next(path for path in folder.iterdir() if path.name.startswith(lost)).unlink()
+    with pytest.raises(ValidationError, match=told):
+        ImportCheckpoint(checkpoint=str(folder))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', "version https://git-lfs.github.com/spec/v1\n"])
+def test_an_index_that_is_none_is_refused(published, content, tmp_path):
+    folder = copied(published["sharded"], tmp_path / "copy")
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValidationError, match="is no index of weights"):
+        ImportCheckpoint(checkpoint=str(folder))
+
+
+def test_an_index_leads_to_no_file_outside_of_its_folder(published, tmp_path):
+    folder = copied(published["sharded"], tmp_path / "copy")
+    (tmp_path / "other.safetensors").write_bytes(b"")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
+    with pytest.raises(ValidationError, match="has no ../other.safetensors"):
+        ImportCheckpoint(checkpoint=str(folder))
+
+
+@pytest.mark.parametrize(
+    "content", [lambda whole: whole[:-1], lambda whole: b"version https://git-lfs.github.com/spec/v1\n", lambda _: b""]
+)
+def test_weights_that_are_cut_short_are_refused(published, content, tmp_path):
+    folder = copied(published["gpt_bigcode"], tmp_path / "copy")
+    (folder / "model.safetensors").write_bytes(content((folder / "model.safetensors").read_bytes()))
+    with pytest.raises(InputError, match=r"model\.safetensors is no whole safetensors file .* Git LFS"):
+        taken(folder, tmp_path / "s")
+
+
+def test_weights_that_are_not_where_the_index_says_are_refused(published, tmp_path):
+    folder = copied(published["sharded"], tmp_path / "copy")
+    index = folder / "model.safetensors.index.json"
+    where = json.loads(index.read_text())
+    files = sorted(set(where["weight_map"].values()))
+    name = next(name for name, file in where["weight_map"].items() if file == files[0])
+    where["weight_map"][name] = files[1]
+    index.write_text(json.dumps(where))
+    with pytest.raises(InputError, match=f"says that {name} is in {files[1]}, and it is not"):
+        taken(folder, tmp_path / "s")
+
+
+def test_what_a_killed_run_left_is_no_part_of_it(published, tmp_path):
+    (tmp_path / "s" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "s" / "checkpoint" / "model-00001-of-00009.safetensors").write_text("old")
+    checkpoint, _ = taken(published["starcoder2"], tmp_path / "s")
+    assert checkpoint.names() == ["config.json", "model.safetensors"]
+
+
+# The Hub: the real client, in a process of its own (it reads the environment when it is imported), against a server of this test.
+
+SCRIPT = f"""
+import sys
+from pathlib import Path
+from lineage.errors import InputError
+from tasks._stage import Runtime
+from tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
+try:
+    checkpoint = import_checkpoint.function(ImportCheckpoint(checkpoint="{NAMED}"), Runtime.alone(Path(sys.argv[1])))
+    print(checkpoint.path)
+except InputError as error:
+    print("refused:", error)
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hub as a download asks for: the files of one folder."""
+
+    folder = Path()
+
+    def do_HEAD(self):
+        self._answer()
+
+    def do_GET(self):
+        self.wfile.write(self._answer())
+
+    def _answer(self) -> bytes:
+        start, _, name = self.path.rpartition("/")
+        file = self.folder / name
+        is_there = start == f"/org/name/resolve/{COMMIT}" and file.is_file()
+        content = file.read_bytes() if is_there else b""
+        told = {"ETag": f'"{keys.digest(name)[:32]}"'} if is_there else {"X-Error-Code": "EntryNotFound"}
+        self.send_response(200 if is_there else 404)
+        for header, value in {"Content-Length": str(len(content)), "X-Repo-Commit": COMMIT, **told}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        return content
+
+    def log_message(self, *words): ...
+
+
+@pytest.fixture
+def hub():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OneHub", (Hub,), {}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def asked(tmp_path, endpoint: str, **more: str) -> str:
+    names = ("HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", **more}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "s")], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["gpt_bigcode", "sharded"])
+def test_it_comes_from_the_hub_once_and_then_without_it(published, name, tmp_path, hub):
+    hub.RequestHandlerClass.folder = published[name]
+    first = Path(asked(tmp_path, f"http://127.0.0.1:{hub.server_port}"))
+    taken_files = {path.name: path.read_bytes() for path in first.iterdir()}
+    assert taken_files == {file: (published[name] / file).read_bytes() for file in taken_files}
+    assert "config.json" in taken_files
+    assert "pytorch_model.bin" not in taken_files
+    assert asked(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1") == str(first), "what the commit has, and has not, is remembered"
+
+
+def test_a_repository_without_safetensors_is_refused_with_what_to_do(published, tmp_path, hub):
+    hub.RequestHandlerClass.folder = tmp_path / "theirs"
+    hub.RequestHandlerClass.folder.mkdir()
+    (tmp_path / "theirs" / "config.json").write_bytes((published["gpt_bigcode"] / "config.json").read_bytes())
+    told = asked(tmp_path, f"http://127.0.0.1:{hub.server_port}")
+    assert told.startswith("refused:")
+    assert "neither model.safetensors nor" in told
+    assert "save_pretrained" in told
+
+
+def test_a_hub_out_of_reach_is_said_with_what_to_do(tmp_path):
+    told = asked(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert "cannot be reached" in told
+    assert "give that folder as import_checkpoint.checkpoint" in told
+
+
+def test_the_stage_alone_reads_nothing(published, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["stage", "import_checkpoint", str(out), "--checkpoint", str(published["gpt_bigcode"]), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["files"]) == {"checkpoint/config.json", "checkpoint/model.safetensors"}
+    assert not (out / "checkpoint" / "model.safetensors").is_symlink()
+
+
+# In a recipe
+
+STAGES = """
+- train_tokenizer: {vocab_size: VOCABULARY}
+- encode
+- pack_fim: {sequence_length: 64, heldout_fraction: 0.3}
+- import_checkpoint: {checkpoint: WHERE}
+- train_model: {preset: finetune, num_steps: 3, batch_sequences: 2, warmup_steps: 1, threads: 1, validate_every_steps: 3}
+- train_model: {preset: finetune, num_steps: 2, batch_sequences: 2, warmup_steps: 1, threads: 1}
+  as: annealed
+- evaluate: {benchmarks: [], threads: 1, max_sequences: 4, max_infills: 1, infill_max_new_tokens: 4}
+- evaluate: {benchmarks: [], threads: 1, max_sequences: 4, max_infills: 0}
+  as: before
+  from: {checkpoint: import_checkpoint}
+- release: {max_repositories: 3}
+  from: {scores: evaluate}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, published):
+    """A run that begins with a checkpoint of the disk."""
+    folder = tmp_path_factory.mktemp("run")
+    stages = STAGES.replace("VOCABULARY", str(VOCABULARY)).replace("WHERE", str(published["sharded"]))
+    recipe = write_recipe(folder / "r.yaml", make_repositories(folder / "repositories"), stages)
+    return run_recipe(recipe, folder / "s"), recipe, Store.open(str(folder / "s"))
+
+
+def test_a_training_goes_on_from_it_and_the_next_from_that_one(done):
+    run, _, _ = done
+    made = {name: outputs.get("Checkpoint") for name, outputs in hashes(run).items()}
+    assert len({made["import_checkpoint"], made["train_model"], made["annealed"]}) == 3
+    took = {name: run.step(name).inputs["initial"]["artifact"] for name in ("train_model", "annealed")}
+    assert took == {"train_model": made["import_checkpoint"], "annealed": made["train_model"]}
+    assert run.step("before").inputs["checkpoint"]["artifact"] == made["import_checkpoint"]
+
+
+def test_what_was_learnt_shows_in_what_is_measured(done):
+    run, _, store = done
+    losses = {}
+    for name in ("before", "evaluate"):
+        view = opened_ref(store, Ref("Scores", run.step(name).outputs["Scores"]["artifact"]))
+        rows = view.read().to_pylist()
+        losses[name] = next(row["value"] for row in rows if (row["metric"], row["language"]) == ("loss", None))
+    assert losses["evaluate"] < losses["before"]
+    validation = opened_ref(store, Ref("Validation", run.step("train_model").outputs["Validation"]["artifact"])).read()
+    assert {(row["step"], row["language"]) for row in validation.to_pylist()} == {(3, None), (3, "Python"), (3, "unknown")}
+
+
+def test_the_release_says_where_its_weights_began(done, published):
+    run, _, store = done
+    folder = store.folder(store.artifact(run.step("release").outputs["Release"]["artifact"]))
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    (step,) = [step for step in manifest["steps"] if step["stage"] == "import_checkpoint"]
+    assert step["outputs"]["Checkpoint"]["artifact"] == hashes(run)["import_checkpoint"]["Checkpoint"]
+    assert step["config"]["checkpoint"]["config.json"] == {"sha256": keys.file_digest(published["sharded"] / "config.json")}
+    card = (folder / "README.md").read_text()
+    assert "- `import_checkpoint` took a checkpoint made elsewhere" in card
+    assert "- `train_model` trained for 3 steps" in card
+    assert str(published["sharded"]) not in card + (folder / "MANIFEST.json").read_text()
+
+
+def test_a_trace_says_what_a_checkpoint_went_on_from(done, capsys):
+    run, _, store = done
+    folder = str(store.url).removeprefix("file://")
+    made = {name: outputs.get("Checkpoint", "") for name, outputs in hashes(run).items()}
+    for name, before, told in (
+        ("annealed", "train_model", "and from all that it had seen: starloom trace checkpoint:train_model"),
+        ("train_model", "import_checkpoint", "made elsewhere: what that had seen is not known here"),
+    ):
+        assert main(["trace", f"checkpoint:{name}", "--store", folder]) == 0
+        assert f"went on from {made[before][:12]}, {told}" in capsys.readouterr().out
+
+
+def test_the_same_again_runs_nothing_wherever_the_checkpoint_lies(done, published, tmp_path):
+    _, recipe, store = done
+    moved = copied(published["sharded"], tmp_path / "moved")
+    assert prepare(Request(str(recipe), (f"import_checkpoint.checkpoint={moved}",), store.url)).is_cached
+    (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
+    assert not prepare(Request(str(recipe), (f"import_checkpoint.checkpoint={moved}",), store.url)).is_cached
+
+
+def test_a_recipe_that_names_none_is_refused_by_the_knob(tmp_path):
+    (tmp_path / "r.yaml").write_text("stages:\n- import_checkpoint\n")
+    with pytest.raises(ConfigError, match=r"import_checkpoint\.checkpoint.*Field required"):
+        load(tmp_path / "r.yaml")

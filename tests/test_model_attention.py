@@ -1,0 +1,79 @@
+"""Attention behind one function: every kernel against a loop over single queries."""
+
+# ruff: noqa: N803, N806  # shapes as suffixes, as in model/
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.attention import attend, has_flash, has_varlen
+
+
+def one_by_one(query_BTHK, key_BTGK, value_BTGK, window, ends):
+    """Every query alone: the keys it may see, softmax, the mean of their values."""
+    B, T, H, K = query_BTHK.shape
+    query, key, value = (tensor.flatten(0, 1) for tensor in (query_BTHK, key_BTGK, value_BTGK))
+    starts = ends or list(range(0, B * T + 1, T))
+    out = torch.empty_like(query)
+    for at in range(B * T):
+        first = max(start for start in starts if start <= at)
+        first = max(first, at + 1 - (window or T))
+        for head in range(H):
+            group = head * key.shape[1] // H
+            score = key[first : at + 1, group] @ query[at, head] / math.sqrt(K)
+            out[at, head] = score.softmax(0) @ value[first : at + 1, group]
+    return out.view_as(query_BTHK)
+
+
+@st.composite
+def cases(draw):
+    B, T, G = draw(st.integers(1, 3)), draw(st.integers(1, 12)), draw(st.sampled_from([1, 2, 3]))
+    H = G * draw(st.sampled_from([1, 2, 4]))
+    inner = draw(st.none() | st.sets(st.integers(1, B * T - 1) if B * T > 1 else st.nothing()))
+    ends = None if inner is None else sorted({*inner, *range(0, B * T + 1, T)})  # documents never straddle sequences
+    return (B, T, H, G, 4), draw(st.none() | st.integers(1, T + 2)), ends, draw(st.integers(0, 1 << 30))
+
+
+def drawn(shape, seed, device="cpu", dtype=torch.float32):
+    B, T, H, G, K = shape
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(B, T, heads, K, generator=generator).to(device, dtype) for heads in (H, G, G)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_it_equals_every_query_alone(case):
+    shape, window, ends, seed = case
+    tensors = drawn(shape, seed)
+    offsets_N = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+    torch.testing.assert_close(
+        attend(*tensors, window=window, offsets_N=offsets_N), one_by_one(*tensors, window, ends), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kernel", ["flash", "varlen"])
+def test_a_kernel_that_cannot_run_here_is_refused_with_the_reason(kernel):
+    with pytest.raises(ValueError, match=f"kernel {kernel} needs bf16 on a GPU, not torch.float32 on cpu"):
+        attend(*drawn((1, 4, 2, 1, 4), 0), kernel=kernel)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kernel", ["flash", "varlen", "sdpa"])
+@pytest.mark.parametrize("window", [None, 33])
+@pytest.mark.parametrize("ends", [None, [0, 5, 100, 128, 129, 256]])
+def test_on_a_gpu_every_kernel_equals_the_plain_one_and_so_do_its_gradients(kernel, window, ends):
+    if not {"flash": has_flash(), "varlen": has_varlen(), "sdpa": True}[kernel]:
+        pytest.skip(f"the kernel {kernel} is not installed")
+    exact = [tensor.requires_grad_() for tensor in drawn((2, 128, 4, 2, 64), 1)]
+    low = [tensor.detach().to("cuda", torch.bfloat16).requires_grad_() for tensor in exact]
+    offsets_N = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+    wanted = attend(*exact, window=window, offsets_N=offsets_N)
+    got = attend(*low, window=window, offsets_N=None if offsets_N is None else offsets_N.cuda(), kernel=kernel)
+    wanted.square().sum().backward()
+    got.float().square().sum().backward()
+    torch.testing.assert_close(got.float().cpu(), wanted, rtol=0.02, atol=0.02)
+    for ours, reference in zip(low, exact, strict=True):
+        torch.testing.assert_close(ours.grad.float().cpu(), reference.grad, rtol=0.05, atol=0.05)
