@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tasks.kernels import byte_pairs
-from tasks.kernels.byte_level import untrained
+from tasks.kernels.byte_level import token_bytes, untrained
 from tasks.kernels.byte_pairs import Encoder, _Cache, not_covered
 from tasks.kernels.pre_tokens import GPT4_PATTERN
 from tasks.kernels.special_tokens import STARCODER, STARCODER2
@@ -57,6 +57,10 @@ def arrays(texts):
 def ids(encoder, texts):
     found = encoder.encode(*arrays(texts))
     assert (found.values.dtype, found.offsets.dtype) == (np.uint32, np.int64)
+    return lists(found)
+
+
+def lists(found):
     return [found.values[start:stop].tolist() for start, stop in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
 
 
@@ -130,9 +134,26 @@ def test_one_long_line(starcoder, line):
     assert ids(encoder, ["a", line, "b"]) == expected(tokenizer, ["a", line, "b"])
 
 
+@settings(deadline=None, max_examples=150)
+@given(texts=st.lists(st.one_of(st.binary(max_size=90), TEXTS.map(str.encode)), max_size=4), behind=st.binary(min_size=80, max_size=80))
+def test_any_bytes_are_spelt_and_what_lies_behind_them_does_not_count(starcoder, texts, behind):
+    tokenizer, encoder = starcoder
+    spelled, data = token_bytes(tokenizer), b"".join(texts)
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)]).astype(np.int64)
+    found = [encoder.encode(offsets, np.frombuffer(data + more, np.uint8)[: len(data)]) for more in (behind, bytes(80), b"\xf4\x7f" * 40)]
+    assert all((other.values.tolist(), other.offsets.tolist()) == (found[0].values.tolist(), found[0].offsets.tolist()) for other in found)
+    told = [b"".join(spelled.data[spelled.offsets[i] : spelled.offsets[i + 1]].tobytes() for i in ids) for ids in lists(found[0])]
+    assert told == texts
+
+
+def test_slots_of_a_group_differ_in_two_bits_of_their_addresses():
+    for _ in range(20):
+        assert _Cache.empty(buckets=8, slots=8, text_bytes=300, num_ids=256).wide.ctypes.data % 256 == 0
+
+
 def test_a_full_cache_changes_nothing(starcoder):
     tokenizer, encoder = starcoder
-    small = Encoder(encoder.split, encoder.model, _Cache.empty(bucket_bits=3, long_slots=64, text_bytes=300, num_ids=256))
+    small = Encoder(encoder.split, encoder.model, _Cache.empty(buckets=8, slots=8, text_bytes=300, num_ids=256))
     texts = [Path(byte_pairs.__file__).read_text(), *(f"{i:x}" + "long_name" * (i % 40) for i in range(3000))]
     for _ in range(2):
         assert ids(small, texts) == expected(tokenizer, texts)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 
-from tasks.kernels import encoding
+from tasks.kernels import byte_pairs
 from tasks.kernels.byte_level import encode_texts, untrained
 from tasks.kernels.encoding import TextEncoder, open_encoder
 from tasks.kernels.special_tokens import STARCODER
@@ -39,7 +39,7 @@ def test_a_column_is_encoded_as_tokenizers_does_however_it_is_cut(texts: list[st
     column = pa.chunked_array([texts[:cut], texts[cut:]], pa.string())
     expected = [ENCODER.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(byte_pairs, "CHUNK_BYTES", chunk_bytes)
         found = ENCODER.encode(column)
     assert found.to_arrow().to_pylist() == expected
     assert encode_texts(ENCODER.tokenizer, column).to_arrow().to_pylist() == expected

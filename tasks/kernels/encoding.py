@@ -8,11 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tasks.kernels.arrow_bytes import string_buffers
 from tasks.kernels.byte_level import Ragged, TokenBytes, encode_texts, first_misspelt, heads, load, token_bytes
@@ -21,9 +18,6 @@ from tasks.kernels.byte_pairs import Encoder, not_covered
 if TYPE_CHECKING:
     import pyarrow as pa
     from tokenizers import Tokenizer
-
-CHUNK_BYTES = 1 << 22
-"""Text given to one call of the kernel: room for the ids of very much more comes in huge pages, which cost more to get than they save."""
 
 
 class TextEncoder:
@@ -42,20 +36,11 @@ class TextEncoder:
         if self._kernel is None:
             os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parts already keep every core busy; the ids are the same
             return encode_texts(self.tokenizer, texts)
-        offsets, data = string_buffers(texts)
-        borders = [0, *(np.flatnonzero(np.diff(offsets[:-1] // CHUNK_BYTES)) + 1).tolist(), len(texts)]
-        chunks = [self._chunk(offsets[start : stop + 1], data) for start, stop in pairwise(borders) if start < stop]
-        lengths = np.concatenate([np.zeros(1, np.int64), *(np.diff(chunk.offsets) for chunk in chunks)])
-        values = np.concatenate([np.zeros(0, np.uint32), *(chunk.values for chunk in chunks)])
-        return Ragged(values, np.cumsum(lengths))
+        return self._kernel.encode(*string_buffers(texts))
 
     def first_misspelt(self, tokens: Ragged, texts: pa.Array | pa.ChunkedArray) -> int:
         """Find the first text that its tokens do not spell, byte by byte; -1 if they spell all."""
         return first_misspelt(tokens, self.spelled, self._heads, *string_buffers(texts))
-
-    def _chunk(self, offsets: np.ndarray, data: np.ndarray) -> Ragged:
-        assert self._kernel is not None
-        return self._kernel.encode(offsets - offsets[0], data[offsets[0] : offsets[-1]])
 
 
 def open_encoder(path: Path) -> TextEncoder:
