@@ -117,7 +117,7 @@ def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str
         *(["", "libraries", *_listed(step["components"]["libraries"])] if step["components"]["libraries"] else []),
     ]
     untold = step["notes"]
-    made = next(iter(step["outputs"].values()), None)
+    made = step["outputs"].get("Checkpoint") or next(iter(step["outputs"].values()), None)
     following = f"show {short(made['artifact'])}" if made else f"show {step['run']}"
     if "license_conflicts" in step:
         found, cluster = step_lines(step, arguments)

@@ -189,7 +189,11 @@ def _unique(document: _Document, uses: list[_Use]) -> None:
     seen: set[str] = set()
     for use in uses:
         if use.name in seen:
-            raise document.error(use.where, f"two steps are called {use.name!r}", "give the second use a name with `as:`")
+            raise document.error(
+                use.where,
+                f"two steps are called {use.name!r}",
+                "give the second use a name with `as:`, beside the stage and not among its knobs",
+            )
         seen.add(use.name)
 
 
@@ -263,7 +267,7 @@ def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int |
     """A location as it was typed: pydantic also names the kind of a union that it chose."""
     found: list[int | str] = []
     for depth, item in enumerate(where):
-        is_there = (isinstance(knobs, dict) and item in knobs) or (isinstance(knobs, list) and isinstance(item, int))
+        is_there = (isinstance(knobs, dict) and item in knobs) or (isinstance(knobs, list) and isinstance(item, int) and item < len(knobs))
         is_absent = depth == len(where) - 1 and problem == "missing"
         if is_there or is_absent:
             found.append(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import secrets
 import sys
@@ -98,7 +99,7 @@ class Session:
             self.run.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             self.run.result = self.run.outcome() if status == "done" else None
             self.store.write_run(self.run)
-        if status == "done":
+        with contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError):  # no alias may hide why a run failed
             for state in self.run.steps:
                 self._view(state)
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lineage.store import Store
 
 FORMATS = ("parquet", "jsonl")
+FIRST = ("Docs", "Checkpoint")
+"""What people most often mean of a step that wrote several things."""
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _BATCH_ROWS = 1024
 
@@ -46,7 +48,7 @@ class Exported:
 def resolve(store: Store, name: str) -> Exported:
     """The artifact of a hash's beginning, or of RUN/STEP or RUN/STEP/TYPE.
 
-    A step with several outputs gives, unless told, the first of Docs (of a filter: those it left) and its own first output.
+    A step with several outputs gives, unless told, the first of `FIRST` (of a filter: the documents it left) and its own first one.
 
     Raises:
         InputError: if there is none, or several.
@@ -62,7 +64,7 @@ def resolve(store: Store, name: str) -> Exported:
     offered = outputs(step)
     if not offered:
         raise InputError(f"{run.id}/{step.name} wrote nothing: it is {step.status}", hint="name a step that is done")
-    chosen = kind or ("Docs" if "Docs" in offered else next(iter(offered)))
+    chosen = kind or next((name for name in FIRST if name in offered), next(iter(offered)))
     by_lower = {name.lower(): name for name in offered}
     if chosen.lower() not in by_lower:
         raise InputError(f"{run.id}/{step.name} wrote no {chosen}", hint=did_you_mean(chosen, list(offered)))

@@ -157,7 +157,7 @@ class Architecture:
             ValueError: the folder's `config.json` describes another kind of network.
         """
         path = folder / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = _read(path)
         family = config.get("model_type")
         if family not in _FAMILIES:
             raise ValueError(f"{path}: model_type is {family!r}; this network can be {' or '.join(_FAMILIES)}")
@@ -235,6 +235,18 @@ def _starcoder2_knobs(config: dict[str, Any], path: Path) -> dict[str, Any]:
     _refuse(kind != "default", f"{path}: rotary positions of the type {kind!r}; this network has the default ones")
     theta = rotary.get("rope_theta", config.get("rope_theta", 10_000.0))  # the default of Starcoder2Config
     return {"rope_theta": float(theta)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.parent} has no {path.name}; a checkpoint is a folder in transformers' format") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds {type(config).__name__}, not a mapping of names to values")  # noqa: TRY004 - the file is wrong, not a caller
+    return config
 
 
 def _refuse(is_wrong: bool, why: str) -> None:

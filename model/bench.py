@@ -220,7 +220,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--preset", action="append", choices=sorted(PRESETS), help="measure this one; may be said again (default: all, on a CPU tiny)"
     )
-    parser.add_argument("--sequence", type=int, help="tokens of a sequence (default: as published)")
+    parser.add_argument("--sequence", type=int, help="tokens of a sequence, at most a preset's context (default: all of it)")
     parser.add_argument("--batch", type=int, help="sequences of a step (default: what fits, 32,768 tokens at most)")
     parser.add_argument("--steps", type=int, default=20 if on_gpu else 40, help="steps to take the median of")
     parser.add_argument("--techniques", default=",".join(TECHNIQUES) if on_gpu else "peer", help=f"of {','.join(TECHNIQUES)}")

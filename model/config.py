@@ -4,7 +4,7 @@ Importing this module costs milliseconds: it needs pydantic only, so a planner c
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,12 +46,12 @@ class Training(Frozen):
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After the warm-up: a half cosine; or stable at the peak, then a decay by 1 - sqrt (WSD; Hägele et al. 2024, arXiv 2405.18392)."""
     warmup_steps: int = Field(0, ge=0)
-    """Steps of the linear climb to the peak."""
+    """Steps of the linear climb to the peak; a training that is shorter ends on the way up."""
     decay_steps: int = Field(0, ge=0)
     """Steps of the decay of `wsd`; 0 stands for a fifth of all."""
     weight_decay: float = Field(0.1, ge=0)
     """AdamW's decay of matrices; biases and LayerNorms are spared."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """AdamW's memory of the gradient and of its square."""
     epsilon: float = Field(1e-8, gt=0)
     """Added to AdamW's denominator."""
@@ -86,9 +86,9 @@ class Training(Frozen):
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         if self.schedule == "cosine" and self.decay_steps:
             raise ValueError(f"decay_steps {self.decay_steps} is for the schedule wsd; the cosine decays from the warm-up to the end")
-        if self.schedule == "wsd" and self.warmup_steps + self.decay_steps > self.num_steps:
+        if self.decay_steps and self.warmup_steps + self.decay_steps > self.num_steps:
             raise ValueError(
-                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} are more than num_steps {self.num_steps}"
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} together are more than num_steps {self.num_steps}"
             )
         return self
 
@@ -104,8 +104,8 @@ class Running(Frozen):
     """Have torch.compile fuse each block; auto does on a GPU."""
     activation_checkpointing: bool = False
     """Compute a block's activations again on the way back rather than keep them: a third more work, a fraction of the memory."""
-    attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
-    """Kernel of the attention; auto takes the fastest that can run."""
+    attention: Literal["auto", "flash", "varlen", "cudnn", "sdpa"] = "auto"
+    """Kernel of the attention: auto takes flash-attn where it is installed, else torch's own; `python -m model.bench` compares them."""
     checkpoint_every_steps: int = Field(default=100, gt=0)
     """Steps between two states that a killed training resumes from."""
     keep_states: int = Field(default=2, gt=0)

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from model.architecture import Architecture
-from model.attention import Kernel, has_flash, has_varlen
+from model.attention import Choice, Kernel, has_flash, has_varlen
 from model.loss import IGNORE
 from model.network import GPT, targets_of
 from model.numerics import autocast
@@ -34,7 +34,7 @@ class Variant:
     name: str
     is_peer: bool = False
     is_compiled: bool = False
-    kernel: Kernel = "auto"
+    kernel: Choice = "auto"
     attention: str = "sdpa"
     """Of the peer, as transformers calls it."""
     has_plain_loss: bool = False
@@ -67,7 +67,7 @@ def variants(techniques: Sequence[str], device: torch.device) -> list[Variant]:
     """The lines of a preset: as the trainer does it, then with one technique less or more, then the peer."""
     on_gpu = device.type == "cuda"
     usual = Variant(name="as trained", is_compiled=on_gpu)
-    known: tuple[tuple[Kernel, bool], ...] = (("varlen", has_varlen()), ("sdpa", has_flash()))
+    known: tuple[tuple[Kernel, bool], ...] = (("cudnn", True), ("varlen", has_varlen()), ("sdpa", has_flash()))
     others = [kernel for kernel, is_another in known if is_another and on_gpu]  # than `auto` takes
     changed: dict[str, list[dict[str, Any]]] = {
         "compile": [{"name": "not compiled" if on_gpu else "compiled", "is_compiled": not on_gpu}],
@@ -99,7 +99,7 @@ def ours(setting: Setting, variant: Variant, accelerator: Accelerator) -> Callab
         network = GPT(setting.architecture)
     network.train()
     _draw(network, setting.architecture.initializer_range)
-    network.choose_kernel(variant.kernel)
+    network.kernel = variant.kernel
     distribute(
         network,
         accelerator,

@@ -72,12 +72,6 @@ def document_offsets(starts: Starts, length: int) -> NDArray[np.int32]:
     return offsets
 
 
-def positions_within(offsets_N: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The place of each token in its document, from 0: [B*T]."""
-    lengths = np.diff(offsets_N).astype(np.int64)
-    return ranges(np.zeros_like(lengths), lengths)
-
-
 @dataclass(frozen=True)
 class Rows:
     """Some rows of one part file: `tokens[i]` is the sequence in row `numbers[i]`."""

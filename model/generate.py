@@ -167,9 +167,13 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         row = _completed(options)
+    except ValidationError as error:
+        for problem in error.errors():
+            option = f"--{'-'.join(map(str, problem['loc'])).replace('_', '-')} {problem['input']}: " if problem["loc"] else ""
+            print(f"error: {option}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
-        told = "; ".join(problem["msg"] for problem in error.errors()) if isinstance(error, ValidationError) else error
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(row.as_record()) if options.json else row.text)
     return 0
@@ -177,8 +181,12 @@ def main(arguments: list[str]) -> int:
 
 def _completed(options: argparse.Namespace) -> Continuation:
     """What the network adds to what the options say."""
+    if (options.prompt is None) is (options.prefix is None or options.suffix is None):
+        raise ValueError("give --prompt, or --prefix and --suffix")
     names = ("prompt", "prefix", "suffix", "max_new_tokens", "temperature", "top_p", "stop", "seed")
     prompt = Prompt(task_id="prompt", fim="spm" if options.spm else "psm", **{name: getattr(options, name) for name in names})
+    if not options.checkpoint.is_dir():
+        raise ValueError(f"there is no folder {options.checkpoint}; name a checkpoint, such as runs/RUN/release in a store")
     tokenizer = open_tokenizer(options.tokenizer or options.checkpoint / "tokenizer.json")
     fix_numerics(torch.get_num_threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -36,28 +36,30 @@ class _SummedCrossEntropy(torch.autograd.Function):
         loss_and_gradient = _compiled() if device == "cuda" else _loss_and_gradient
         loss = hidden_ND.new_zeros((), dtype=torch.float32)
         hidden_grad_ND = torch.empty_like(hidden_ND)
-        head_grad_VD = torch.zeros_like(head_VD, dtype=torch.float32)
+        head_grad_VD = torch.zeros_like(head_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         size = _chunk_tokens(len(hidden_ND), len(weight_VD), device)
         for start in range(0, len(hidden_ND), size):
             part_ND = hidden_ND[start : start + size].to(dtype)
             part_loss, grad_NV = loss_and_gradient(part_ND @ weight_VD.T, targets_N[start : start + size])
             loss += part_loss
             hidden_grad_ND[start : start + size] = grad_NV @ weight_VD
-            head_grad_VD += grad_NV.T @ part_ND
+            if head_grad_VD is not None:
+                head_grad_VD += grad_NV.T @ part_ND
         ctx.save_for_backward(hidden_grad_ND, head_grad_VD)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """The gradient, scaled."""
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
-        return hidden_grad_ND * loss_grad, head_grad_VD * loss_grad, None
+        return hidden_grad_ND * loss_grad, None if head_grad_VD is None else head_grad_VD * loss_grad, None
 
 
 def _chunk_tokens(num_tokens: int, vocab_size: int, device: str) -> int:
-    """Tokens of a chunk: the whole cut into equal pieces, so that a compiled kernel sees one shape."""
-    num_chunks = -(-num_tokens * vocab_size * 4 // CHUNK_BYTES[device])
-    return max(1, -(-num_tokens // max(1, num_chunks)))
+    """Tokens of a chunk: the whole cut into equal pieces if it can be, so that a compiled kernel sees one shape."""
+    least = max(1, -(-num_tokens * vocab_size * 4 // CHUNK_BYTES[device]))
+    num_chunks = next((count for count in range(least, 2 * least) if num_tokens % count == 0), least)
+    return max(1, -(-num_tokens // num_chunks))
 
 
 def _loss_and_gradient(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +73,18 @@ def _loss_and_gradient(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Te
     return loss, grad_NV.mul_(is_kept_N1).to(logits_NV.dtype)
 
 
+def _loss_and_gradient_to_fuse(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The same numbers for a compiler, which makes one pass of the gradient where nothing is written into the middle of a tensor."""
+    wide_NV, is_kept_N1 = logits_NV.float(), (targets_N != IGNORE)[:, None]
+    target_N1 = targets_N.clamp(min=0)[:, None]
+    log_sum_N1 = wide_NV.logsumexp(-1, keepdim=True)
+    loss = ((log_sum_N1 - wide_NV.gather(1, target_N1)) * is_kept_N1).sum()
+    is_target_NV = torch.arange(wide_NV.shape[1], device=wide_NV.device) == target_N1
+    grad_NV = ((wide_NV - log_sum_N1).exp() - is_target_NV.float()) * is_kept_N1
+    return loss, grad_NV.to(logits_NV.dtype)
+
+
 @functools.cache
 def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The same, fused: on a GPU its passes over the logits would cost a quarter of the head."""
-    return torch.compile(_loss_and_gradient)
+    """Fused: on a GPU the passes over the logits would cost a quarter of the head."""
+    return torch.compile(_loss_and_gradient_to_fuse)

@@ -14,7 +14,8 @@ width, with GELU in its tanh form (GPT-2). Where they differ:
   2 L of them add up there; biases start at 0 (StarCoder's Megatron scripts: 1/sqrt(D)). Each is drawn by a generator of its own, so
   that a network can be made under `torch.device("meta")` and filled parameter by parameter, in any order, on any process.
 - Query, key and value are one matrix, in this order: one product rather than three.
-- Weights are kept in fp32; matrix products run in bf16 where the caller opens `torch.autocast`.
+- Weights are kept in fp32. Where the caller opens `torch.autocast`, matrix products and the residual stream are in bf16, as they were in
+  StarCoder's training; LayerNorm, softmax and the loss compute in fp32 whatever they read.
 
 Shapes: a tensor's name ends in its dimensions.
 
@@ -31,7 +32,7 @@ import torch.nn.functional as F  # noqa: N812  # its name in every paper's code
 from torch import Tensor, nn
 
 from model.architecture import Architecture
-from model.attention import Kernel, attend, attend_to_cache
+from model.attention import Choice, Kernel, attend, attend_to_cache, kernel_for
 from model.loss import IGNORE, summed_cross_entropy
 
 
@@ -107,7 +108,6 @@ class Attention(nn.Module):
     def __init__(self, architecture: Architecture, layer: int) -> None:
         super().__init__()
         self.layer, self.architecture = layer, architecture
-        self.kernel: Kernel = "auto"
         self.qkv = nn.Linear(architecture.width, architecture.width + 2 * architecture.key_value_width)
         self.out = nn.Linear(architecture.width, architecture.width)
 
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         if kept is None or where.visible_BTS is None:
             dropout = shape.dropout if self.training else 0.0
             y_BTHK = attend(
-                query_BTHK, key_BTGK, value_BTGK, window=shape.window, offsets_N=where.offsets_N, dropout=dropout, kernel=self.kernel
+                query_BTHK, key_BTGK, value_BTGK, window=shape.window, offsets_N=where.offsets_N, dropout=dropout, kernel=where.kernel
             )
         else:
             key_BSGK, value_BSGK = (tensor.to(query_BTHK.dtype) for tensor in kept)
@@ -140,6 +140,8 @@ class Where:
         """Cosines and sines of the positions, where they are rotary."""
         self.visible_BTS: Tensor | None = None
         """The slots of the cache that each token may see; none where the tokens given now are the first, and see each other only."""
+        self.kernel: Kernel = "sdpa"
+        """What computes the attention of the tokens given now to each other."""
 
 
 class MLP(nn.Module):
@@ -181,6 +183,8 @@ class GPT(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        self.kernel: Choice = "auto"
+        """What shall compute attention."""
         self.wte = nn.Embedding(architecture.vocab_size, architecture.width)
         if architecture.has_learned_positions:
             self.wpe = nn.Embedding(architecture.context_tokens, architecture.width)
@@ -202,12 +206,6 @@ class GPT(nn.Module):
         """The output matrix."""
         return self.wte.weight if self.architecture.tied_head else self.head.weight
 
-    def choose_kernel(self, kernel: Kernel) -> None:
-        """Have every block attend by this kernel."""
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.attention.kernel = kernel
-
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
         """Draw the first weights."""
@@ -225,7 +223,9 @@ class GPT(nn.Module):
             cache: keys and values of the tokens before these; theirs are added.
             offsets_N: where documents begin that never see each other, as `attention` explains.
         """
+        dtype = self._compute_dtype
         where = Where(positions_of(tokens_BT, offsets_N) if positions_BT is None else positions_BT, offsets_N, cache)
+        where.kernel = self._kernel_for(tokens_BT.shape[1], dtype, is_in_documents=offsets_N is not None)
         if cache is not None and positions_BT is not None:
             where.visible_BTS = cache.visible(positions_BT, self.architecture.window)
         x_BTD: Tensor = self.wte(tokens_BT)
@@ -233,11 +233,23 @@ class GPT(nn.Module):
             x_BTD = x_BTD + self.wpe(where.positions_BT)
         else:
             where.rotation = self.rotation(where.positions_BT)
-        x_BTD = self.dropout(x_BTD)
+        x_BTD = self.dropout(x_BTD.to(dtype))
         for block in self.blocks:
             x_BTD = block(x_BTD, where)
         y_BTD: Tensor = self.ln_f(x_BTD)
         return y_BTD
+
+    @property
+    def _compute_dtype(self) -> torch.dtype:
+        """What matrix products are computed in now."""
+        device = self.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wte.weight.dtype
+
+    def _kernel_for(self, length: int, dtype: torch.dtype, *, is_in_documents: bool) -> Kernel:
+        """What computes the attention of so many tokens to each other."""
+        dropout = self.architecture.dropout if self.training else 0.0
+        is_plain = not is_in_documents and length <= (self.architecture.window or length)
+        return kernel_for(self.kernel, self.device, dtype, dropout=dropout, is_plain=is_plain)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score of every token of the vocabulary as the next one, in fp32."""

@@ -26,6 +26,7 @@ import json
 import shutil
 import threading
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,8 @@ from torch.distributed.tensor import DTensor
 from model.files import PARTIAL, replacing, sync_folder
 
 HEAD, HASHES = "head.json", "sha256.json"
+PATIENCE = timedelta(hours=3)
+"""How long processes wait for one that writes, on however slow a disk."""
 _OPTIONS = StateDictOptions(ignore_frozen_params=True, strict=False)
 """What is frozen comes from where it came from the first time. Not strict, since that is missing here; reading the files is strict."""
 
@@ -77,7 +80,7 @@ class States:
         """States that `newest` passed over, and what is wrong with each."""
         is_many = dist.is_initialized() and dist.get_world_size() > 1
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if is_many else (0, 1)
-        self._group = dist.new_group(backend="gloo") if is_many else None  # its own: the trainer's is in use while we write
+        self._group = dist.new_group(backend="gloo", timeout=PATIENCE) if is_many else None  # its own: the trainer's is in use meanwhile
         self._mesh = DeviceMesh.from_group(self._group, "cpu") if self._group else None
         self._copies: dict[str, Tensor] = {}
         self._writer: threading.Thread | None = None
@@ -178,7 +181,8 @@ class States:
                 self.damaged.pop(path.name, None)
                 self._prune(path)
         except (Exception, CheckpointException) as error:  # noqa: BLE001  # whatever it is, the trainer must hear of it
-            self._failure = f"{path} could not be written: {_reason(error)}"
+            free_bytes = shutil.disk_usage(self.folder.parent).free
+            self._failure = f"{path} could not be written: {_reason(error)}; {free_bytes:,} bytes are free on its disk"
             if self._rank == 0:
                 shutil.rmtree(aside, ignore_errors=True)
 

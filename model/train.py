@@ -1,7 +1,8 @@
 """The trainer: from packed sequences to a checkpoint, by one loop that survives being killed.
 
-    accelerate launch -m model.train config.json        any number of processes, on any number of machines
-    python -m model.train config.json                   one
+    accelerate launch -m model.train config.json        any number of GPUs, on any number of machines
+    torchrun --nproc-per-node 2 -m model.train config.json      the same, and processes on CPUs, where accelerate's launcher starts one
+    python -m model.train config.json                   one process
 
 `config.json` is a `model.config.TrainingJob`. Written to `out` at the end: the checkpoint in transformers' format (`model.formats`),
 `trainer_state.json`, `losses.parquet` (step, tokens, loss, learning_rate, grad_norm, skipped), `batches.parquet` (step, part, row: every
@@ -17,6 +18,7 @@ What `model.watching` shows goes to stdout and to `work`.
 """
 
 import base64
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,6 +29,7 @@ import statistics
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -38,6 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
@@ -53,8 +57,8 @@ from model.network import GPT, first_weight, targets_of
 from model.numerics import autocast, fix_numerics, resolved
 from model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
 from model.spans import documents_of
-from model.states import States
-from model.validation import ValidationSet, add_up
+from model.states import PATIENCE, States
+from model.validation import ValidationSet, add_up, means
 from model.watching import Step, Watch, say
 
 _MEASURED = {name: pa.float64() for name in ("loss", "learning_rate", "grad_norm")}
@@ -116,7 +120,9 @@ class Trainer:
         self.job, self.training, self.running = job, job.training, job.running
         self.started = time.perf_counter()
         fix_numerics(self.training.threads)
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        # The first process alone copies the sequences and writes the checkpoint; NCCL would give up waiting after 10 minutes.
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self.precision = resolved(self.device, self.training.precision)
@@ -148,7 +154,7 @@ class Trainer:
                 f"batch_sequences {self.training.batch_sequences} cannot be shared equally by {self.world} processes "
                 f"in microbatches of {micro or share}; make it a multiple"
             )
-        with self.accelerator.local_main_process_first():
+        with self.accelerator.main_process_first():  # `work` is one folder for all machines, and the copy in it is made once
             sequences = PackedSequences.open(self.job.packed, self.job.work, self.job.architecture.vocab_size)
         length, context = sequences.tokens.shape[1], self.job.architecture.context_tokens
         if length > context:
@@ -167,7 +173,7 @@ class Trainer:
             if self.training.lora:
                 source = Adapted(source, self.training.seed)
                 adapt(self.network, self.training.lora)
-        self.network.choose_kernel(running.attention)
+        self.network.kernel = running.attention
         self.model = distribute(
             self.network,
             self.accelerator,
@@ -210,8 +216,8 @@ class Trainer:
         step, waited = self.step + 1, self.reader.waited_seconds
         self.watch.begin_step()
         torch.manual_seed(_seed_of(self.training.seed, step, self.rank))  # dropout
-        loss = self._accumulate_gradient(self.reader.read(step))
-        grad_norm = float(clip_gradients(self.network, self.training.clip))
+        total = self._accumulate_gradient(self.reader.read(step))
+        loss, grad_norm = torch.stack((total, clip_gradients(self.network, self.training.clip))).tolist()  # the one wait for the device
         if reason := self._divergence(loss, grad_norm):
             self._stop_or_skip(step, reason)
         else:
@@ -223,26 +229,35 @@ class Trainer:
         self.history.append(Step(step, step * self.step_tokens, loss, learning_rate_at(step, self.training), grad_norm))
         self.watch.end_step(self.history[-1], self.reader.waited_seconds - waited)
 
-    def _accumulate_gradient(self, mine: Batch) -> float:
+    def _accumulate_gradient(self, mine: Batch) -> Tensor:
         """Backpropagate the mean loss over the targets of the whole batch, of which `mine` is here; return it."""
         num_sequences = len(mine.sequences)
-        _, targets_BT, _ = self._on_device(mine)
+        tokens_BT, targets_BT, offsets_N = self._on_device(mine)
         num_targets = self.accelerator.reduce((targets_BT != IGNORE).sum(), "sum").clamp(min=1)
         micro = self.running.microbatch_sequences or num_sequences
         total = torch.zeros((), device=self.device)
         for start in range(0, num_sequences, micro):
-            is_last = start + micro >= num_sequences
-            with nullcontext() if is_last else accumulating(self.model), autocast(self.device, self.precision):
-                loss = self.model(*self._on_device(mine.rows(start, start + micro)))
+            stop = start + micro
+            if offsets_N is not None:
+                offsets_N = self._moved(mine.rows(start, stop).offsets_N)
+            with nullcontext() if stop >= num_sequences else accumulating(self.model):
+                with autocast(self.device, self.precision):
+                    loss = self.model(tokens_BT[start:stop], targets_BT[start:stop], offsets_N)
                 (loss * (self.world / num_targets)).backward()  # processes average their gradients; we want the sum
             total += loss.detach()
-        return float(self.accelerator.reduce(total, "sum") / num_targets)
+        mean: Tensor = self.accelerator.reduce(total, "sum") / num_targets
+        return mean
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens, targets and, where documents are kept apart, their offsets."""
-        tokens_BT = torch.from_numpy(batch.tokens_BT).to(self.device)
-        offsets_N = None if self.training.attend_across_documents else torch.from_numpy(batch.offsets_N).to(self.device)
+        tokens_BT = self._moved(batch.tokens_BT)
+        offsets_N = None if self.training.attend_across_documents else self._moved(batch.offsets_N)
         return tokens_BT, targets_of(tokens_BT, self.training.pad_token, offsets_N), offsets_N
+
+    def _moved(self, array: NDArray[Any]) -> Tensor:
+        """On the device, by a copy that the GPU makes when it comes to it: nobody waits until it is done with what it had to do before."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     # When it diverges
 
@@ -278,13 +293,14 @@ class Trainer:
 
     @torch.no_grad()
     def _blame(self, step: int) -> str:
-        """Which sequences of a step make it diverge, each tried alone, and whose they are."""
+        """Which sequences of a step make it diverge, each tried alone by the process that had it, and whose they are."""
         mine = self.reader.read(step)
-        culprits = []
+        culprits: list[int] = []
         for at, sequence in enumerate(mine.sequences):
             with autocast(self.device, self.precision):
                 if not torch.isfinite(self.network(*self._on_device(mine.rows(at, at + 1)))):
-                    culprits.append(sequence)
+                    culprits.append(int(sequence))
+        culprits = gather_object(culprits)
         suspects = self.sequences.origin[culprits or self.reader.batch(step)]
         named = ", ".join(f"part {part} row {row}" for part, row in suspects[:NUM_NAMED]) + (", …" if len(suspects) > NUM_NAMED else "")
         which = (
@@ -313,10 +329,9 @@ class Trainer:
             totals += add_up(losses_BT.cpu().numpy(), (targets_BT != IGNORE).cpu().numpy(), groups_BT, len(names))
         self.network.train()
         totals = self.accelerator.reduce(torch.from_numpy(totals).to(self.device), "sum").cpu().numpy()
-        order = [(None, len(names)), *((name, group) for group, name in enumerate(names))]
-        rows = [(self.step, name, float(totals[at, 0] / totals[at, 1]), int(totals[at, 1])) for name, at in order if totals[at, 1]]
-        self.validation += rows
-        self.watch.validated(self.step, {name or "all": loss for _, name, loss, _ in rows})
+        found = means(totals, names)
+        self.validation += [(self.step, *row) for row in found]
+        self.watch.validated(self.step, {name or "all": loss for name, loss, _ in found})
 
     # The loop
 
@@ -375,7 +390,8 @@ class Trainer:
         return hashlib.sha256(json.dumps([knobs, self.precision, self.sequences.digest, initial], sort_keys=True).encode()).hexdigest()
 
     def _save(self) -> None:
-        self.watch.flush()
+        with self._told_of_a_full_disk():
+            self.watch.flush()
         numbers = base64.b64encode(np.array(self.history, np.float64).tobytes()).decode()
         head = {"fingerprint": self.fingerprint(), "history": numbers, "skipped": sorted(self.skipped), "validation": self.validation}
         with self._told_of_a_full_disk():
@@ -391,7 +407,7 @@ class Trainer:
             yield
         except OSError as error:
             raise TrainingError(
-                f"step {self.step}: a state could not be saved ({error}); those before it in {self.states.folder} are sound. "
+                f"step {self.step}: a state could not be saved ({error}); those in {self.states.folder}, if there are any, are sound. "
                 "Free some space and start again: it resumes from there"
             ) from error
 
@@ -497,10 +513,17 @@ def alone_in(work: Path) -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """End one of several processes without taking its process group apart: gloo's teardown can wait for ever for a peer that is gone."""
+    """End one of several processes without taking its process group apart: gloo's teardown can wait for ever for a peer that is gone.
+
+    Nor may one that failed wait: the launcher ends its peers, who may be waiting for it, when it is gone.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: list[str]) -> int:
@@ -510,18 +533,25 @@ def main(arguments: list[str]) -> int:
         return 2
     interruption = Interruption()
     interruption.listen()
+    is_alone, is_first = int(os.environ.get("WORLD_SIZE", "1")) == 1, int(os.environ.get("RANK", "0")) == 0
     try:
         job = TrainingJob.model_validate_json(Path(arguments[0]).read_text())
-        is_first = int(os.environ.get("RANK", "0")) == 0
         with alone_in(job.work) if is_first else nullcontext():
-            trainer = Trainer(job)
-            status = trainer.run(interruption)
-            if trainer.world > 1:
-                leave(status)
-            return status
+            status = Trainer(job).run(interruption)
+    except torch.OutOfMemoryError as error:
+        remedy = "lower microbatch_sequences, set activation_checkpointing, or spread it over more processes with parallel: fsdp"
+        print(f"{type(error).__name__}: {error}\n{remedy}; it goes on from the last state", file=sys.stderr, flush=True)
+        status = 1
     except (TrainingError, ValidationError, ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 1
+        remedy = f" (writing to {job.work} or {job.out}); free some space and start again" if _is_full_disk(error) else ""
+        print(f"{type(error).__name__}: {error}{remedy}", file=sys.stderr, flush=True)
+        status = 1
+    except Exception:
+        if is_alone:
+            raise
+        traceback.print_exc()
+        status = 1
+    return status if is_alone else leave(status)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ NO_GROUP = -1
 """A token that counts in the loss of all only."""
 FILLER = -2
 """A token that does not count: of a sequence that only makes a batch as large as the others."""
-ALL = "all"
-"""Name of the loss of all tokens."""
 UNKNOWN = "unknown"
 """Name of the group of documents whose language is not known."""
 
@@ -156,7 +154,7 @@ def add_up(
     return totals
 
 
-def means(totals: NDArray[np.float64], names: Sequence[str]) -> dict[str, float]:
-    """The loss of all tokens, then of each group in order; left out is what had nothing to predict."""
-    order = [(ALL, len(names)), *((name, group) for group, name in enumerate(names))]
-    return {name: float(totals[at, 0] / totals[at, 1]) for name, at in order if totals[at, 1]}
+def means(totals: NDArray[np.float64], names: Sequence[str]) -> list[tuple[str | None, float, int]]:
+    """Name, mean loss and number of tokens: of all tokens, who have no name, then of each group in order; but what predicted nothing."""
+    order = [(None, len(names)), *((name, group) for group, name in enumerate(names))]
+    return [(name, float(totals[at, 0] / totals[at, 1]), int(totals[at, 1])) for name, at in order if totals[at, 1]]

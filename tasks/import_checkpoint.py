@@ -7,8 +7,10 @@ Writes  Checkpoint  config.json and the weights as they are: model.safetensors, 
 from __future__ import annotations
 
 import functools
+import math
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
@@ -17,7 +19,11 @@ from tasks._stage import Config, Runtime, stage
 from tasks.hub import fetched_if_there, is_on_the_hub
 from tasks.schemas import Checkpoint
 
+if TYPE_CHECKING:
+    from model.architecture import Architecture
+
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+OLD_BUFFERS = re.compile(r"\.(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
 OFFLINE = "copy its files here and give that folder as import_checkpoint.checkpoint"
 
 
@@ -52,16 +58,14 @@ def import_checkpoint(cfg: ImportCheckpoint, runtime: Runtime) -> Checkpoint:
     """Check that the files are whole and describe a network that can be trained and evaluated here."""
     import shutil
 
-    from model.architecture import Architecture
-
     folder = runtime.scratch / "checkpoint"
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     folder.mkdir(parents=True)
     try:
         for name, path in _files_of(cfg.checkpoint).items():
             (folder / name).symlink_to(path)  # the store makes the one copy
-        architecture = Architecture.from_checkpoint(folder)
-        num_tensors = _check_weights(folder)
+        architecture = _architecture(folder)
+        num_tensors = _check_weights(folder, architecture)
     except ValueError as error:
         hint = "take a checkpoint of StarCoder's or StarCoder2's kind as transformers saves it, with safe_serialization"
         raise InputError(f"{cfg.checkpoint} cannot be taken: {error}", hint=hint) from error
@@ -109,16 +113,41 @@ def _promised(index: Path) -> dict[str, str]:
         raise ValueError(f"{index} is no index of weights: it has no `weight_map` of tensors to files") from error
 
 
-def _check_weights(folder: Path) -> int:
-    """Refuse files that are cut short, or that lack a tensor which the index says is in them; return how many tensors there are."""
+def _architecture(folder: Path) -> Architecture:
+    """The network that the config describes.
+
+    Raises:
+        ValueError: it describes none of ours, or is no config.
+    """
+    import json
+
+    from model.architecture import Architecture
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"its {CONFIG} is no JSON ({error}); fetch it again") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"its {CONFIG} is no mapping of names to values; fetch it again")  # noqa: TRY004  # a wrong file, not a wrong call
+    try:
+        return Architecture.from_checkpoint(folder)
+    except TypeError as error:  # a number that is text or null
+        raise ValueError(f"a value in its {CONFIG} is of the wrong type ({error}); hold it against the one that was published") from error
+
+
+def _check_weights(folder: Path, architecture: Architecture) -> int:
+    """Refuse files that are cut short, lack a tensor which the index says is in them, or hold another network; return how many tensors."""
     from safetensors import SafetensorError, safe_open
 
     promised = _promised(folder / INDEX) if (folder / INDEX).exists() else {}
     there: dict[str, str] = {}
+    num_parameters = 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as file:  # reads the header, and holds its lengths against the file's
                 there |= dict.fromkeys(file.keys(), path.name)
+                counted = [name for name in file.keys() if not _is_beside(name, architecture)]  # noqa: SIM118  # it cannot be iterated
+                num_parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in counted)
         except SafetensorError as error:
             raise ValueError(
                 f"{path.name} is no whole safetensors file ({error}); fetch it again, with Git LFS if it came by git"
@@ -126,7 +155,17 @@ def _check_weights(folder: Path) -> int:
     lost = [name for name, file in promised.items() if there.get(name) != file]
     if lost:
         raise ValueError(f"the {INDEX} says that {lost[0]} is in {promised[lost[0]]}, and it is not; fetch both again")
+    if num_parameters != architecture.num_parameters:
+        raise ValueError(
+            f"its {CONFIG} describes {architecture.num_parameters:,} parameters, and its weights are {num_parameters:,}; "
+            "they belong to two networks, or a file is missing: fetch all of them again"
+        )
     return len(there)
+
+
+def _is_beside(name: str, architecture: Architecture) -> bool:
+    """Whether a tensor is no parameter: a copy of the embedding, or one of the masks and tables that old versions of transformers saved."""
+    return (architecture.tied_head and name == "lm_head.weight") or OLD_BUFFERS.search(name) is not None
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -17,12 +17,14 @@ On several machines, each starts its own processes. The step does so on the one 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from lineage.errors import InputError
+from lineage.errors import Cancelled, InputError, StageError
 from model.architecture import Architecture
 from model.config import Running, Training
 from tasks._stage import Config, Runtime, RuntimeOnly, stage
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
 LEAVING_SECONDS = 2.0
 """Time that a trainer has to leave in, once it has saved."""
+KEPT_LINES = 30
+LAUNCHERS_LINE = re.compile(r"[WE]\d{4} \S+ \d+ \S*torch/distributed/")
+"""What torch's launcher of several processes logs when one of them has failed."""
+KILLED = "failed (exitcode: -9)"
+"""Part of such a line."""
 TABLES = ("losses.parquet", "batches.parquet", "validation.parquet")
 """What the trainer leaves beside the files of the checkpoint."""
 
@@ -129,6 +136,8 @@ class TrainModel(Launching, Running, Training, Shape):
             return knobs
         path = _preset_path(str(knobs.get("preset", "tiny")), (info.context or {}).get("folder", "."))
         given = {name: value for name, value in knobs.items() if value is not None}
+        if isinstance(given.get("compile"), bool):
+            given["compile"] = "on" if given["compile"] else "off"  # what YAML makes of these words
         return _preset_knobs(path) | given | {"preset": str(path)}
 
     @model_validator(mode="after")
@@ -136,6 +145,18 @@ class TrainModel(Launching, Running, Training, Shape):
         """Refuse what the trainer would refuse, before anything runs."""
         if not _lacking(self.given()):
             Architecture(vocab_size=1, **self.given())
+        return self
+
+    @model_validator(mode="after")
+    def _is_shared_out(self) -> Self:
+        """Refuse likewise a batch that the processes cannot share."""
+        share, rest = divmod(self.batch_sequences, self.num_processes)
+        if rest or share % (self.microbatch_sequences or share):
+            raise ValueError(
+                f"batch_sequences {self.batch_sequences} cannot be shared equally by num_processes {self.num_processes}"
+                + (f" in microbatches of {self.microbatch_sequences}" if self.microbatch_sequences else "")
+                + "; make it a multiple"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -186,7 +207,13 @@ def train_model(
     argv = [sys.executable, *cfg.launcher(cfg.threads), "-m", "model.train", str(config)]
     # On busy cores, threads that spin while they wait for each other make a step five times slower; on idle ones nothing is lost.
     patient = {"OMP_WAIT_POLICY": "PASSIVE"}
-    runtime.subprocess(argv, _Listener(runtime, cfg.num_steps), patient, grace_seconds=cfg.grace_seconds + LEAVING_SECONDS)
+    listener = _Listener(runtime, cfg.num_steps)
+    try:
+        runtime.subprocess(argv, listener, patient, grace_seconds=cfg.grace_seconds + LEAVING_SECONDS)
+    except StageError as error:
+        raise listener.failure() from error
+    except Cancelled as error:
+        raise Cancelled(error.message, hint=f"run the same command again: finished parts are kept, and {_kept(job)}") from error
     _show(job, runtime)
     losses, batches, validation = (pq.read_table(job.out / name) for name in TABLES)
     checkpoint = runtime.scratch / "checkpoint"
@@ -196,6 +223,12 @@ def train_model(
         if path.name not in TABLES:
             path.replace(checkpoint / path.name)
     return Checkpoint.of(checkpoint), Losses.of(losses), Batches.of(batches), Validation.of(validation)
+
+
+def _kept(job: TrainingJob) -> str:
+    """Where a training that was stopped goes on."""
+    steps = [int(path.name.removeprefix("step-")) for path in (job.work / "states").glob("step-*")]
+    return f"the training goes on after step {max(steps):,}" if steps else "the training, which had saved nothing yet, begins again"
 
 
 def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, folder: Path) -> TrainingJob:
@@ -253,24 +286,51 @@ class _Listener:
 
     def __init__(self, runtime: Runtime, num_steps: int) -> None:
         self.runtime, self.num_steps = runtime, num_steps
+        self.step = 0
         self.heldout: dict[str, float] = {}
+        self.words: deque[str] = deque(maxlen=KEPT_LINES)
+        """What it said to people: the last lines that are no figures, each once, whichever process said it."""
+        self.was_killed = self._is_over = False
 
     def __call__(self, line: str) -> None:
         import json
 
         said = json.loads(line) if line.startswith("{") else {}
+        if not said:
+            self._hear(line)
         if "step" in said:
+            self.step = said["step"]
             told = {name: said[name] for name in ("loss", "tokens_per_second", "mfu") if said.get(name) is not None}
             self.runtime.progress(said["step"], self.num_steps, "steps", **told, **self.heldout)
         if "validation" in said and "all" in said["validation"]["losses"]:  # not where nothing is held out
             self.heldout = {"heldout_loss": said["validation"]["losses"]["all"]}
         if "resumed" in said:
-            self.runtime.note(resumed_at_step=said["resumed"]["step"])
+            self.step = said["resumed"]["step"]
+            self.runtime.note(resumed_at_step=self.step)
         if "skipped" in said:
             self.runtime.note(last_skipped=said["skipped"])
         if "damaged" in said:
             self.runtime.note(damaged_states=said["damaged"])
         self.runtime.note(**said.get("summary", {}))
+
+    def _hear(self, line: str) -> None:
+        """Keep what the trainer says, and not what the launcher of several has to say of its end, which is long and gives no reason."""
+        self._is_over = self._is_over or LAUNCHERS_LINE.match(line) is not None
+        self.was_killed = self.was_killed or KILLED in line
+        if not self._is_over and line not in self.words:
+            self.words.append(line)
+
+    def failure(self) -> StageError:
+        """Why it ended, in its own words; without any, somebody killed it."""
+        words = "" if self.was_killed else "\n".join(self.words).strip()  # those left behind only say that they lost another
+        where = f"after step {self.step:,} of {self.num_steps:,}" if self.step else "before its first step"
+        again = "run the same command again: it goes on from the last state that was saved"
+        if words and "out of memory" not in words.lower():
+            return StageError(f"the trainer failed {where}; its last words:\n{words}", hint="mend what it names, and " + again)
+        silent = "ended without a word, as one that was killed: often, memory ran out"
+        how = f"ran out of memory; its last words:\n{words}" if words else silent
+        lower = "train_model.microbatch_sequences, or set train_model.activation_checkpointing"
+        return StageError(f"the trainer {where} {how}", hint=f"if it was memory, lower {lower}; {again}")
 
 
 def _check_sequences(packed: Packed, architecture: Architecture, initial: Checkpoint | None) -> None:

@@ -10,7 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 import transformers
 from pydantic import ValidationError
 
@@ -19,6 +21,7 @@ from flows.recipe import load
 from flows.run import Request, prepare
 from lineage import keys
 from lineage.errors import ConfigError, InputError
+from lineage.export import resolve
 from lineage.store import Store
 from tasks._stage import Runtime
 from tasks._step import Ref
@@ -177,6 +180,40 @@ def test_weights_that_are_not_where_the_index_says_are_refused(published, tmp_pa
         taken(folder, tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("{", "its config.json is no JSON"),
+        ("[1]", "its config.json is no mapping"),
+        ({"n_embd": "16"}, "a value in its config.json is of the wrong type .*'str'"),
+        ({"n_embd": None}, "a value in its config.json is of the wrong type .*width"),
+    ],
+)
+def test_a_config_that_is_none_is_refused_in_words(published, config, told, tmp_path):
+    folder = copied(published["gpt_bigcode"], tmp_path / "copy")
+    path = folder / "config.json"
+    path.write_text(config if isinstance(config, str) else json.dumps(json.loads(path.read_text()) | config))
+    with pytest.raises(InputError, match=told):
+        taken(folder, tmp_path / "s")
+
+
+@pytest.mark.parametrize("change", [{"n_layer": 2}, {"n_embd": 8}])
+def test_weights_of_another_network_than_the_config_s_are_refused(published, change, tmp_path):
+    folder = copied(published["gpt_bigcode"], tmp_path / "copy")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=r"describes [\d,]+ parameters, and its weights are [\d,]+; they belong to two networks"):
+        taken(folder, tmp_path / "s")
+
+
+def test_tensors_that_are_no_parameters_do_not_count(published, tmp_path):
+    folder = copied(published["gpt_bigcode"], tmp_path / "copy")
+    weights = safetensors.numpy.load_file(folder / "model.safetensors")
+    weights |= {"lm_head.weight": weights["transformer.wte.weight"], "transformer.h.0.attn.bias": np.ones((64, 64), np.uint8)}
+    safetensors.numpy.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert taken(folder, tmp_path / "s")[1].notes["tensors"] == len(weights)
+
+
 def test_what_a_killed_run_left_is_no_part_of_it(published, tmp_path):
     (tmp_path / "s" / "checkpoint").mkdir(parents=True)
     (tmp_path / "s" / "checkpoint" / "model-00001-of-00009.safetensors").write_text("old")
@@ -313,6 +350,12 @@ def test_a_training_goes_on_from_it_and_the_next_from_that_one(done):
     took = {name: run.step(name).inputs["initial"]["artifact"] for name in ("train_model", "annealed")}
     assert took == {"train_model": made["import_checkpoint"], "annealed": made["train_model"]}
     assert run.step("before").inputs["checkpoint"]["artifact"] == made["import_checkpoint"]
+
+
+def test_of_what_a_training_left_the_checkpoint_comes_first(done):
+    run, _, store = done
+    assert resolve(store, f"{run.id}/train_model").artifact == run.step("train_model").outputs["Checkpoint"]["artifact"]
+    assert resolve(store, f"{run.id}/train_model/losses").type == "Losses"
 
 
 def test_what_was_learnt_shows_in_what_is_measured(done):

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.attention import attend, has_flash, has_varlen
+from model import attention
+from model.attention import attend, has_flash, has_varlen, kernel_for
 
 
 def one_by_one(query_BTHK, key_BTGK, value_BTGK, window, ends):
@@ -54,19 +55,80 @@ def test_it_equals_every_query_alone(case):
     )
 
 
-@pytest.mark.parametrize("kernel", ["flash", "varlen"])
-def test_a_kernel_that_cannot_run_here_is_refused_with_the_reason(kernel):
-    with pytest.raises(ValueError, match=f"kernel {kernel} needs bf16 on a GPU, not torch.float32 on cpu"):
-        attend(*drawn((1, 4, 2, 1, 4), 0), kernel=kernel)
+@pytest.mark.parametrize(
+    ("choice", "device", "dtype", "installed", "named"),
+    [
+        ("flash", "cpu", torch.float32, ("flash", "varlen"), "kernel flash needs bf16 on a GPU, not torch.float32 on cpu"),
+        ("varlen", "cpu", torch.bfloat16, ("flash", "varlen"), "kernel varlen needs bf16 on a GPU, not torch.bfloat16 on cpu"),
+        ("varlen", "cuda", torch.float32, ("flash", "varlen"), "kernel varlen needs bf16 on a GPU, not torch.float32 on cuda"),
+        ("flash", "cuda", torch.bfloat16, ("varlen",), "needs the package flash-attn"),
+        ("varlen", "cuda", torch.bfloat16, ("flash",), "needs torch 2.11"),
+        ("cudnn", "cpu", torch.float32, (), "kernel cudnn needs bf16 on a GPU, not torch.float32 on cpu"),
+        ("cudnn", "cuda", torch.bfloat16, (), "keeps no documents apart and has no window"),
+        ("varlen", "cuda", torch.bfloat16, ("varlen",), r"has no dropout \(0.1 asked for\)"),
+    ],
+)
+def test_a_kernel_that_cannot_run_is_refused_with_the_reason(monkeypatch, choice, device, dtype, installed, named):
+    monkeypatch.setattr(attention, "has_flash", lambda: "flash" in installed)
+    monkeypatch.setattr(attention, "has_varlen", lambda: "varlen" in installed)
+    with pytest.raises(ValueError, match=named):
+        kernel_for(choice, torch.device(device), dtype, dropout=0.1, is_plain=False)
+
+
+@pytest.mark.parametrize(
+    ("installed", "dropout", "is_plain", "kernel"),
+    [
+        (("flash", "varlen"), 0.0, False, "flash"),
+        (("flash", "varlen"), 0.1, True, "flash"),
+        (("varlen",), 0.0, False, "varlen"),
+        (("varlen",), 0.0, True, "sdpa"),  # torch's plain kernel is as fast
+        (("varlen",), 0.1, False, "sdpa"),  # the only one with dropout
+        ((), 0.0, False, "sdpa"),
+    ],
+)
+def test_the_first_kernel_that_can_run_is_taken(monkeypatch, installed, dropout, is_plain, kernel):
+    monkeypatch.setattr(attention, "has_flash", lambda: "flash" in installed)
+    monkeypatch.setattr(attention, "has_varlen", lambda: "varlen" in installed)
+    assert kernel_for("auto", torch.device("cuda"), torch.bfloat16, dropout=dropout, is_plain=is_plain) == kernel
+    assert kernel_for("auto", torch.device("cuda"), torch.float32, dropout=dropout, is_plain=is_plain) == "sdpa"
+    assert kernel_for("auto", torch.device("cpu"), torch.bfloat16, dropout=dropout, is_plain=is_plain) == "sdpa"
+
+
+@pytest.mark.skipif(not has_varlen(), reason="needs torch 2.11")
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_torchs_kernel_for_documents_is_asked_for_the_same(case):
+    """Its arguments, as its documentation has them, in place of the GPU that it needs."""
+
+    def documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size, enable_gqa):
+        assert cu_seq_q.dtype == torch.int32
+        assert torch.equal(cu_seq_q, cu_seq_k)
+        lengths = cu_seq_q.diff()
+        assert max(lengths) <= max_q == max_k
+        assert enable_gqa or query.shape[1] == key.shape[1]
+        left, right = window_size
+        assert right == 0  # causal
+        line = (tensor[None] for tensor in (query, key, value))
+        return one_by_one(*line, len(query) if left == -1 else left + 1, cu_seq_q.tolist())[0]
+
+    shape, window, ends, seed = case
+    tensors = drawn(shape, seed)
+    how = {"window": window, "offsets_N": None if ends is None else torch.tensor(ends, dtype=torch.int32)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.attention.varlen.varlen_attn", documented)
+        got = attend(*tensors, kernel="varlen", **how)
+    torch.testing.assert_close(got, attend(*tensors, **how), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("kernel", ["flash", "varlen", "sdpa"])
+@pytest.mark.parametrize("kernel", ["flash", "varlen", "cudnn", "sdpa"])
 @pytest.mark.parametrize("window", [None, 33])
 @pytest.mark.parametrize("ends", [None, [0, 5, 100, 128, 129, 256]])
 def test_on_a_gpu_every_kernel_equals_the_plain_one_and_so_do_its_gradients(kernel, window, ends):
-    if not {"flash": has_flash(), "varlen": has_varlen(), "sdpa": True}[kernel]:
+    if not {"flash": has_flash(), "varlen": has_varlen()}.get(kernel, True):
         pytest.skip(f"the kernel {kernel} is not installed")
+    if kernel == "cudnn" and (window or ends):
+        pytest.skip("cudnn keeps no documents apart and has no window")
     exact = [tensor.requires_grad_() for tensor in drawn((2, 128, 4, 2, 64), 1)]
     low = [tensor.detach().to("cuda", torch.bfloat16).requires_grad_() for tensor in exact]
     offsets_N = None if ends is None else torch.tensor(ends, dtype=torch.int32)

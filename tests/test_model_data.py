@@ -21,7 +21,6 @@ from model.data import (
     Starts,
     document_offsets,
     permute,
-    positions_within,
     read_rows,
     read_split,
     share_of,
@@ -214,9 +213,6 @@ def test_documents_of_a_batch_are_those_of_its_sequences(drawn, data):
     expected = documents_of(tokens[chosen], mine)
     assert cut(batch) == expected
     assert (batch.offsets_N.dtype, batch.offsets_N[0], batch.offsets_N[-1]) == (np.int32, 0, len(chosen) * length)
-    positions = positions_within(batch.offsets_N)
-    assert positions.dtype == np.int64
-    assert positions.tolist() == [at for document in expected for at in range(len(document))]
     begin = data.draw(st.integers(0, len(chosen) - 1))
     end = data.draw(st.integers(begin + 1, len(chosen) + 2))  # a last microbatch may ask for more than there is
     part = batch.rows(begin, end)

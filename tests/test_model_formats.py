@@ -138,6 +138,14 @@ def test_a_checkpoint_of_another_kind_is_refused_by_name(tmp_path, change, named
         load_network(tmp_path, CPU)
 
 
+@pytest.mark.parametrize(("content", "named"), [(None, "has no config.json"), ("[]", "holds list"), ("{", "is no JSON")])
+def test_a_config_that_is_none_is_refused(tmp_path, content, named):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=named):
+        Architecture.from_checkpoint(tmp_path)
+
+
 def test_rotary_positions_that_are_not_plain_are_refused(tmp_path):
     two = Architecture(family="starcoder2", vocab_size=61, context_tokens=24, num_layers=1, num_heads=2, width=8)
     described = two.to_checkpoint() | {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}

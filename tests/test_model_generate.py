@@ -343,7 +343,7 @@ def test_the_command_fills_a_gap_and_tells_it_as_json(folder, network, tokenizer
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ([], "exactly one of `prompt`"),
+        ([], "give --prompt, or --prefix and --suffix"),
         (["--prompt", "x", "--top-p", "2"], "less than or equal to 1"),
         (["--prompt", "x", "--tokenizer", "nowhere.json"], "nowhere.json is not there"),
         (["--prompt", "x", "--tokenizer", "config.json"], "config.json is no tokenizer.json"),

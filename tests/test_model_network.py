@@ -164,6 +164,34 @@ def test_the_chunked_loss_and_its_gradients_equal_torchs_own(monkeypatch, chunk_
     torch.testing.assert_close(ours_grads, theirs_grads, rtol=1e-4, atol=1e-5)
 
 
+def test_a_head_that_stands_still_gets_no_gradient_and_the_others_theirs():
+    hidden_ND, targets_N = torch.randn(9, 8, requires_grad=True), torch.arange(9)
+    head_VD = torch.randn(61, 8)
+    summed_cross_entropy(hidden_ND, head_VD, targets_N).backward()
+    (expected,) = torch.autograd.grad(F.cross_entropy(hidden_ND @ head_VD.T, targets_N, reduction="sum"), [hidden_ND])
+    torch.testing.assert_close(hidden_ND.grad, expected)
+    assert head_VD.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_compiled_for_a_gpu_computes_what_a_cpu_does(dtype):
+    logits_NV, targets_N = 5 * torch.randn(33, 61).to(dtype), torch.randint(0, 61, (33,))
+    targets_N[[0, 7]] = IGNORE
+    loss, grad_NV = model.loss._loss_and_gradient_to_fuse(logits_NV, targets_N)
+    expected, expected_NV = model.loss._loss_and_gradient(logits_NV.clone(), targets_N)  # which may write over what it is given
+    torch.testing.assert_close(loss, expected)
+    assert grad_NV.dtype == dtype
+    torch.testing.assert_close(grad_NV, expected_NV)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "vocab_size", "device", "size"),
+    [(32768, 49152, "cuda", 2048), (16384, 49152, "cuda", 2048), (2048, 4096, "cpu", 256), (7, 1 << 30, "cuda", 1), (0, 64, "cpu", 1)],
+)
+def test_chunks_are_equal_where_they_can_be(num_tokens, vocab_size, device, size):
+    assert model.loss._chunk_tokens(num_tokens, vocab_size, device) == size
+
+
 def test_the_loss_leaves_out_padding_and_the_last_position(network):
     tokens_BT = torch.tensor([[5, 6, 0, 0], [7, 8, 9, 10]])
     targets_BT = targets_of(tokens_BT, pad_token=0)
@@ -253,6 +281,19 @@ def test_bf16_stays_close_to_fp32(network):
     with torch.autocast("cpu", torch.bfloat16):
         low = network(tokens_BT, targets_BT)
     torch.testing.assert_close(low.detach(), network(tokens_BT, targets_BT).detach(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_stream_between_blocks_is_as_precise_as_the_products(network, precision):
+    seen = []
+    hooks = [block.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype)) for block in network.blocks]
+    tokens_BT = tokens_of(2, 24)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        loss = network(tokens_BT, targets_of(tokens_BT, None))
+    for hook in hooks:
+        hook.remove()
+    assert seen == [precision] * len(network.blocks)
+    assert loss.dtype == torch.float32
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -208,6 +208,21 @@ def test_compiled_blocks_learn_the_same_by_one_program(recomputes):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")  # as above
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_documents_of_other_lengths_need_no_other_programs(monkeypatch, recomputes):
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: real(function, backend="eager"))
+    torch._dynamo.reset()
+    _, model = alone(TWO, compile_blocks=True, activation_checkpointing=recomputes)
+    programs = []
+    for step in range(6):
+        offsets_N = torch.tensor(sorted({*range(0, 193, 24), *range(1, 192, 31 + step)}), dtype=torch.int32)
+        model(batch_of(step), targets_of(batch_of(step), None, offsets_N), offsets_N).backward()
+        programs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert programs[2:] == [programs[1]] * 4
+
+
 def test_a_network_that_has_weights_keeps_them():
     network = GPT(ONE)
     network.init_weights(5)

@@ -2,12 +2,10 @@
 
 # ruff: noqa: N806  # shapes as suffixes, as in model/
 
-import dataclasses
 import fcntl
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,84 +23,20 @@ import yaml
 
 from model import train
 from model.architecture import Architecture
-from model.config import Running, Training, TrainingJob
+from model.config import TrainingJob
 from model.data import Order
 from model.formats import load_network, save_network
 from model.network import GPT, targets_of
-from model.train import Interruption, Trainer, TrainingError, learning_rate_at
+from model.train import Interruption, TrainingError, learning_rate_at
+from tests.trainings import ARCHITECTURE, HOUSE, TRAINING, finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
-ARCHITECTURE_KNOBS = {field.name for field in dataclasses.fields(Architecture)}
-HOUSE = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "tiny_losses.json"
-ARCHITECTURE = {"vocab_size": 64, "context_tokens": 32, "num_layers": 2, "num_heads": 2, "width": 32}
-TRAINING = {
-    "num_steps": 150, "batch_sequences": 4, "learning_rate": 3e-3, "min_learning_rate": 3e-4, "warmup_steps": 10,
-    "pad_token": 0, "threads": 1,
-}  # fmt: skip
-RUNNING = {"checkpoint_every_steps": 9}
 RESULTS = ["batches.parquet", "config.json", "losses.parquet", "model.safetensors", "trainer_state.json", "validation.parquet"]
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> list[Path]:
-    """Three parts of a language in which a token mostly decides the next one, written by arithmetic alone."""
-    folder, paths, token = tmp_path_factory.mktemp("packed"), [], 1
-    for part in range(3):
-        rows = []
-        for row in range(20):
-            rows.append([])
-            for at in range(32):
-                token = (token * 5 + 7 + (row * 31 + at * at) % 3) % 63 + 1
-                rows[-1].append(token)
-            rows[-1][30:] = [0, 0] if row % 4 == 0 else rows[-1][30:]
-        split = ["heldout" if row % 10 == 9 else "train" for row in range(20)]
-        paths.append(folder / f"{part}.parquet")
-        pq.write_table(pa.table({"split": split, "tokens": pa.array(rows, pa.list_(pa.uint16()))}), paths[-1])
-    return paths
-
-
-def job_of(folder: Path, packed: list[Path], **changed) -> TrainingJob:
-    """The job of these tests with some knobs changed, wherever they belong."""
-    architecture = {name: changed.pop(name) for name in list(changed) if name in ARCHITECTURE_KNOBS}
-    running = {name: changed.pop(name) for name in list(changed) if name in Running.model_fields}
-    training = {name: changed.pop(name) for name in list(changed) if name in Training.model_fields}
-    return TrainingJob(
-        architecture=ARCHITECTURE | architecture, training=TRAINING | training, running=RUNNING | running, packed=packed,
-        out=folder / "out", work=folder / "work", **changed,
-    )  # fmt: skip
-
-
-def trainer_of(folder, packed, **changed):
-    (folder / "work").mkdir(parents=True, exist_ok=True)
-    return Trainer(job_of(folder, packed, **changed))
-
-
-def losses_of(trainer):
-    return [step.loss for step in trainer.history]
-
-
-def start(job: TrainingJob, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    job.work.parent.mkdir(parents=True, exist_ok=True)
-    config = job.work.parent / "config.json"
-    config.write_text(job.model_dump_json())
-    argv = [sys.executable, *launcher, "-m", "model.train", str(config)]
-    return subprocess.Popen(argv, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def lines_until(process: subprocess.Popen, step: int) -> list[dict]:
-    """Its lines up to the one of this step."""
-    lines = []
-    for line in process.stdout:
-        lines.append(json.loads(line))
-        if lines[-1].get("step", -1) >= step:
-            return lines
-    raise AssertionError(f"it ended before step {step}: {process.stderr.read()}")
-
-
-def finish(process: subprocess.Popen) -> list[dict]:
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return write_packed(tmp_path_factory.mktemp("packed"))
 
 
 def same_results(one: Path, other: Path) -> bool:
@@ -168,6 +102,59 @@ def test_resumed_on_several_threads_it_goes_on_to_the_bit(tmp_path, packed):
     assert all(torch.equal(weights[name], tensor) for name, tensor in second.network.state_dict().items())
 
 
+def test_in_bf16_and_with_activations_computed_again_it_resumes_to_the_bit(tmp_path, packed):
+    changed = {"precision": "bf16", "activation_checkpointing": True, "dropout": 0.1, "num_steps": 60}
+    undisturbed, first = trainer_of(tmp_path / "undisturbed", packed, **changed), trainer_of(tmp_path / "resumed", packed, **changed)
+    for _ in range(3):
+        first.take_step()
+    first._save()
+    first._wait_for_state()
+    second = trainer_of(tmp_path / "resumed", packed, **changed)
+    for trainer in (undisturbed, second):
+        assert trainer.run(Interruption()) == 0
+    assert second.history == undisturbed.history
+    assert (second.job.out / "model.safetensors").read_bytes() == (undisturbed.job.out / "model.safetensors").read_bytes()
+    exact = trainer_of(tmp_path / "exact", packed, **changed | {"precision": "fp32", "activation_checkpointing": False})
+    assert exact.run(Interruption()) == 0
+    assert losses_of(exact) != losses_of(undisturbed)
+    np.testing.assert_allclose(losses_of(exact), losses_of(undisturbed), rtol=0.03)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself, and counts on being able to
+@pytest.mark.parametrize("changed", [{}, {"family": "starcoder2", "num_key_value_heads": 1, "attend_across_documents": False}])
+def test_on_a_gpu_it_learns_what_it_learns_on_a_cpu_and_resumes_within_noise(tmp_path, packed, monkeypatch, changed):
+    changed = changed | {"width": 128, "num_steps": 20, "microbatch_sequences": 2}
+    undisturbed, first = trainer_of(tmp_path / "undisturbed", packed, **changed), trainer_of(tmp_path / "resumed", packed, **changed)
+    assert undisturbed.precision == "bf16"
+    for _ in range(9):
+        first.take_step()
+    first._save()
+    first._wait_for_state()
+    second = trainer_of(tmp_path / "resumed", packed, **changed)
+    for trainer in (undisturbed, second):
+        assert trainer.run(Interruption()) == 0
+    np.testing.assert_allclose(losses_of(second), losses_of(undisturbed), rtol=0.01)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu = trainer_of(tmp_path / "cpu", packed, **changed)
+    assert on_cpu.run(Interruption()) == 0
+    np.testing.assert_allclose(losses_of(on_cpu), losses_of(undisturbed), rtol=0.03)
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_compiled_blocks_learn_what_others_learn(tmp_path, packed, monkeypatch):
+    real, compiled = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(real(function, backend="eager")) or compiled[-1])
+    plain = trainer_of(tmp_path / "plain", packed)
+    assert not compiled  # on a CPU it is not worth the wait
+    fused = trainer_of(tmp_path / "fused", packed, compile="on", activation_checkpointing=True, microbatch_sequences=2)
+    assert len(compiled) == len(fused.network.blocks)
+    for _ in range(4):
+        plain.take_step()
+        fused.take_step()
+    np.testing.assert_allclose(np.array(fused.history), np.array(plain.history), rtol=1e-4)
+
+
 def test_asked_to_end_it_saves_and_leaves(tmp_path, packed, undisturbed):
     job = job_of(tmp_path, packed, dropout=0.1, checkpoint_every_steps=1000)
     process = start(job)
@@ -203,16 +190,6 @@ def test_left_alone_by_whoever_reads_it_it_ends(tmp_path, packed):
     process.stdout.close()
     process.stderr.close()
     assert process.wait(timeout=20) > 0
-
-
-def test_two_processes_see_the_same_batches_and_learn_the_same(tmp_path, packed, undisturbed):
-    job = job_of(tmp_path, packed, num_steps=12, checkpoint_every_steps=5)
-    lines = finish(start(job, ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")))
-    alone = trainer_of(tmp_path / "alone", packed, num_steps=12)
-    assert alone.run(Interruption()) == 0
-    assert lines[-1]["summary"]["processes"] == 2
-    assert (job.out / "batches.parquet").read_bytes() == (alone.job.out / "batches.parquet").read_bytes()
-    np.testing.assert_allclose(pq.read_table(job.out / "losses.parquet")["loss"], losses_of(alone), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["starcoder", "starcoder2"])
@@ -445,31 +422,7 @@ def test_a_low_rank_adaptation_is_a_checkpoint_and_an_adapter_for_transformers(t
             assert not torch.allclose(paired(tokens_BT).logits, whole(tokens_BT).logits, atol=0.05)
 
 
-# Many processes
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
-
-
-@pytest.mark.parametrize(("first", "second"), [("ddp", None), (None, "fsdp"), ("fsdp", "ddp")])
-def test_a_training_goes_on_with_another_number_of_processes(tmp_path, packed, first, second):
-    """No sequence repeats or is lost, and the curve is that of one process but for rounding."""
-    alone = trainer_of(tmp_path / "alone", packed, num_steps=14, spike_factor=1e9)
-    assert alone.run(Interruption()) == 0
-    for parallel, is_last in ((first, False), (second, True)):
-        changed = {"parallel": parallel or "ddp", "checkpoint_every_steps": 7, "num_steps": 14, "spike_factor": 1e9}
-        process = start(job_of(tmp_path / "moved", packed, **changed), (*TORCHRUN, "2") if parallel else ())
-        if is_last:
-            lines = finish(process)
-            assert lines[0] == {"resumed": {"step": 7}}
-        else:
-            lines_until(process, 8)
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
-            for state in sorted((tmp_path / "moved" / "work" / "states").iterdir())[1:]:
-                shutil.rmtree(state)  # what it saved on leaving: go on from step 7
-    out = tmp_path / "moved" / "out"
-    assert (out / "batches.parquet").read_bytes() == (alone.job.out / "batches.parquet").read_bytes()
-    np.testing.assert_allclose(pq.read_table(out / "losses.parquet")["loss"], losses_of(alone), rtol=1e-4)
+# What goes wrong
 
 
 def test_a_full_disk_leaves_the_last_good_state(tmp_path, packed):
@@ -481,7 +434,7 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, packed):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(TrainingError, match="step 2: a state could not be saved.*Free some space"):
+        with pytest.raises(TrainingError, match="step 2: a state could not be saved.*bytes are free on its disk.*Free some space"):
             trainer._save()
             trainer._wait_for_state()
     finally:
@@ -561,6 +514,22 @@ def test_the_schedule_climbs_then_falls_to_its_minimum():
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[79] == pytest.approx((3e-3 + 3e-4) / 2)  # half-way down at half time
     assert rates[-1] == pytest.approx(3e-4)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "named"),
+    [
+        ({"schedule": "wsd", "warmup_steps": 100, "decay_steps": 60}, "100 and decay_steps 60 together are more than num_steps 150"),
+        ({"decay_steps": 5}, "decay_steps 5 is for the schedule wsd"),
+        ({"betas": (0.9, 1.5)}, "betas"),
+        ({"min_learning_rate": 1.0}, "min_learning_rate 1.0 is above"),
+        ({"keep_every_steps": 5}, "keep_every_steps 5 is not a multiple of checkpoint_every_steps 9"),
+        ({"lora": {"rank": 4}}, "lora adapts a trained network"),
+    ],
+)
+def test_a_knob_that_makes_no_sense_is_refused_by_name(tmp_path, packed, knobs, named):
+    with pytest.raises(ValueError, match=named):
+        job_of(tmp_path, packed, **knobs)
 
 
 def test_the_other_schedule_stays_at_its_peak_and_decays_at_the_end():

@@ -71,11 +71,12 @@ def test_a_missing_recipe_is_named(tmp_path):
         ("ingest.sources.3.path=.", "^--set ingest.sources.3.path: the list has 1 items, counted from 0, and no '3'"),
         ("ingest.sources.x.path=.", "and no 'x'"),
         ("ingest.sources.0.pth=.", r"^--set ingest.sources.0.pth: ingest has no knob 'sources.0.pth'"),
+        ("train_model.betas=[0.9]", r"^--set train_model.betas: train_model.betas.1 \[0.9\]: Field required"),
     ],
 )
 def test_a_bad_setting_is_named(tmp_path, setting, message):
     with pytest.raises(ConfigError, match=message):
-        load(recipe(tmp_path, f"stages:\n{INGEST}- quality_filter\n- near_dedup\n"), [setting])
+        load(recipe(tmp_path, f"stages:\n{INGEST}- quality_filter\n- near_dedup\n- train_model\n"), [setting])
 
 
 def test_settings_reach_nested_knobs_and_the_seed_every_stage_that_has_one(tmp_path):

@@ -174,6 +174,7 @@ def test_the_folder_of_a_step_that_broke_off_can_be_looked_into_until_it_is_coll
     store = Store.open(str(checkout.store))
     (run,) = store.run_ids()
     assert (checkout.store / "runs" / run / "pretend" / "live" / "board" / "events.1").read_text() == "first"
+    assert any(name.endswith("/rows.txt") for name in view(checkout, run, "told")), "what was done before it is there too"
     done = checkout.call("run", "--no-prefect", "--workers", "1")["run"]
     assert "live" not in view(checkout, done, "pretend")
     collect(store, keep_last=1, older_than_seconds=0)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
+import re
+import signal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +18,7 @@ import safetensors.numpy
 import tokenizers
 from pydantic import ValidationError
 
-from lineage.errors import InputError
+from lineage.errors import Cancelled, InputError, StageError
 from model.architecture import Architecture
 from model.config import Running, Training
 from model.formats import save_network
@@ -92,11 +97,18 @@ def test_a_config_read_again_elsewhere_is_the_same(tmp_path, monkeypatch):
         ({"num_processes": 3, "num_machines": 2}, "num_processes 3"),
         ({"num_machines": 1, "machine_rank": 1}, "machine_rank 1"),
         ({"num_processes": 2, "num_machines": 2}, "main_process_ip"),
+        ({"num_processes": 3, "batch_sequences": 8}, "batch_sequences 8 cannot be shared equally by num_processes 3; make it"),
+        ({"microbatch_sequences": 3, "batch_sequences": 8}, "batch_sequences 8 cannot be .* in microbatches of 3; make it"),
+        ({"num_processes": 16, "batch_sequences": 8}, "batch_sequences 8 cannot"),
     ],
 )
 def test_a_wrong_knob_is_refused_by_name(knobs, named):
     with pytest.raises(ValidationError, match=named):
         TrainModel(**knobs)
+
+
+def test_yamls_on_and_off_are_words_here():
+    assert [TrainModel(compile=word).compile for word in (True, False, "on", "auto")] == ["on", "off", "on", "auto"]
 
 
 def test_a_misspelt_knob_of_a_preset_is_refused(tmp_path):
@@ -154,6 +166,11 @@ KNOBS = SHAPE | {"num_steps": 6, "batch_sequences": 2, "warmup_steps": 1, "threa
 ROTARY = KNOBS | {"family": "starcoder2", "num_key_value_heads": 1}
 
 
+def scratch(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def test_it_trains_what_is_packed(tmp_path, tokenizer):
     told = []
     runtime = Runtime(tmp_path / "scratch", on_progress=lambda *said: told.append(said))
@@ -190,6 +207,48 @@ def test_a_killed_training_goes_on_in_its_scratch_folder(tmp_path, tokenizer):
     assert (notes["steps"], notes["resumed_at_step"]) == (2, 4)
     assert again == weights
     assert losses_again.equals(losses)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_trainer_that_is_killed_is_said_to_be(num_processes, tmp_path, tokenizer):
+    def kill_trainer(done: int, *_: object) -> None:
+        if done == 3:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):  # another process that has just ended
+                    words = path.read_bytes().split(b"\0")
+                    if os.fsencode(tmp_path / "s" / "job.json") in words and b"accelerate.commands.launch" not in words:
+                        os.kill(int(path.parent.name), signal.SIGKILL)
+                        return
+
+    packed, knobs = packed_of(4, 3), KNOBS | {"num_steps": 3000, "checkpoint_every_steps": 1, "num_processes": num_processes}
+    with pytest.raises(StageError, match=r"^the trainer after step \d[\d,]* of 3,000 ended without a word") as caught:
+        train(packed, tokenizer, Runtime(scratch(tmp_path / "s"), on_progress=kill_trainer), **knobs)
+    assert "microbatch_sequences" in caught.value.hint
+    assert "it goes on from the last state" in caught.value.hint
+    assert list((tmp_path / "s" / "work" / "states").glob("step-*"))
+
+
+@pytest.mark.parametrize(("at_step", "kept"), [(0, "had saved nothing yet, begins again"), (3, r"goes on after step \d+$")])
+def test_a_training_that_is_stopped_says_where_it_goes_on(at_step, kept, tmp_path, tokenizer):
+    done = [0]
+    runtime = Runtime(scratch(tmp_path / "s"), on_progress=lambda step, *_: done.append(step), is_cancelled=lambda: done[-1] >= at_step)
+    with pytest.raises(Cancelled) as caught:
+        train(packed_of(4, 3), tokenizer, runtime, **KNOBS | {"num_steps": 3000})
+    assert re.search(kept, caught.value.hint)
+
+
+def test_a_trainer_that_fails_is_heard_in_its_own_words_and_not_in_its_figures(tmp_path, tokenizer):
+    knobs = KNOBS | {"learning_rate": 1e30, "min_learning_rate": 0.0}
+    with pytest.raises(StageError, match=r"^the trainer failed after step \d of 6; its last words:\nTrainingError: step ") as caught:
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "s"), **knobs)
+    assert "{" not in caught.value.message
+
+
+def test_of_several_trainers_the_reason_is_heard_and_not_their_launcher(tmp_path, tokenizer):
+    knobs = KNOBS | {"learning_rate": 1e30, "min_learning_rate": 0.0, "num_processes": 2}
+    with pytest.raises(StageError, match=r"its last words:\nTrainingError: step \d: ") as caught:
+        train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "s"), **knobs)
+    assert "elastic" not in caught.value.message
 
 
 # Going on from a checkpoint
