@@ -109,7 +109,7 @@ def _suggestions(arguments: argparse.Namespace, prepared: Prepared, run: Run) ->
     lines = [about(prepared.store, f"show {run.id}")]
     if run.step("train_model"):
         lines.append(about(prepared.store, "trace checkpoint"))
-    if run.step("near_dedup"):
+    if run.step("near_dedup") and not any(setting.startswith("near_dedup.threshold=") for setting in arguments.set):
         what_if = recipe_command("plan", arguments, "--set", "near_dedup.threshold=0.8")
         lines.append(f"{what_if}    # what would run again, and why")
     return [f"  {line}" for line in lines]
