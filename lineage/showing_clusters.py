@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from lineage.errors import InputError, did_you_mean
 from lineage.fates import input_of, output_of, producer
+from lineage.questions import newest
 from lineage.rows import Rows
-from lineage.tracing import newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,6 @@ end, with or without the repository before it. A prefix (checkpoint: seq: doc: r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +15,12 @@ import pyarrow.compute as pc
 
 from lineage.errors import InputError
 from lineage.fates import dropped, origins, output_of
+from lineage.questions import Place, Question, newest
 from lineage.rows import Rows
+from lineage.tracing_documents import trace_document
+from lineage.tracing_repositories import trace_repository
+from lineage.tracing_sequences import trace_sequence
+from lineage.tracing_training import trace_checkpoint
 
 if TYPE_CHECKING:
     from lineage.records import Run, StepState
@@ -25,21 +29,6 @@ if TYPE_CHECKING:
 KINDS = {"checkpoint": "checkpoint", "seq": "sequence", "sequence": "sequence", "doc": "document", "repo": "repository", "path": "path"}
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 _SEQUENCE = re.compile(r"\d+:\d+")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked, of which run."""
-
-    rows: Rows
-    run: Run
-    what: str
-    kind: str | None
-    """checkpoint, sequence, document, repository, path; None where it is to be guessed."""
-    until_step: int | None = None
-    """Of a checkpoint: only what training had seen by this step."""
-    limit: int | None = None
-    """At most so many of each list; None for all."""
 
 
 def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int | None = None, limit: int | None = None) -> dict[str, Any]:
@@ -61,19 +50,6 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
             if found is not None:
                 return {"kind": guess, "run": run.id, "recipe": run.recipe, "store": store.url, **found}
     raise InputError(f"run {run.id} knows nothing of {what!r}", hint=_hint(question))
-
-
-def newest(store: Store) -> Run:
-    """The newest run that is done, else the newest.
-
-    Raises:
-        InputError: if there is none.
-    """
-    for run_id in reversed(store.run_ids()):
-        run = store.run(run_id)
-        if run.status == "done":
-            return run
-    return store.run("latest")
 
 
 def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
@@ -109,8 +85,6 @@ def _near(question: Question) -> str | None:
 
 
 def _checkpoint(question: Question) -> dict[str, Any] | None:
-    from lineage.tracing_training import trace_checkpoint
-
     for step in reversed(question.run.steps):
         written = output_of(step, "Checkpoint")
         if written is None:
@@ -127,8 +101,6 @@ def _checkpoint(question: Question) -> dict[str, Any] | None:
 
 
 def _sequence(question: Question) -> dict[str, Any] | None:
-    from lineage.tracing_sequences import trace_sequence
-
     if not _SEQUENCE.fullmatch(question.what):
         if question.kind == "sequence":
             raise InputError(f"{question.what!r} names no sequence", hint="give its part and row, such as seq:0:15")
@@ -138,8 +110,6 @@ def _sequence(question: Question) -> dict[str, Any] | None:
 
 
 def _document(question: Question) -> dict[str, Any] | None:
-    from lineage.tracing_documents import trace_document
-
     prefix = question.what.lower()
     if not _HASH.fullmatch(prefix):
         if question.kind == "document":
@@ -154,14 +124,10 @@ def _document(question: Question) -> dict[str, Any] | None:
 
 
 def _repository(question: Question) -> dict[str, Any] | None:
-    from lineage.tracing_repositories import trace_repository
-
     return trace_repository(question)
 
 
 def _path(question: Question) -> dict[str, Any] | None:
-    from lineage.tracing_documents import trace_document
-
     places = [place for step in origins(question.run) for place in _where(question, step, "path", question.what)]
     skipped = [row for step in origins(question.run) for row in _skipped(question, step)]
     rank = min(
@@ -180,19 +146,6 @@ def _path(question: Question) -> dict[str, Any] | None:
 def _rank(name: tuple[str, str], wanted: str) -> int:
     """How well a file is named: 0 by repo/path, 1 by its whole path, 2 by the end of it."""
     return 0 if "/".join(name) == wanted else 1 if name[1] == wanted else 2
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a document begins: its row in the text of the step that read it."""
-
-    step: StepState
-    artifact: str
-    part: int
-    row: int
-    doc_id: str
-    repo: str
-    path: str
 
 
 def _where(question: Question, step: StepState, column: str, wanted: str) -> list[Place]:

@@ -16,8 +16,8 @@ from lineage.tracing_training import TEXT_ROLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from lineage.questions import Place, Question
     from lineage.records import StepState
-    from lineage.tracing import Place, Question
 
 _DOC_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN = ["copy", "token_start", "token_end", "byte_start", "byte_end", "role"]

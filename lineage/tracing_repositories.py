@@ -12,9 +12,9 @@ from lineage.fates import dropped, input_of, judgements, origins, output_of
 from lineage.tracing_training import UNKNOWN, first_steps, packers, spans_of
 
 if TYPE_CHECKING:
+    from lineage.questions import Question
     from lineage.records import Run, StepState
     from lineage.rows import Rows
-    from lineage.tracing import Question
 
 
 def trace_repository(question: Question) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from lineage.tracing_training import packers, text_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lineage.questions import Question
     from lineage.records import Run, StepState
     from lineage.rows import Rows
-    from lineage.tracing import Question
 
 TOKENIZER_FILE = "tokenizer.json"
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lineage.questions import Question
     from lineage.records import Run, StepState
     from lineage.rows import Rows
-    from lineage.tracing import Question
 
 TEXT_ROLES = ("text", "prefix", "middle", "suffix")
 """Spans that hold bytes of a document; the others are the template's."""
