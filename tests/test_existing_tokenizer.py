@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +17,7 @@ from tasks.kernels.byte_level import untrained
 from tasks.kernels.special_tokens import FOR_PACKING, STARCODER2
 from tasks.schemas import Docs
 from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from tests.hub import answer_of, serving
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -185,20 +182,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OneHub", (Hub,), {}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as server:
+        yield server
 
 
 def asked(tmp_path, endpoint: str, **more: str) -> str:
-    names = ("HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
-    env = {name: value for name, value in os.environ.items() if name not in names}
-    env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", **more}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "s")], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return answer_of(SCRIPT, tmp_path, endpoint, **more)
 
 
 def test_it_comes_from_the_hub_once_and_then_without_it(tmp_path, hub):
