@@ -34,8 +34,8 @@ format: install ## let ruff format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## list the benches; `python -m bench NAME` runs one
-	$(BIN)/python -m bench --list
+bench: install ## list the benches; `python -m starloom.bench NAME` runs one
+	$(BIN)/python -m starloom.bench --list
 
 lock: install ## write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude starloom --exclude-editable | sed 's/+cpu$$//' > requirements.lock

@@ -1,12 +1,12 @@
-"""The command `python -m bench`: tools side by side, one line each.
+"""The command `python -m starloom.bench`: tools side by side, one line each.
 
-    python -m bench NAME [--corpus FILE.parquet] [--mb N] [--json]
-    python -m bench NAME --install
-    python -m bench --list
+    python -m starloom.bench NAME [--corpus FILE.parquet] [--mb N] [--json]
+    python -m starloom.bench NAME --install
+    python -m starloom.bench --list
 
-Speed is bytes of content ÷ the best of three rounds; see `bench._measure` for how it is taken. A bench may work
+Speed is bytes of content ÷ the best of three rounds; see `starloom.bench._measure` for how it is taken. A bench may work
 on more than 20 MB (`MEGABYTES`), in fewer rounds (`ROUNDS`), judge what its tools decided (`judge`), and tell it in
-lines of its own (`lines`): `bench.near_dedup_quality` does.
+lines of its own (`lines`): `starloom.bench.near_dedup_quality` does.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-import bench
-from bench._measure import NOT_INSTALLED, Timing, measure, rounds
-from bench._tool import BYTES_PER_MB, Corpus, environment_corpus, read_corpus
-from lineage.errors import ConfigError, StarloomError, did_you_mean
+import starloom.bench as package
+from starloom.bench._measure import NOT_INSTALLED, Timing, measure, rounds
+from starloom.bench._tool import BYTES_PER_MB, Corpus, environment_corpus, read_corpus
+from starloom.lineage.errors import ConfigError, StarloomError, did_you_mean
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -56,13 +56,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if not m.ispkg and not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_"))
 
 
 def _load(name: str) -> ModuleType:
     if name not in _names():
         raise ConfigError(f"there is no bench {name!r}", hint=did_you_mean(name, _names()))
-    return importlib.import_module(f"bench.{name}")
+    return importlib.import_module(f"starloom.bench.{name}")
 
 
 def _list() -> int:
@@ -137,7 +137,7 @@ def _line(tool: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Time a stage or kernel side by side with its peers.")
+    parser = argparse.ArgumentParser(prog="python -m starloom.bench", description="Time a stage or kernel side by side with its peers.")
     parser.add_argument("name", nargs="?", help="a bench; without one, they are listed")
     parser.add_argument("--list", action="store_true", help="list the benches")
     parser.add_argument("--install", action="store_true", help="build the environments of peers that cannot be installed beside us")

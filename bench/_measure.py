@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bench._tool import BYTES_PER_MB, Corpus, Dropped, Tool, read_corpus
+from starloom.bench._tool import BYTES_PER_MB, Corpus, Dropped, Tool, read_corpus
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -203,7 +203,7 @@ def _resident_bytes_of_children(pid: int | None) -> int:
 def _missing(module: ModuleType, tool: Tool) -> str | None:
     """How to install what the tool needs; None if all is there."""
     if tool.environment is not None and not tool.environment.is_built():
-        return f"{NOT_INSTALLED}python -m bench {module.__name__.rpartition('.')[2]} --install"
+        return f"{NOT_INSTALLED}python -m starloom.bench {module.__name__.rpartition('.')[2]} --install"
     return INSTALL if any(not _is_installed(name) for name in tool.requires) else None
 
 

@@ -5,7 +5,7 @@ started by the warm-up and stays, so that imports are not timed; then one line o
 (`bench/_peer_serve.py`).
 
 Environments lie in the folder `peers` of the environment that runs the benches, or where STARLOOM_BENCH_VENVS says:
-several checkouts may share them. `python -m bench NAME --install` builds those of a bench.
+several checkouts may share them. `python -m starloom.bench NAME --install` builds those of a bench.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a bench module declares, and the corpus that every tool is given.
 
-A bench module imports no heavy library at top: `python -m bench --list` imports them all, and what a tool imports
+A bench module imports no heavy library at top: `python -m starloom.bench --list` imports them all, and what a tool imports
 inside its `run` counts to its own memory only.
 """
 
@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lineage.errors import InputError
-from tasks.schemas import Docs
+from starloom.lineage.errors import InputError
+from starloom.tasks.schemas import Docs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench._peer import Environment
+    from starloom.bench._peer import Environment
 
 BYTES_PER_MB = 1_000_000
 WARM_UP_DOCUMENTS = 64

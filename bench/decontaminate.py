@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 if TYPE_CHECKING:
-    from tasks.kernels.substrings import Patterns
+    from starloom.tasks.kernels.text.substrings import Patterns
 
 TITLE = "benchmark strings in documents, whitespace removed, one core"
 
@@ -23,7 +23,7 @@ def _strings() -> tuple[str, ...]:
     import sysconfig
     from pathlib import Path
 
-    from tasks.kernels.substrings import normalised
+    from starloom.tasks.kernels.text.substrings import normalised
 
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     texts = [normalised(path.read_text("utf-8"), keep_whitespace=False) for path in files]
@@ -33,14 +33,14 @@ def _strings() -> tuple[str, ...]:
 
 
 def _patterns() -> Patterns:
-    from tasks.kernels.substrings import prepare_patterns
+    from starloom.tasks.kernels.text.substrings import prepare_patterns
 
     return prepare_patterns([string.encode() for string in _strings()])
 
 
 def _ours(corpus: Corpus) -> object:
     """Normalise and search a column."""
-    from tasks.kernels.substrings import first_matches, normalised_column
+    from starloom.tasks.kernels.text.substrings import first_matches, normalised_column
 
     patterns = _patterns()
     batches = corpus.table.select(["content"]).to_batches(max_chunksize=4096)
@@ -57,7 +57,7 @@ def _aho_corasick(corpus: Corpus) -> object:
     """An automaton of all strings, in the fastest of its three builds; normalisation is ours."""
     import ahocorasick_rs
 
-    from tasks.kernels.substrings import normalised_column
+    from starloom.tasks.kernels.text.substrings import normalised_column
 
     automaton = ahocorasick_rs.BytesAhoCorasick([s.encode() for s in _strings()], implementation=ahocorasick_rs.Implementation.DFA)
     batches = corpus.table.select(["content"]).to_batches(max_chunksize=4096)

@@ -23,15 +23,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench._peer import Environment
-from bench._tool import BYTES_PER_MB, Corpus, Tool, environment_corpus
+from starloom.bench._peer import Environment
+from starloom.bench._tool import BYTES_PER_MB, Corpus, Tool, environment_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench._measure import Timing
-    from tasks.kernels.byte_level import Ragged
-    from tasks.kernels.encoding import TextEncoder
+    from starloom.bench._measure import Timing
+    from starloom.tasks.kernels.tokens.byte_level import Ragged
+    from starloom.tasks.kernels.tokens.encoding import TextEncoder
 
 TITLE = "encode documents as token ids, one core"
 VOCAB_SIZE = 16_384
@@ -72,11 +72,11 @@ def tokenizer_folder(split: Split = "starcoder") -> Path:
     """A tokenizer trained on some of the environment, the same for every tool."""
     from tokenizers import pre_tokenizers, trainers
 
-    from tasks._stage import Runtime
-    from tasks.kernels.byte_level import untrained
-    from tasks.kernels.special_tokens import STARCODER
-    from tasks.schemas import Docs
-    from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.kernels.tokens.byte_level import untrained
+    from starloom.tasks.kernels.tokens.special_tokens import STARCODER
+    from starloom.tasks.schemas import Docs
+    from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
     corpus, folder = environment_corpus(TRAINING_BYTES), Path(_scratch().name, split)
     if split == "starcoder":
@@ -96,7 +96,7 @@ def tokenizer_folder(split: Split = "starcoder") -> Path:
 
 def ranks(split: Split) -> dict[bytes, int]:
     """Its tokens but for special ones, as tiktoken wants them."""
-    from tasks.kernels.special_tokens import STARCODER
+    from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 
     spelled = _text_encoder(split).spelled
     ids = range(len(STARCODER), len(spelled.lengths))
@@ -121,7 +121,7 @@ def _column(corpus: Corpus, folder: Path, *, split: Split) -> Given:
 
 @functools.cache
 def _text_encoder(split: Split) -> TextEncoder:
-    from tasks.kernels.encoding import open_encoder
+    from starloom.tasks.kernels.tokens.encoding import open_encoder
 
     return open_encoder(tokenizer_folder(split))
 
@@ -135,9 +135,9 @@ def _forget(split: Split) -> None:
 
 def _stage(given: Given, *, cold: bool) -> object:
     """The whole stage, metadata drawn and every token checked against the text."""
-    from tasks._stage import Runtime
-    from tasks.encode import Encode, encode
-    from tasks.schemas import Docs, Tokenizer
+    from starloom.tasks.encode import Encode, encode
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.schemas import Docs, Tokenizer
 
     if cold:
         _forget(given.split)
@@ -147,7 +147,7 @@ def _stage(given: Given, *, cold: bool) -> object:
 
 def _kernel(given: Given, *, cold: bool) -> list[Ragged]:
     """The kernel alone, as many documents at a time as the stage gives it."""
-    from tasks.encode import ROWS
+    from starloom.tasks.encode import ROWS
 
     if cold:
         _forget(given.split)
@@ -244,7 +244,7 @@ TOOLS = [
 
 def id_lists(result: Any) -> list[list[int]]:
     """The ids of each text, of what any of the tools returns."""
-    from tasks.schemas import Tokens
+    from starloom.tasks.schemas import Tokens
 
     if isinstance(result, Tokens):
         lists: list[list[int]] = result.read(["tokens"]).column("tokens").to_pylist()

@@ -5,7 +5,7 @@ Else as `encode`. gigatoken is given bytes or strings; its cold lines have a tok
 
 from __future__ import annotations
 
-from bench.encode import GIGATOKEN, TOKENDAGGER, common_tools, judge, lines, peer
+from starloom.bench.encode import GIGATOKEN, TOKENDAGGER, common_tools, judge, lines, peer
 
 __all__ = ["TITLE", "TOOLS", "judge", "lines"]
 

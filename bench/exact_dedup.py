@@ -6,16 +6,16 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 TITLE = "exact duplicates, by identity"
 
 
 def _ours(corpus: Corpus) -> object:
     """The stage: elects a survivor by policy and writes verdicts; reads no text."""
-    from tasks._stage import Runtime
-    from tasks.exact_dedup import ExactDedup, exact_dedup
-    from tasks.schemas import Docs
+    from starloom.tasks.exact_dedup import ExactDedup, exact_dedup
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.schemas import Docs
 
     with tempfile.TemporaryDirectory() as folder:
         return exact_dedup.function(Docs.of(corpus.table), None, ExactDedup(), Runtime.alone(Path(folder, "scratch")))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from model.config import Prompt
+    from starloom.model.config import Prompt
 
 TITLE = "continue 16 prompts of 128 tokens by 128: tokens a second, one core"
 MEGABYTES = 2.0
@@ -41,7 +41,7 @@ def _tokenizer(corpus: Corpus) -> Tokenizer:
     """A byte-level BPE of the corpus."""
     from tokenizers import pre_tokenizers, trainers
 
-    from tasks.kernels.byte_level import untrained
+    from starloom.tasks.kernels.tokens.byte_level import untrained
 
     tokenizer = untrained()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -54,9 +54,9 @@ def _given(corpus: Corpus, folder: Path, family: str, load: Callable[[Path], Any
     """The checkpoint that both load, and the beginnings of some documents, one after the other where they are short."""
     import torch
 
-    from model.architecture import Architecture
-    from model.formats import save_network
-    from model.network import GPT
+    from starloom.model.architecture import Architecture
+    from starloom.model.formats import save_network
+    from starloom.model.network import GPT
 
     torch.set_num_threads(1)
     groups = 1 if family == "gpt_bigcode" else 2
@@ -75,7 +75,7 @@ def _given(corpus: Corpus, folder: Path, family: str, load: Callable[[Path], Any
 def _load_ours(folder: Path) -> object:
     import torch
 
-    from model.formats import load_network
+    from starloom.model.formats import load_network
 
     return load_network(folder, torch.device("cpu"))
 
@@ -90,8 +90,8 @@ def _load_theirs(folder: Path) -> object:
 
 
 def _ours(given: _Given, *, is_drawn: bool) -> object:
-    from model.generate import Continuation, complete
-    from model.prompting import asked
+    from starloom.model.generate import Continuation, complete
+    from starloom.model.prompting import asked
 
     rows = []
     for sample, tokens in enumerate(given.prompts):
@@ -102,7 +102,7 @@ def _ours(given: _Given, *, is_drawn: bool) -> object:
 
 
 def _prompt(tokens: list[int], sample: int, *, is_drawn: bool) -> Prompt:
-    from model.config import Prompt
+    from starloom.model.config import Prompt
 
     how = {"temperature": TEMPERATURE, "top_p": TOP_P} if is_drawn else {}
     return Prompt(task_id="bench", sample=sample, prompt_tokens=tokens, max_new_tokens=NEW_TOKENS, **how)  # type: ignore[arg-type]

@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 if TYPE_CHECKING:
-    from tasks.kernels.sources import Cache
+    from starloom.tasks.kernels.sources.repositories import Cache
 
 TITLE = "ingest of a folder of repositories"
 OLD = 1_600_000_000
@@ -36,9 +36,9 @@ def _folder(corpus: Corpus) -> Path:
 
 def _ours(corpus: Corpus) -> object:
     """Snapshot with an empty cache (reads and hashes all), then the stage (reads, verifies, decides)."""
-    from tasks._stage import Runtime
-    from tasks.ingest import Directory, Ingest, ingest, snapshot
-    from tasks.schemas import Repositories
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.ingest import Directory, Ingest, ingest, snapshot
+    from starloom.tasks.schemas import Repositories
 
     config = Ingest(sources=[Directory(kind="directory", path=str(_folder(corpus)))])
     found = snapshot(config.sources, 0, {})
@@ -47,7 +47,7 @@ def _ours(corpus: Corpus) -> object:
 
 def _snapshot_again(corpus: Corpus) -> object:
     """What every further plan costs: nothing changed, so files are only looked at."""
-    from tasks.ingest import Directory, snapshot
+    from starloom.tasks.ingest import Directory, snapshot
 
     cache = _caches.setdefault(corpus.num_bytes, {})
     return snapshot([Directory(kind="directory", path=str(_folder(corpus)))], 0, cache)

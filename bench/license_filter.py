@@ -6,28 +6,28 @@ import re
 import tempfile
 from pathlib import Path
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 TITLE = "licence of every file, by header and licence text"
 
 
 def _ours(corpus: Corpus) -> object:
     """The stage: headers, licence texts, path propagation, policy, verdicts."""
-    from tasks._stage import Runtime
-    from tasks.license_filter import LicenseFilter, license_filter
-    from tasks.schemas import Docs
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.license_filter import LicenseFilter, license_filter
+    from starloom.tasks.schemas import Docs
 
     return license_filter.function(Docs.of(corpus.table), LicenseFilter(), Runtime(Path()))
 
 
 def _our_headers(corpus: Corpus) -> object:
-    from tasks.kernels.licenses import header_licenses
+    from starloom.tasks.kernels.licenses.statements import header_licenses
 
     return header_licenses(corpus.table.column("content"))
 
 
 def _our_texts(corpus: Corpus) -> list[tuple[str, ...]]:
-    from tasks.kernels.licenses import text_licenses
+    from starloom.tasks.kernels.licenses.statements import text_licenses
 
     return [text_licenses(text) for text in _license_texts(corpus)]
 
@@ -53,7 +53,7 @@ def _identify_texts(corpus: Corpus) -> list[str | None]:
 
 def _license_texts(corpus: Corpus) -> list[str]:
     """Licence files by their name, each text once."""
-    from tasks.kernels.languages import classify
+    from starloom.tasks.kernels.sources.languages import classify
 
     paths = corpus.table.column("path").to_pylist()
     chosen = [text for path, text in zip(paths, corpus.texts, strict=True) if (classify(path) or ("", None))[0] == "license"]

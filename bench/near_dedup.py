@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench._peer import Environment
-from bench._tool import Corpus, Dropped, Tool
-from tasks._workers import Workers
+from starloom.bench._peer import Environment
+from starloom.bench._tool import Corpus, Dropped, Tool
+from starloom.tasks.frame.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,8 +55,8 @@ def part_files(corpus: Corpus, folder: Path) -> PartFiles:
     """Write the corpus as parts of about the same number of bytes."""
     import pyarrow as pa
 
-    from lineage import parquet
-    from tasks.schemas import Docs
+    from starloom.lineage import parquet
+    from starloom.tasks.schemas import Docs
 
     texts = folder / "texts"
     texts.mkdir()
@@ -89,10 +89,10 @@ def _workers() -> Workers:
 def _ours(parts: PartFiles, verify: Literal["none", "estimated", "exact"]) -> Dropped:
     import pyarrow.compute as pc
 
-    from lineage.views import PartSource, Stored
-    from tasks._stage import Runtime
-    from tasks.near_dedup import NearDedup, near_dedup
-    from tasks.schemas import Docs, Signatures
+    from starloom.lineage.views import PartSource, Stored
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.near_dedup import NearDedup, near_dedup
+    from starloom.tasks.schemas import Docs, Signatures
 
     cfg = NearDedup(threshold=THRESHOLD, num_perm=NUM_PERM, ngram=NGRAM, seed=SEED, scope="global", verify=verify)
     with tempfile.TemporaryDirectory(dir=parts.folder) as folder:
@@ -110,11 +110,11 @@ def _ours(parts: PartFiles, verify: Literal["none", "estimated", "exact"]) -> Dr
 
 def _sign_part(job: tuple[str, str, Any]) -> str:
     """In a worker: the signatures of a part, as a file."""
-    from lineage import parquet
-    from lineage.views import PartSource, Stored
-    from tasks._stage import Runtime
-    from tasks.near_dedup import near_dedup, signatures
-    from tasks.schemas import Docs, Signatures
+    from starloom.lineage import parquet
+    from starloom.lineage.views import PartSource, Stored
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.near_dedup import near_dedup, signatures
+    from starloom.tasks.schemas import Docs, Signatures
 
     name, target, cfg = job
     docs = Docs([PartSource(Stored(None, name))])

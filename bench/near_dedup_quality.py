@@ -11,12 +11,12 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench._tool import BYTES_PER_MB
-from bench.near_dedup import MEGABYTES, NGRAM, THRESHOLD, TOOLS
+from starloom.bench._tool import BYTES_PER_MB
+from starloom.bench.near_dedup import MEGABYTES, NGRAM, THRESHOLD, TOOLS
 
 if TYPE_CHECKING:
-    from bench._measure import Timing
-    from bench._tool import Corpus
+    from starloom.bench._measure import Timing
+    from starloom.bench._tool import Corpus
 
 __all__ = ["MEGABYTES", "ROUNDS", "TITLE", "TOOLS", "judge", "lines", "words_of"]
 
@@ -46,7 +46,7 @@ def judge(corpus: Corpus, timings: list[Timing]) -> dict[str, Any]:
     """
     import numpy as np
 
-    from bench._similarity import shingle_sets, similar_pairs
+    from starloom.bench._similarity import shingle_sets, similar_pairs
 
     doc_ids = corpus.table.column("doc_id").to_pylist()
     decided = {t.tool.name: np.isin(doc_ids, t.dropped.doc_ids) for t in timings if t.dropped is not None}
@@ -76,7 +76,7 @@ def words_of(tool: str) -> Words:
 
 
 def _shingles(text: str, words: Words) -> list[bytes] | list[str]:
-    from tasks.kernels.minhash import shingles
+    from starloom.tasks.kernels.duplicates.minhash import shingles
 
     if words != "plain":
         return shingles(text, NGRAM, words)

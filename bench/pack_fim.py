@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench._tool import BYTES_PER_MB, Corpus, Tool
-from bench.encode import tokenizer_folder
+from starloom.bench._tool import BYTES_PER_MB, Corpus, Tool
+from starloom.bench.encode import tokenizer_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.random import RandomState
     from tokenizers import Tokenizer
 
-    from bench._measure import Timing
-    from tasks.schemas import Tokens
+    from starloom.bench._measure import Timing
+    from starloom.tasks.schemas import Tokens
 
 TITLE = "fill-in-the-middle at rate 0.5 and packing, one core"
 SEQUENCE_LENGTH = 2048
@@ -28,9 +28,9 @@ EOD, PREFIX, MIDDLE, SUFFIX, PAD = range(5)
 
 def _encoded(corpus: Corpus, _folder: Path | None = None) -> Tokens:
     """The corpus as token ids, with StarCoder's metadata."""
-    from tasks._stage import Runtime
-    from tasks.encode import Encode, encode
-    from tasks.schemas import Docs, Tokenizer
+    from starloom.tasks.encode import Encode, encode
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.schemas import Docs, Tokenizer
 
     folder = tokenizer_folder()
     tokens: Tokens = encode.function(Docs.of(corpus.table), Tokenizer.of(folder), Encode(), Runtime.alone(folder))
@@ -41,9 +41,9 @@ def _ours(**knobs: Any) -> Callable[[Tokens], object]:
     """The whole stage, spans included."""
 
     def run(tokens: Tokens) -> object:
-        from tasks._stage import Runtime
-        from tasks.pack_fim import PackFim, pack_fim
-        from tasks.schemas import Tokenizer
+        from starloom.tasks.frame.stage import Runtime
+        from starloom.tasks.pack_fim import PackFim, pack_fim
+        from starloom.tasks.schemas import Tokenizer
 
         folder = tokenizer_folder()
         config = PackFim(sequence_length=SEQUENCE_LENGTH, fim_rate=RATE, **knobs)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 TITLE = "quality signals and rules"
 
 
 def _ours(corpus: Corpus) -> object:
     """The stage, both halves: signals, then verdicts."""
-    from tasks._stage import Runtime
-    from tasks.quality_filter import QualityFilter, TextSignals, quality_filter, signals
-    from tasks.schemas import Docs
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.quality_filter import QualityFilter, TextSignals, quality_filter, signals
+    from starloom.tasks.schemas import Docs
 
     docs, runtime = Docs.of(corpus.table), Runtime(Path())
     return quality_filter.function(docs, signals.function(docs, TextSignals(), runtime), QualityFilter(), runtime)
 
 
 def _our_kernel(corpus: Corpus) -> object:
-    from tasks.kernels.text_signals import text_signals
+    from starloom.tasks.kernels.text.text_signals import text_signals
 
     return text_signals(corpus.table.column("content"))
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from model.data import PackedSequences
+    from starloom.model.data import PackedSequences
 
 TITLE = "reading for training: million tokens a second, one core"
 LENGTH, BATCH_SEQUENCES = 2048, 32
@@ -24,7 +24,7 @@ def _packed(corpus: Corpus, folder: Path) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tasks.kernels.arrow_bytes import string_buffers
+    from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
     begin, data = string_buffers(corpus.table.column("content"))
     rows = max(BATCH_SEQUENCES, len(data) // LENGTH // BATCH_SEQUENCES * BATCH_SEQUENCES)
@@ -40,7 +40,7 @@ def _packed(corpus: Corpus, folder: Path) -> Path:
 
 def _sequences(corpus: Corpus, folder: Path) -> PackedSequences:
     """The memory map that a trainer makes of it once."""
-    from model.data import PackedSequences
+    from starloom.model.data import PackedSequences
 
     (folder / "work").mkdir()
     return PackedSequences.open([_packed(corpus, folder)], folder / "work", 256)
@@ -48,7 +48,7 @@ def _sequences(corpus: Corpus, folder: Path) -> PackedSequences:
 
 def _ours(sequences: PackedSequences) -> int:
     """An epoch by the trainer's reader."""
-    from model.data import Reader
+    from starloom.model.data import Reader
 
     reader = Reader(sequences, 0, BATCH_SEQUENCES)
     total = sum(int(reader.read(step).tokens_BT[-1, -1]) for step in range(1, len(sequences.tokens) // BATCH_SEQUENCES + 1))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 TITLE = "e-mail addresses, IP addresses and keys, one core"
 
 
 def _ours(corpus: Corpus) -> object:
     """From documents to rewritten documents and the ledger, through the stage."""
-    from tasks._stage import Runtime
-    from tasks.kernels.pii_detectors import email_matches, ip_matches
-    from tasks.redact_pii import RedactPii, redact_pii
-    from tasks.schemas import Docs
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.kernels.pii.detectors import email_matches, ip_matches
+    from starloom.tasks.redact_pii import RedactPii, redact_pii
+    from starloom.tasks.schemas import Docs
 
     email_matches.cache_clear()  # else later rounds would find what the first one has found
     ip_matches.cache_clear()
@@ -27,8 +27,8 @@ def _our_screens(corpus: Corpus) -> object:
     """The four passes over the bytes, and no detector."""
     import pyarrow as pa
 
-    from tasks.kernels import pii_screens
-    from tasks.kernels.arrow_bytes import string_buffers
+    from starloom.tasks.kernels.pii import screens as pii_screens
+    from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
     column = corpus.table.column("content").combine_chunks()
     _, data = string_buffers(column if isinstance(column, pa.Array) else column.chunk(0))
@@ -38,7 +38,7 @@ def _our_screens(corpus: Corpus) -> object:
 
 def _presidio(corpus: Corpus) -> object:
     """Presidio's two recognizers on whole documents."""
-    from tasks.kernels.pii_detectors import recognizers
+    from starloom.tasks.kernels.pii.detectors import recognizers
 
     both = recognizers().values()
     return [recognizer.analyze(text, entities=[]) for text in corpus.texts for recognizer in both]
@@ -46,7 +46,7 @@ def _presidio(corpus: Corpus) -> object:
 
 def _detect_secrets(corpus: Corpus) -> object:
     """StarCoder's 18 plugins of detect-secrets on every line, with their filters."""
-    from tasks.kernels.pii_detectors import key_plugins, secrets_on
+    from starloom.tasks.kernels.pii.detectors import key_plugins, secrets_on
 
     plugins = key_plugins(4.5, 3.0).values()
     return [secrets_on(line.rstrip(), plugin) for text in corpus.texts for line in text.split("\n") for plugin in plugins]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench._tool import Corpus, Tool
-from bench.near_dedup import NGRAM, NUM_PERM, SEED, shingle_list
+from starloom.bench._tool import Corpus, Tool
+from starloom.bench.near_dedup import NGRAM, NUM_PERM, SEED, shingle_list
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +18,8 @@ TITLE = "MinHash signatures, one core"
 
 
 def _ours(corpus: Corpus, words: Literal["ascii", "unicode"] = "ascii") -> NDArray[np.uint32]:
-    from tasks.kernels.arrow_bytes import string_buffers
-    from tasks.kernels.minhash import sign_texts
+    from starloom.tasks.kernels.duplicates.minhash import sign_texts
+    from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
     offsets, data = string_buffers(corpus.table.column("content"))
     return sign_texts(offsets, data, num_perm=NUM_PERM, ngram=NGRAM, seed=SEED, words=words)[0]

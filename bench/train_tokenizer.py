@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench._tool import Corpus, Tool
+from starloom.bench._tool import Corpus, Tool
 
 TITLE = "train a byte-level BPE of 8,192 tokens, all cores"
 VOCAB_SIZE = 8192
@@ -14,9 +14,9 @@ VOCAB_SIZE = 8192
 
 def _ours(corpus: Corpus) -> object:
     """The whole stage, the sample being the whole corpus."""
-    from tasks._stage import Runtime
-    from tasks.schemas import Docs
-    from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.schemas import Docs
+    from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
         return train_tokenizer.function(Docs.of(corpus.table), TrainTokenizer(vocab_size=VOCAB_SIZE), Runtime.alone(Path(scratch)))
@@ -26,8 +26,8 @@ def _tokenizers(corpus: Corpus) -> object:
     """The library with the same settings and no sample to draw."""
     from tokenizers import pre_tokenizers, trainers
 
-    from tasks.kernels.byte_level import untrained
-    from tasks.kernels.special_tokens import STARCODER
+    from starloom.tasks.kernels.tokens.byte_level import untrained
+    from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     model = untrained()

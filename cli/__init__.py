@@ -9,17 +9,17 @@ import sys
 from typing import NoReturn
 
 VERBS = {
-    "run": ("cli.run", "carry out a recipe; what is done already is not done again"),
-    "plan": ("cli.plan", "say what a run would do, and why"),
-    "stages": ("cli.stages", "list the stages, what each reads and writes"),
-    "stage": ("cli.stage", "run one stage on a Parquet file: no store, no recipe"),
-    "runs": ("cli.runs", "list runs, and tag the ones to keep"),
-    "show": ("cli.show", "show a run, a step, an artifact, a document, a cluster or licence conflicts"),
-    "diff": ("cli.diff", "compare two runs: settings, counts, documents that changed fate"),
-    "trace": ("cli.tracing", "what became of a path, repository, document, sequence or checkpoint, and why"),
-    "export": ("cli.export", "write an artifact out as Parquet, JSON lines or files"),
-    "verify": ("cli.verify", "hash everything that runs reach and name the first lie"),
-    "gc": ("cli.gc", "remove what no run or tag reaches"),
+    "run": ("starloom.cli.run", "carry out a recipe; what is done already is not done again"),
+    "plan": ("starloom.cli.plan", "say what a run would do, and why"),
+    "stages": ("starloom.cli.stages", "list the stages, what each reads and writes"),
+    "stage": ("starloom.cli.stage", "run one stage on a Parquet file: no store, no recipe"),
+    "runs": ("starloom.cli.runs", "list runs, and tag the ones to keep"),
+    "show": ("starloom.cli.show", "show a run, a step, an artifact, a document, a cluster or licence conflicts"),
+    "diff": ("starloom.cli.diff", "compare two runs: settings, counts, documents that changed fate"),
+    "trace": ("starloom.cli.tracing", "what became of a path, repository, document, sequence or checkpoint, and why"),
+    "export": ("starloom.cli.export", "write an artifact out as Parquet, JSON lines or files"),
+    "verify": ("starloom.cli.verify", "hash everything that runs reach and name the first lie"),
+    "gc": ("starloom.cli.gc", "remove what no run or tag reaches"),
 }
 EXIT_DONE, EXIT_FAILED, EXIT_MISUSED = 0, 1, 2
 
@@ -36,13 +36,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _called(words: list[str]) -> int:
-    from lineage.errors import Cancelled, StarloomError
+    from starloom.lineage.errors import Cancelled, StarloomError
 
     try:
         arguments = _parser(words).parse_args(words)
         return int(importlib.import_module(VERBS[arguments.verb][0]).main(arguments))
     except StarloomError as error:
-        from cli.output import print_error
+        from starloom.cli.output import print_error
 
         print_error(error, as_json="--json" in words)
         if isinstance(error, Cancelled):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, short, table
-from cli.places import again
-from cli.terminal import coloured, printable
-from cli.wording import many
+from starloom.cli.output import count, short, table
+from starloom.cli.places import again
+from starloom.cli.terminal import coloured, printable
+from starloom.cli.wording import many
 
 if TYPE_CHECKING:
     import argparse

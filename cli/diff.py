@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, size, table
-from cli.places import add_store_argument, again, open_store
-from cli.wording import many
+from starloom.cli.output import count, print_json, size, table
+from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.wording import many
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what differs."""
-    from lineage.compare import compare
+    from starloom.lineage.queries.compare import compare
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
     found = compare(open_store(arguments), arguments.before, arguments.after, limit)

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, short, size
-from cli.places import add_store_argument, open_store
+from starloom.cli.output import count, print_json, short, size
+from starloom.cli.places import add_store_argument, open_store
 
 if TYPE_CHECKING:
     import argparse
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Write it out."""
-    from cli.progress import bar
-    from lineage.export import export, resolve
+    from starloom.cli.progress import bar
+    from starloom.lineage.queries.export import export, resolve
 
     store = open_store(arguments)
     what = resolve(store, arguments.artifact)

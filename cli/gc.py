@@ -6,12 +6,12 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from cli.output import print_json, size
-from cli.places import add_store_argument, again, open_store
-from cli.wording import many
+from starloom.cli.output import print_json, size
+from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.wording import many
 
 if TYPE_CHECKING:
-    from lineage.collect import Collection
+    from starloom.lineage.collect import Collection
 
 UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 DEFAULT_AGE = "1d"
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Collect."""
     from dataclasses import asdict
 
-    from lineage.collect import collect
+    from starloom.lineage.collect import collect
 
     store = open_store(arguments)
     found = collect(store, keep_last=arguments.keep_last, older_than_seconds=arguments.older_than, dry_run=arguments.dry_run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lineage.errors import StarloomError
+    from starloom.lineage.errors import StarloomError
 
 SHORT_HASH = 12
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from lineage.store import Store
+    from starloom.lineage.store import Store
 
 USUAL_PLACES = (".starloom", "conf/.starloom")
 """`starloom run conf/demo.yaml` makes the second."""
@@ -28,8 +28,8 @@ def open_store(arguments: argparse.Namespace) -> Store:
     Raises:
         StoreError: if there is none.
     """
-    from lineage.errors import StoreError
-    from lineage.store import Store
+    from starloom.lineage.errors import StoreError
+    from starloom.lineage.store import Store
 
     if arguments.store is not None:
         return Store.open(arguments.store, create=False)

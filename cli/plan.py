@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from cli.output import count, print_json, table
-from cli.places import about
+from starloom.cli.output import count, print_json, table
+from starloom.cli.places import about
 
 if TYPE_CHECKING:
     import argparse
 
-    from flows.run import Prepared, Request
+    from starloom.flows.run import Prepared, Request
 
 MARKS = {"cached": "cached", "run": "will run", "waits": "may run"}
 
@@ -33,14 +33,14 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request(arguments: argparse.Namespace) -> Request:
     """What the words ask for."""
-    from flows.run import Request
+    from starloom.flows.run import Request
 
     return Request(arguments.recipe, tuple(arguments.set), arguments.store, arguments.start, arguments.until, tuple(arguments.force))
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    from flows.run import prepare
+    from starloom.flows.run import prepare
 
     prepared = prepare(request(arguments))
     if arguments.json:

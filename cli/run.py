@@ -7,17 +7,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, size
-from cli.places import about
-from cli.plan import add_recipe_arguments, recipe_command, request
+from starloom.cli.output import count, print_json, size
+from starloom.cli.places import about
+from starloom.cli.plan import add_recipe_arguments, recipe_command, request
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from flows.run import Prepared
-    from flows.session import Watcher
-    from lineage.records import Run, StepState
+    from starloom.flows.run import Prepared
+    from starloom.flows.session import Watcher
+    from starloom.lineage.records import Run, StepState
 
 LINE_SECONDS = 10.0
 """Between two lines about one step where there is no terminal to redraw."""
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run, and say what was made, where, and what to type next."""
-    from flows.run import execute, prepare, take_cached
-    from lineage.errors import ConfigError
+    from starloom.flows.run import execute, prepare, take_cached
+    from starloom.lineage.errors import ConfigError
 
     if arguments.workers < 1:
         raise ConfigError(f"--workers {arguments.workers}: a run needs at least one", hint="leave it out for one a core")
@@ -67,7 +67,7 @@ def _said_cached(arguments: argparse.Namespace, prepared: Prepared, run: Run, *,
 
 
 def _document(prepared: Prepared, run: Run) -> dict[str, Any]:
-    from lineage.fates import funnel
+    from starloom.lineage.queries.fates import funnel
 
     return {
         "run": run.id,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, table
-from cli.places import add_store_argument, again, open_store
+from starloom.cli.output import count, print_json, table
+from starloom.cli.places import add_store_argument, again, open_store
 
 if TYPE_CHECKING:
     import argparse
 
-    from lineage.records import Run
-    from lineage.store import Store
+    from starloom.lineage.records import Run
+    from starloom.lineage.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +57,8 @@ def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any],
 
 def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
     """A run in one row."""
-    from lineage.fates import funnel
-    from lineage.leases import status
+    from starloom.lineage.leases import status
+    from starloom.lineage.queries.fates import funnel
 
     left = funnel(run)
     return {

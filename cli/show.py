@@ -6,10 +6,10 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from cli.clusters import TOLD_NOTES, cluster_text, conflicts_text, step_lines
-from cli.output import count, print_json, short, size, table
-from cli.places import add_store_argument, again, open_store
-from cli.terminal import printable
+from starloom.cli.clusters import TOLD_NOTES, cluster_text, conflicts_text, step_lines
+from starloom.cli.output import count, print_json, short, size, table
+from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print it."""
-    from lineage.showing import show
+    from starloom.lineage.queries.showing import show
 
     num_rows = DEFAULT_ROWS if arguments.rows is None and not arguments.json else arguments.rows
     shown = show(open_store(arguments), arguments.what, run_id=arguments.run, num_rows=num_rows)

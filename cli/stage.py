@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, size, table
-from cli.stages import describe
+from starloom.cli.output import count, print_json, size, table
+from starloom.cli.stages import describe
 
 if TYPE_CHECKING:
     import argparse
 
     from pydantic import ValidationError
 
-    from tasks._stage import Stage
+    from starloom.tasks.frame.stage import Stage
 
 _PREFIX = "knob_"
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
     """The words after `starloom stage`; once a stage is named, its inputs and knobs too."""
-    from tasks._stage import load_stage
+    from starloom.tasks.frame.stage import load_stage
 
     parser.add_argument("name", metavar="NAME", help="the stage; `starloom stages` lists them")
     named = [word for word in words[words.index("stage") + 1 :] if not word.startswith("-")]
@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the stage and print what it wrote."""
-    from lineage.errors import ConfigError
-    from tasks._alone import run_alone
-    from tasks._stage import load_stage
+    from starloom.lineage.errors import ConfigError
+    from starloom.tasks.frame.alone import run_alone
+    from starloom.tasks.frame.stage import load_stage
 
     stage = load_stage(arguments.name)
     given = {name: Path(arguments.input) for name in list(describe(stage)["reads"])[:1]}
@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _knobs(arguments: argparse.Namespace) -> dict[str, Any]:
     import yaml
 
-    from lineage.errors import ConfigError
+    from starloom.lineage.errors import ConfigError
 
     knobs: dict[str, Any] = {}
     for name, text in vars(arguments).items():
@@ -89,7 +89,7 @@ def _knobs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _told(stage: Stage, knobs: dict[str, Any], error: ValidationError) -> str:
-    from flows.recipe import typed
+    from starloom.flows.recipe import typed
 
     first = error.errors()[0]
     knob = ".".join(map(str, [stage.name, *typed(knobs, first["loc"], first["type"])]))
@@ -98,7 +98,7 @@ def _told(stage: Stage, knobs: dict[str, Any], error: ValidationError) -> str:
 
 
 def _help_of_input(stage: Stage, name: str) -> str:
-    from tasks.schemas import Repositories
+    from starloom.tasks.schemas import Repositories
 
     kind: Any = stage.inputs[name]
     if kind is Repositories:

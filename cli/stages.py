@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.output import print_json, table
+from starloom.cli.output import print_json, table
 
 if TYPE_CHECKING:
     import argparse
 
-    from tasks._stage import Stage
+    from starloom.tasks.frame.stage import Stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the stages."""
-    from tasks._stage import registry
+    from starloom.tasks.frame.stage import registry
 
     stages = registry()
     if arguments.json:

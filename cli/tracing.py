@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, short, size, table
-from cli.places import add_store_argument, again, open_store
-from cli.terminal import coloured
-from cli.wording import many
+from starloom.cli.output import count, print_json, short, size, table
+from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.terminal import coloured
+from starloom.cli.wording import many
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the story."""
-    from lineage.tracing import trace
+    from starloom.lineage.queries.tracing import trace
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
     found = trace(open_store(arguments), arguments.what, run_id=arguments.run, until_step=arguments.step, limit=limit)
@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _document(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
-    from cli.show import document_heading
+    from starloom.cli.show import document_heading
 
     left = found["fate"].get("not_packed")
     lines = [*document_heading(found["document"], found["fate"])]
@@ -99,7 +99,7 @@ def _judged(event: dict[str, Any], _limit: int | None) -> list[str]:
 
 
 def _clustered(event: dict[str, Any], _limit: int | None) -> list[str]:
-    from cli.clusters import classes_text
+    from starloom.cli.clusters import classes_text
 
     place = "the survivor" if event["is_survivor"] else "a member"
     told = f"{place} of cluster {event['cluster_id'][:SHOWN_ID]}: {many(event['num_members'], 'document')}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.output import count, print_json, size
-from cli.places import add_store_argument, again, open_store
-from cli.wording import many
+from starloom.cli.output import count, print_json, size
+from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.wording import many
 
 if TYPE_CHECKING:
     import argparse
 
-    from lineage.audit import Lie, Repair, Report
+    from starloom.lineage.audit import Lie, Repair, Report
 
 SHOWN_LIES = 5
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Verify, and repair if asked. Returns 1 if anything lies."""
-    from cli.progress import bar
-    from lineage.audit import repair, verify
+    from starloom.cli.progress import bar
+    from starloom.lineage.audit import repair, verify
 
     store = open_store(arguments)
     with bar("hashing", "bytes", quiet=arguments.json) as on_progress:

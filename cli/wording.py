@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.output import count
+from starloom.cli.output import count
 
 
 def many(number: int, noun: str, plural: str | None = None) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.plan import below
-from flows.walk import Walk
+from starloom.flows.plan import below
+from starloom.flows.walk import Walk
 
 if TYPE_CHECKING:
-    from flows.plan import Plan
-    from lineage.records import Components, Run, StepState
-    from lineage.store import Store
-    from tasks._step import Standing
+    from starloom.flows.plan import Plan
+    from starloom.lineage.records import Components, Run, StepState
+    from starloom.lineage.store import Store
+    from starloom.tasks.frame.step import Standing
 
 SHOWN_REASONS = 4
 SHOWN_PARTS = 8

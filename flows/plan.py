@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lineage.errors import ConfigError, did_you_mean
-from tasks.schemas import Docs, Record, Repositories, Verdicts
+from starloom.lineage.errors import ConfigError, did_you_mean
+from starloom.tasks.schemas import Docs, Record, Repositories, Verdicts
 
 if TYPE_CHECKING:
-    from flows.recipe import Recipe, RecipeStep
-    from tasks._stage import Config, Stage
+    from starloom.flows.recipe import Recipe, RecipeStep
+    from starloom.tasks.frame.stage import Config, Stage
 
 WITHOUT_PRODUCER = (Repositories, Record)
 """Inputs that no step writes: the sources themselves, and the account of the steps above."""

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from lineage.errors import ConfigError, did_you_mean
-from tasks._stage import load_stage, stage_names
+from starloom.lineage.errors import ConfigError, did_you_mean
+from starloom.tasks.frame.stage import load_stage, stage_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks._stage import Config, Stage
+    from starloom.tasks.frame.stage import Config, Stage
 
 Location = tuple[str | int, ...]
 SHOWN_ERRORS = 5

@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.explain import Outlook, forced_steps, last_states, outlook
-from flows.plan import Plan, make_plan
-from flows.recipe import load
-from flows.session import Session, Watcher, new_run
-from lineage.curves import loss_rows, picture
-from lineage.errors import StarloomError
-from lineage.fates import funnel
-from lineage.leases import running
-from lineage.store import Store
-from tasks._child import longest_grace_seconds
-from tasks._workers import Workers, stopped_error
+from starloom.flows.explain import Outlook, forced_steps, last_states, outlook
+from starloom.flows.plan import Plan, make_plan
+from starloom.flows.recipe import load
+from starloom.flows.session import Session, Watcher, new_run
+from starloom.lineage.errors import StarloomError
+from starloom.lineage.leases import running
+from starloom.lineage.queries.curves import loss_rows, picture
+from starloom.lineage.queries.fates import funnel
+from starloom.lineage.store import Store
+from starloom.tasks.frame.child import longest_grace_seconds
+from starloom.tasks.frame.workers import Workers, stopped_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flows.walk import Walk
-    from lineage.records import Run
+    from starloom.flows.walk import Walk
+    from starloom.lineage.records import Run
 
 GRACE_SECONDS = 3.2
 """From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
@@ -202,7 +202,7 @@ def _as_flow(session: Session) -> None:
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    from tasks._prefect import as_task, show_curve, show_table
+    from starloom.tasks.frame.prefect import as_task, show_curve, show_table
 
     @flow(name="starloom", flow_run_name=session.run.id, task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)  # type: ignore[arg-type]
     def starloom(recipe: str, steps: list[str]) -> None:

@@ -11,21 +11,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flows.walk import Walk
-from lineage.errors import Cancelled
-from lineage.records import Action, Part, Run, StepState
-from lineage.store import object_name
-from tasks._step import gather, notes_of
-from tasks._work import PartJob, do_part, do_whole, made_by
+from starloom.flows.walk import Walk
+from starloom.lineage.errors import Cancelled
+from starloom.lineage.records import Action, Part, Run, StepState
+from starloom.lineage.store import object_name
+from starloom.tasks.frame.step import gather, notes_of
+from starloom.tasks.frame.work import PartJob, do_part, do_whole, made_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from flows.plan import Plan, Step
-    from lineage.store import Store
-    from tasks._step import Bound, Standing
-    from tasks._workers import Workers
+    from starloom.flows.plan import Plan, Step
+    from starloom.lineage.store import Store
+    from starloom.tasks.frame.step import Bound, Standing
+    from starloom.tasks.frame.workers import Workers
 
 
 class Watcher(Protocol):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks._step import Bound, Ref, Standing, outputs, snapshots, standing
-from tasks.schemas import Record, Repositories, StepRecord
+from starloom.tasks.frame.step import Bound, Ref, Standing, outputs, snapshots, standing
+from starloom.tasks.schemas import Record, Repositories, StepRecord
 
 if TYPE_CHECKING:
-    from flows.plan import Plan, Step
-    from lineage.records import Action
-    from lineage.store import Store
+    from starloom.flows.plan import Plan, Step
+    from starloom.lineage.records import Action
+    from starloom.lineage.store import Store
 
 
 class Walk:

@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lineage.reach import artifact_name, claims, objects_of, split_action
-from lineage.records import Action, Artifact, Components, Run
-from lineage.store import action_name
+from starloom.lineage.reach import artifact_name, claims, objects_of, split_action
+from starloom.lineage.records import Action, Artifact, Components, Run
+from starloom.lineage.store import action_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from lineage.records import StepState
-    from lineage.storage import Storage
-    from lineage.store import Store
+    from starloom.lineage.records import StepState
+    from starloom.lineage.storage import Storage
+    from starloom.lineage.store import Store
 
 MISSING = "is missing"
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OSError)

@@ -6,7 +6,7 @@ left out, so a touched comment changes nothing and a new function beside it neit
 not definitions always count, and so do definitions under a decorator that is not in `WRAPPERS`: it may register them
 somewhere. Reaching a name by `getattr` or `globals()` cannot be seen: stages do not do that.
 
-The frame itself (`lineage`, the underscore modules of `tasks`) is left out; `FORMAT` in `lineage.store` stands for it. So are the
+The frame itself (`lineage`, `tasks.frame`) is left out; `FORMAT` in `starloom.lineage.store` stands for it. So are the
 modules in `ONLOOKERS`.
 """
 
@@ -20,11 +20,17 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("tasks", "model")
+NAME = "starloom"
+ROOT = Path(__file__).absolute().parents[1]
+"""Where the packages lie."""
+
+PACKAGES = ("starloom.tasks", "starloom.model")
 """Packages whose code shapes outputs."""
 
-ONLOOKERS = frozenset(("model.watching",))
+FRAME = "starloom.tasks.frame"
+"""The package that carries stages out."""
+
+ONLOOKERS = frozenset(("starloom.model.watching",))
 """Modules that tell what happens and shape no output: who wants another line on a screen need not train again."""
 
 WRAPPERS = frozenset(
@@ -124,7 +130,7 @@ class _Walk:
             self._seen[name] = set()
             self._follow_uses(name, module, module["always"])
             package = name.rpartition(".")[0]
-            self._todo += [(package, "")] if package and _file(package) else []
+            self._todo += [(package, "")] if is_ours(package) and _file(package) else []
         if symbol in module["definitions"] and symbol not in self._seen[name]:
             self._seen[name].add(symbol)
             self._follow_uses(name, module, module["definitions"][symbol])
@@ -162,8 +168,11 @@ class _Walk:
 
 def is_ours(module: str) -> bool:
     """Whether a module's code belongs in a digest: ours, not the frame, and more than a look at what others do."""
-    head, _, rest = module.partition(".")
-    return head in PACKAGES and not (head == "tasks" and rest.startswith("_")) and module not in ONLOOKERS
+    return _lies_in(module, *PACKAGES) and not _lies_in(module, FRAME) and module not in ONLOOKERS
+
+
+def _lies_in(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
 
 
 def _absolute(importer: str, target: str, name: str | None) -> tuple[str, str | None]:
@@ -263,7 +272,7 @@ class _WithoutTexts(ast.NodeTransformer):
 
 
 def _file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
+    path = ROOT.joinpath(*module.removeprefix(f"{NAME}.").split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.is_file():
             return file

@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lineage.leases import STALE_SECONDS, collecting, process_lives
-from lineage.reach import Reach, split_action
+from starloom.lineage.leases import STALE_SECONDS, collecting, process_lives
+from starloom.lineage.reach import Reach, split_action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lineage.store import Store
+    from starloom.lineage.store import Store
 
 DEFAULT_AGE_SECONDS = 86_400.0
 KINDS = ("runs", "actions", "artifacts", "objects", "tmp")

@@ -14,13 +14,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lineage.errors import StoreError
+from starloom.lineage.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lineage.records import Run
-    from lineage.store import Store
+    from starloom.lineage.records import Run
+    from starloom.lineage.store import Store
 
 BEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lineage.errors import CorruptError
+from starloom.lineage.errors import CorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lineage import keys
-from lineage.errors import CorruptError, MissingError
-from lineage.records import Action, Artifact, Part
-from lineage.store import action_name, object_name
+from starloom.lineage import keys
+from starloom.lineage.errors import CorruptError, MissingError
+from starloom.lineage.records import Action, Artifact, Part
+from starloom.lineage.store import action_name, object_name
 
 if TYPE_CHECKING:
-    from lineage.store import Store
+    from starloom.lineage.store import Store
 
 
 def artifact_name(name: str) -> str:

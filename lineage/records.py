@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lineage import keys
+from starloom.lineage import keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Run:
     id: str
     recipe: str
     status: str
-    """running (also of a run that was killed: see `lineage.leases.status`), done, failed, cancelled."""
+    """running (also of a run that was killed: see `starloom.lineage.leases.status`), done, failed, cancelled."""
     started: str
     finished: str | None = None
     result: str | None = None

@@ -18,8 +18,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lineage import keys
-from lineage.errors import StoreError
+from starloom.lineage import keys
+from starloom.lineage.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,10 +22,10 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lineage import keys, parquet
-from lineage.errors import CorruptError, InputError, MissingError, StoreError, did_you_mean
-from lineage.records import Action, Artifact, Part, Run
-from lineage.storage import Storage, open_storage
+from starloom.lineage import keys, parquet
+from starloom.lineage.errors import CorruptError, InputError, MissingError, StoreError, did_you_mean
+from starloom.lineage.records import Action, Artifact, Part, Run
+from starloom.lineage.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

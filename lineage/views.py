@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lineage import parquet
+from starloom.lineage import parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ class Stored:
         """The file on a local disk, fetched if it is not there."""
         from pathlib import Path as LocalPath
 
-        from lineage.storage import open_storage
+        from starloom.lineage.storage import open_storage
 
         return LocalPath(self.name) if self.url is None else open_storage(self.url).local(self.name)
 

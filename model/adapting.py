@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.architecture import Architecture
-from model.config import Lora
-from model.files import replacing
-from model.formats import their_rows
+from starloom.model.architecture import Architecture
+from starloom.model.config import Lora
+from starloom.model.files import replacing
+from starloom.model.formats import their_rows
 
 if TYPE_CHECKING:
-    from model.parallel import Source
+    from starloom.model.parallel import Source
 
 WHERE = {"qkv": "attention.qkv", "out": "attention.out", "up": "mlp.up", "down": "mlp.down"}
 BASE, FIRST, SECOND = ".base_layer", ".lora_A.default", ".lora_B.default"

@@ -1,11 +1,11 @@
 """How fast the network trains here, with and without each technique, and beside transformers' own class of the same shape.
 
-    python -m model.bench                                       every preset that fits
-    python -m model.bench --preset starcoderbase-1b --techniques compile,attention,peer --json
+    python -m starloom.model.bench                                       every preset that fits
+    python -m starloom.model.bench --preset starcoderbase-1b --techniques compile,attention,peer --json
 
 Needs torch, accelerate, numpy, pyarrow, safetensors, tokenizers and, for the peer, transformers: what a bare GPU machine has. A step
 is forward, backward, clipping and AdamW on random tokens, without dropout; weights are fp32, products bf16 on a GPU and fp32 on
-a CPU. Figures are the median of `--steps` steps after those that compile and warm up. MFU is counted as `model.flops` says, with
+a CPU. Figures are the median of `--steps` steps after those that compile and warm up. MFU is counted as `starloom.model.flops` says, with
 attention's pairs and without. The first line of a preset has every technique that the trainer takes by itself; each other line changes
 one thing. On a CPU, where neighbours disturb, all lines take their steps in turn, and what counts is the processor's time.
 """
@@ -28,10 +28,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from model.architecture import Architecture
-from model.contenders import NUM_BATCHES, TECHNIQUES, Batch, Setting, Variant, batches, ours, peer, variants
-from model.flops import flops_per_token, peak_memory_bytes, peak_of
-from model.presets import PRESETS
+from starloom.model.architecture import Architecture
+from starloom.model.contenders import NUM_BATCHES, TECHNIQUES, Batch, Setting, Variant, batches, ours, peer, variants
+from starloom.model.flops import flops_per_token, peak_memory_bytes, peak_of
+from starloom.model.presets import PRESETS
 
 WARM_UP_STEPS = 2 * NUM_BATCHES
 """So that a compiler has seen each batch, and what it made for the first of another shape."""
@@ -215,7 +215,7 @@ def _print_preset(rows: Sequence[dict[str, Any]]) -> None:
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m model.bench", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m starloom.model.bench", description=(__doc__ or "").partition("\n")[0])
     on_gpu = torch.cuda.is_available()
     parser.add_argument(
         "--preset", action="append", choices=sorted(PRESETS), help="measure this one; may be said again (default: all, on a CPU tiny)"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.architecture import Architecture
+from starloom.model.architecture import Architecture
 
 
 class Frozen(BaseModel):
@@ -105,7 +105,7 @@ class Running(Frozen):
     activation_checkpointing: bool = False
     """Compute a block's activations again on the way back rather than keep them: a third more work, a fraction of the memory."""
     attention: Literal["auto", "flash", "varlen", "cudnn", "sdpa"] = "auto"
-    """Kernel of the attention: auto takes flash-attn where it is installed, else torch's own; `python -m model.bench` compares them."""
+    """Kernel of the attention: auto takes flash-attn where it is installed, else torch's own. `starloom.model.bench` compares them."""
     checkpoint_every_steps: int = Field(default=100, gt=0)
     """Steps between two states that a killed training resumes from."""
     keep_states: int = Field(default=2, gt=0)
@@ -128,7 +128,7 @@ class Running(Frozen):
 
 
 class TrainingJob(Frozen):
-    """The whole `config.json` of `model.train`."""
+    """The whole `config.json` of `starloom.model.train`."""
 
     architecture: Architecture
     training: Training
@@ -181,7 +181,7 @@ class EvaluationTasks(Frozen):
 
 
 class EvaluationJob(Frozen):
-    """The whole `config.json` of `model.evaluate`."""
+    """The whole `config.json` of `starloom.model.evaluate`."""
 
     checkpoint: Path
     """Folder with `model.safetensors` and `config.json`."""

@@ -1,4 +1,4 @@
-"""What `model.bench` measures: our network with this technique or that, and transformers' class of the same shape.
+"""What `starloom.model.bench` measures: our network with this technique or that, and transformers' class of the same shape.
 
 Each contender is a function that takes one step of training on a batch: forward, backward, clipping and AdamW. Weights of all of
 ours are drawn alike, so that a technique which changed the loss would be seen.
@@ -14,12 +14,12 @@ import torch.nn.functional as F  # noqa: N812  # its name in every paper's code
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from model.architecture import Architecture
-from model.attention import Choice, Kernel, has_flash, has_varlen
-from model.loss import IGNORE
-from model.network import GPT, targets_of
-from model.numerics import autocast
-from model.parallel import clip_gradients, distribute
+from starloom.model.architecture import Architecture
+from starloom.model.attention import Choice, Kernel, has_flash, has_varlen
+from starloom.model.loss import IGNORE
+from starloom.model.network import GPT, targets_of
+from starloom.model.numerics import autocast
+from starloom.model.parallel import clip_gradients, distribute
 
 TECHNIQUES = ("compile", "attention", "loss", "checkpointing", "optimizer", "documents", "peer")
 NUM_BATCHES = 4
@@ -94,7 +94,7 @@ def _peers(*, on_gpu: bool) -> list[Variant]:
 
 
 def ours(setting: Setting, variant: Variant, accelerator: Accelerator) -> Callable[[Batch], Tensor]:
-    """Our network, set up as `model.train` does for one process."""
+    """Our network, set up as `starloom.model.train` does for one process."""
     with torch.device(setting.device):
         network = GPT(setting.architecture)
     network.train()

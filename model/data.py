@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from model.files import replacing
+from starloom.model.files import replacing
 
 ROWS_AT_ONCE = 1024
 PLACES_AT_ONCE = 4096

@@ -1,8 +1,8 @@
 """The evaluator: held-out losses and completions of a checkpoint, as files that others score.
 
-    python -m model.evaluate config.json
+    python -m starloom.model.evaluate config.json
 
-`config.json` is a `model.config.EvaluationJob`. Written to `out`:
+`config.json` is a `starloom.model.config.EvaluationJob`. Written to `out`:
 
 - `heldout_losses.parquet` (part, row, losses): for each held-out sequence the loss of each of its tokens. The loss of
   predicting the token at position i is `losses[i]`; it is null where nothing predicts it: at position 0, for padding, and at the
@@ -25,14 +25,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from model.config import Completing, EvaluationJob, Heldout, Prompt
-from model.files import replacing
-from model.formats import load_network
-from model.generate import Continuation, complete
-from model.network import GPT, targets_of
-from model.numerics import autocast, fix_numerics
-from model.prompting import asked, open_tokenizer
-from model.validation import ValidationSet
+from starloom.model.config import Completing, EvaluationJob, Heldout, Prompt
+from starloom.model.files import replacing
+from starloom.model.formats import load_network
+from starloom.model.generate import Continuation, complete
+from starloom.model.network import GPT, targets_of
+from starloom.model.numerics import autocast, fix_numerics
+from starloom.model.prompting import asked, open_tokenizer
+from starloom.model.validation import ValidationSet
 
 HELDOUT_LOSSES = pa.schema({"part": pa.int32(), "row": pa.int32(), "losses": pa.list_(pa.float32())})
 
@@ -119,7 +119,7 @@ def report(**facts: str | int) -> None:
 def main(arguments: list[str]) -> int:
     """Run the evaluation that a config file describes; the exit status is 0, or 1 for a failure."""
     if len(arguments) != 1:
-        print("usage: python -m model.evaluate config.json", file=sys.stderr)
+        print("usage: python -m starloom.model.evaluate config.json", file=sys.stderr)
         return 2
     try:
         evaluate(EvaluationJob.model_validate_json(Path(arguments[0]).read_text()))

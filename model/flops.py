@@ -15,7 +15,7 @@ import sys
 
 import torch
 
-from model.architecture import Architecture
+from starloom.model.architecture import Architecture
 
 PEAK_FLOPS = (
     (r"NVIDIA A100(-SXM4-(40|80)GB|-PCIE-40GB| 80GB PCIe)", 312e12),

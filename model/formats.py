@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.architecture import GPT_BIGCODE, Architecture
-from model.files import replacing
-from model.network import GPT
+from starloom.model.architecture import GPT_BIGCODE, Architecture
+from starloom.model.files import replacing
+from starloom.model.network import GPT
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 SHARD_BYTES = 5 << 30

@@ -1,7 +1,7 @@
 """Continuing prompts and filling gaps: batched, cached, greedy or sampled, the same on every run.
 
-    python -m model.generate CHECKPOINT --prompt 'def add(a, b):'
-    python -m model.generate CHECKPOINT --prefix 'def add(a, b): c =' --suffix '; return c' --temperature 0.2 --top-p 0.95
+    python -m starloom.model.generate CHECKPOINT --prompt 'def add(a, b):'
+    python -m starloom.model.generate CHECKPOINT --prefix 'def add(a, b): c =' --suffix '; return c' --temperature 0.2 --top-p 0.95
 
 A batch is padded on the right, so the token at position p stands in slot p of the cache and the padding is never seen: a row's own
 tokens overwrite it. A prompt of several samples is read once. A row that has ended leaves the batch. Attention passes over no slot
@@ -22,12 +22,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import Prompt
-from model.formats import load_network
-from model.network import GPT, Cache
-from model.numerics import autocast, fix_numerics
-from model.prompting import END_OF_TEXT, Asked, asked, open_tokenizer
-from model.sampling import choose, uniform
+from starloom.model.config import Prompt
+from starloom.model.formats import load_network
+from starloom.model.network import GPT, Cache
+from starloom.model.numerics import autocast, fix_numerics
+from starloom.model.prompting import END_OF_TEXT, Asked, asked, open_tokenizer
+from starloom.model.sampling import choose, uniform
 
 REPLACEMENT = "\ufffd"
 """What bytes that are no character, or not one yet, are decoded to."""
@@ -198,7 +198,7 @@ def _completed(options: argparse.Namespace) -> Continuation:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model.generate", description="Continue a text, or fill a gap in one.")
+    parser = argparse.ArgumentParser(prog="python -m starloom.model.generate", description="Continue a text, or fill a gap in one.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder in transformers' format: gpt_bigcode or starcoder2")
     parser.add_argument("--prompt", help="text to continue")
     parser.add_argument("--prefix", help="text before the gap to fill; with --suffix, instead of --prompt")

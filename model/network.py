@@ -31,9 +31,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # its name in every paper's code
 from torch import Tensor, nn
 
-from model.architecture import Architecture
-from model.attention import Choice, Kernel, attend, attend_to_cache, kernel_for
-from model.loss import IGNORE, summed_cross_entropy
+from starloom.model.architecture import Architecture
+from starloom.model.attention import Choice, Kernel, attend, attend_to_cache, kernel_for
+from starloom.model.loss import IGNORE, summed_cross_entropy
 
 
 def targets_of(tokens_BT: Tensor, pad_token: int | None, offsets_N: Tensor | None = None) -> Tensor:

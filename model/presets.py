@@ -5,7 +5,7 @@ scripts (bigcode-project/Megatron-LM, examples/) and Li et al. 2023, arXiv 2305.
 starcoder2 ones are those of the first stage of training, with 4,096 tokens of context.
 """
 
-from model.architecture import STARCODER2, Architecture
+from starloom.model.architecture import STARCODER2, Architecture
 
 VOCAB_SIZE = 49152
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from model.architecture import Architecture
-from model.config import Prompt
+from starloom.model.architecture import Architecture
+from starloom.model.config import Prompt
 
 END_OF_TEXT = "<|endoftext|>"
 FIM_SENTINELS = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")

@@ -47,7 +47,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from model.files import PARTIAL, replacing, sync_folder
+from starloom.model.files import PARTIAL, replacing, sync_folder
 
 HEAD, HASHES = "head.json", "sha256.json"
 PATIENCE = timedelta(hours=3)

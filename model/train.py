@@ -1,13 +1,14 @@
 """The trainer: from packed sequences to a checkpoint, by one loop that survives being killed.
 
-    accelerate launch -m model.train config.json        any number of GPUs, on any number of machines
-    torchrun --nproc-per-node 2 -m model.train config.json      the same, and processes on CPUs, where accelerate's launcher starts one
-    python -m model.train config.json                   one process
+    accelerate launch -m starloom.model.train config.json        any number of GPUs, on any number of machines
+    torchrun --nproc-per-node 2 -m starloom.model.train config.json   the same, and on CPUs, where accelerate's launcher starts one
+    python -m starloom.model.train config.json                   one process
 
-`config.json` is a `model.config.TrainingJob`. Written to `out` at the end: the checkpoint in transformers' format (`model.formats`),
-`trainer_state.json`, `losses.parquet` (step, tokens, loss, learning_rate, grad_norm, skipped), `batches.parquet` (step, part, row: every
-sequence seen, in order), `validation.parquet` (step, language, loss, tokens; language null = all tokens) and with LoRA `adapter/`.
-What `model.watching` shows goes to stdout and to `work`.
+`config.json` is a `starloom.model.config.TrainingJob`. Written to `out` at the end: the checkpoint in transformers' format
+(`starloom.model.formats`), `trainer_state.json`, `losses.parquet` (step, tokens, loss, learning_rate, grad_norm, skipped),
+`batches.parquet` (step, part, row: every sequence seen, in order), `validation.parquet` (step, language, loss, tokens; language null =
+all tokens) and with LoRA `adapter/`.
+What `starloom.model.watching` shows goes to stdout and to `work`.
 
 - AdamW, decoupled decay on matrices only; linear warm-up, then a cosine or a plateau and a decay; gradient clipped by its global norm.
 - Everything random at step n is drawn from (seed, n). So there is no random state to save, and on a CPU a training that was killed and
@@ -46,20 +47,20 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.adapting import Adapted, adapt, merged, save_adapter
-from model.architecture import Architecture
-from model.config import Training, TrainingJob
-from model.data import Batch, PackedSequences, Reader
-from model.files import replacing, sweep
-from model.formats import Weights, save_network
-from model.loss import IGNORE
-from model.network import GPT, first_weight, targets_of
-from model.numerics import autocast, fix_numerics, resolved
-from model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
-from model.spans import documents_of
-from model.states import PATIENCE, States
-from model.validation import ValidationSet, add_up, means
-from model.watching import Step, Watch, say
+from starloom.model.adapting import Adapted, adapt, merged, save_adapter
+from starloom.model.architecture import Architecture
+from starloom.model.config import Training, TrainingJob
+from starloom.model.data import Batch, PackedSequences, Reader
+from starloom.model.files import replacing, sweep
+from starloom.model.formats import Weights, save_network
+from starloom.model.loss import IGNORE
+from starloom.model.network import GPT, first_weight, targets_of
+from starloom.model.numerics import autocast, fix_numerics, resolved
+from starloom.model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
+from starloom.model.spans import documents_of
+from starloom.model.states import PATIENCE, States
+from starloom.model.validation import ValidationSet, add_up, means
+from starloom.model.watching import Step, Watch, say
 
 _MEASURED = {name: pa.float64() for name in ("loss", "learning_rate", "grad_norm")}
 LOSSES = pa.schema({"step": pa.int64(), "tokens": pa.int64(), **_MEASURED, "skipped": pa.bool_()})
@@ -529,7 +530,7 @@ def _is_full_disk(error: Exception) -> bool:
 def main(arguments: list[str]) -> int:
     """Run the training that a config file describes; the exit status is 0, 1 for a failure, or 128 + the signal that ended it."""
     if len(arguments) != 1:
-        print("usage: python -m model.train config.json", file=sys.stderr)
+        print("usage: python -m starloom.model.train config.json", file=sys.stderr)
         return 2
     interruption = Interruption()
     interruption.listen()

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from model.data import HELDOUT, Batch, Starts, document_offsets, ranges, read_rows
-from model.spans import read_spans
+from starloom.model.data import HELDOUT, Batch, Starts, document_offsets, ranges, read_rows
+from starloom.model.spans import read_spans
 
 NO_GROUP = -1
 """A token that counts in the loss of all only."""

@@ -1,12 +1,13 @@
 """Watching a training: what each step cost and brought, as JSON lines, Parquet, TensorBoard files and a line for people.
 
-Nothing here shapes a byte of a result: it may be changed without a training having to be done again (`lineage.code` leaves it
+Nothing here shapes a byte of a result: it may be changed without a training having to be done again (`starloom.lineage.code` leaves it
 out of the identity of a training), and its files hold clocks, so they lie in `work` and not in `out`.
 
     timings.parquet      step, at, seconds, idle_seconds, data_wait_seconds, tokens_per_second, mfu, peak_memory_bytes
     tensorboard/         the same and all losses, where tensorboard is installed
 
-MFU is counted as `model.flops` says. Numbers are those of process 0: its memory, its wait for data. Tokens are those of all processes.
+MFU is counted as `starloom.model.flops` says. Numbers are those of process 0: its memory, its wait for data. Tokens are those of
+all processes.
 """
 
 import datetime
@@ -23,9 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from model.architecture import Architecture
-from model.files import replacing
-from model.flops import flops_per_token, peak_memory_bytes, peak_of
+from starloom.model.architecture import Architecture
+from starloom.model.files import replacing
+from starloom.model.flops import flops_per_token, peak_memory_bytes, peak_of
 
 TIMINGS_FILE, TENSORBOARD_FOLDER = "timings.parquet", "tensorboard"
 TIMINGS = pa.schema({

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from lineage.errors import InputError
-from tasks._stage import Config, File, Runtime, stage
-from tasks.schemas import Docs, Verdicts
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Config, File, Runtime, stage
+from starloom.tasks.schemas import Docs, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def decontaminate(docs: Docs, cfg: Decontaminate, runtime: Runtime) -> Verdicts:
     """Drop every live document in which a benchmark's string stands."""
     import numpy as np
 
-    from tasks.kernels.substrings import first_matches, normalised_column, prepare_patterns
+    from starloom.tasks.kernels.text.substrings import first_matches, normalised_column, prepare_patterns
 
     needles, left_out = find_needles(cfg)
     runtime.note(num_strings=len(needles), left_out=left_out)
@@ -119,7 +119,7 @@ def _strings(values: Iterator[str | None]) -> Any:
 
 def find_needles(cfg: Decontaminate) -> tuple[list[Needle], list[str]]:
     """What to look for, longest first, each string once; and what is left out, as `<benchmark>/<task_id>: string`."""
-    from tasks.kernels.substrings import normalised
+    from starloom.tasks.kernels.text.substrings import normalised
 
     needles: dict[str, Needle] = {}
     left_out = []

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lineage.errors import InputError
-from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Docs, Tokenizer, Tokens
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Docs, Tokenizer, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import tokenizers
 
-    from tasks.kernels.byte_level import Ragged
-    from tasks.kernels.encoding import TextEncoder
-    from tasks.kernels.templates import Fields
+    from starloom.tasks.kernels.tokens.byte_level import Ragged
+    from starloom.tasks.kernels.tokens.encoding import TextEncoder
+    from starloom.tasks.kernels.tokens.templates import Fields
 
 ROWS = 512
 KEPT = ["doc_id", "source", "repo", "language", "kind"]
@@ -54,8 +54,8 @@ def encode(docs: Docs, tokenizer: Tokenizer, cfg: Encode, runtime: Runtime) -> T
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.kernels import templates
-    from tasks.kernels.encoding import open_encoder
+    from starloom.tasks.kernels.tokens import templates
+    from starloom.tasks.kernels.tokens.encoding import open_encoder
 
     encoder = open_encoder(tokenizer.path)
     if encoder.not_covered:
@@ -105,7 +105,7 @@ def _metadata(encoder: TextEncoder, fields: Fields, names: tuple[str, ...], num_
     """Encode a template's fields: each a special token and its text."""
     import numpy as np
 
-    from tasks.kernels.byte_level import Ragged
+    from starloom.tasks.kernels.tokens.byte_level import Ragged
 
     texts = encoder.encode(fields.text)
     ids = np.insert(texts.values, texts.offsets[:-1], _special_ids(encoder.tokenizer, names, fields)[fields.special])

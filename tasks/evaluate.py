@@ -5,7 +5,7 @@ Reads   Checkpoint, Tokenizer
         Spans        sequence, token_start, token_end, doc_id, role
         Docs         doc_id, language, content (of held-out documents)
 Writes  Completions  what the model wrote: benchmark = infilling (task_id = doc_id#Lline; outcome = exact-match or mismatch)
-                     or a benchmark's name (outcome = passed, or why not: see tasks.kernels.execution)
+                     or a benchmark's name (outcome = passed, or why not: see starloom.tasks.kernels.programs.execution)
         Scores       benchmark = heldout: metric = loss, perplexity (count = tokens), bits-per-byte (count = bytes);
                      benchmark = infilling: metric = exact-match (count = lines);
                      a benchmark's name: metric = pass@k (count = problems); language null = over all languages
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from lineage.errors import InputError
-from tasks._stage import Config, File, Runtime, stage
-from tasks.schemas import Checkpoint, Completions, Docs, Packed, Scores, Spans, Tokenizer
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Config, File, Runtime, stage
+from starloom.tasks.schemas import Checkpoint, Completions, Docs, Packed, Scores, Spans, Tokenizer
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import tokenizers
 
-    from tasks.kernels.infilling import Infill
-    from tasks.kernels.questions import Question
+    from starloom.tasks.kernels.programs.infilling import Infill
+    from starloom.tasks.kernels.programs.questions import Question
 
 OWN_BENCHMARK = str(Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl")
 UNKNOWN = "unknown"
@@ -87,13 +87,13 @@ class Evaluate(Config):
         return self
 
 
-@stage(over="whole", runs=("model.evaluate", "tasks.kernels._candidate"), libraries=("torch", "tokenizers"))
+@stage(over="whole", runs=("starloom.model.evaluate", "starloom.tasks.kernels.programs.candidate"), libraries=("torch", "tokenizers"))
 def evaluate(
     checkpoint: Checkpoint, tokenizer: Tokenizer, packed: Packed, spans: Spans, docs: Docs, cfg: Evaluate, runtime: Runtime
 ) -> tuple[Completions, Scores]:
     """Ask the model everything in one process, then score its answers."""
-    from model.architecture import Architecture
-    from tasks.kernels.byte_level import load
+    from starloom.model.architecture import Architecture
+    from starloom.tasks.kernels.tokens.byte_level import load
 
     model = load(tokenizer.path)
     context_tokens = Architecture.from_checkpoint(checkpoint.path).context_tokens
@@ -116,7 +116,7 @@ def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.kernels.heldout import DOCUMENT_ROLES
+    from starloom.tasks.kernels.packing.heldout import DOCUMENT_ROLES
 
     found = []
     for packed_part, spans_part in zip(packed.parts, spans.parts, strict=True):
@@ -136,8 +136,8 @@ def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
 
 def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer, context_tokens: int, cfg: Evaluate) -> list[Question]:
     """One line of each chosen document, answered with the likeliest tokens."""
-    from tasks.kernels import special_tokens
-    from tasks.kernels.questions import Decoding, Sentinels, infill_question
+    from starloom.tasks.kernels.programs.questions import Decoding, Sentinels, infill_question
+    from starloom.tasks.kernels.tokens import special_tokens
 
     if not cfg.max_infills or not len(heldout):
         return []
@@ -152,8 +152,8 @@ def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer
 
 def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, str, Infill]]:
     """The first documents of each language, in the order of their draws, that have a line to cut out."""
-    from tasks.kernels.draws import draw
-    from tasks.kernels.infilling import cut_line
+    from starloom.tasks.kernels.programs.infilling import cut_line
+    from starloom.tasks.kernels.text.draws import draw
 
     draws = draw(heldout["doc_id"], cfg.seed, "infilling", 2)
     languages, doc_ids = heldout["language"].to_pylist(), heldout["doc_id"].to_pylist()
@@ -186,8 +186,8 @@ def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
 
 def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
     """Every sample of every problem."""
-    from tasks.kernels.human_eval import read_problems
-    from tasks.kernels.questions import Decoding, problem_questions
+    from starloom.tasks.kernels.programs.human_eval import read_problems
+    from starloom.tasks.kernels.programs.questions import Decoding, problem_questions
 
     if cfg.benchmarks and cfg.max_new_tokens >= context_tokens:
         raise _too_long("max_new_tokens", cfg.max_new_tokens, context_tokens)
@@ -220,11 +220,11 @@ def _special(model: tokenizers.Tokenizer, name: str) -> int:
 def _run_model(
     places: dict[str, str], packed: Packed, model: tokenizers.Tokenizer, questions: list[Question], cfg: Evaluate, runtime: Runtime
 ) -> None:
-    """Have `model.evaluate` measure the losses and answer the questions."""
+    """Have `starloom.model.evaluate` measure the losses and answer the questions."""
     import json
     import sys
 
-    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+    from starloom.tasks.kernels.tokens.special_tokens import END_OF_TEXT, FIM_PAD
 
     def show(line: str) -> None:
         if line.startswith("{"):
@@ -251,7 +251,7 @@ def _run_model(
     if cfg.max_sequences or questions:
         # On busy cores, threads that spin while they wait for each other make this four times slower.
         patient = {"OMP_WAIT_POLICY": "PASSIVE"}
-        runtime.subprocess([sys.executable, "-m", "model.evaluate", str(folder / "job.json")], on_line=show, env=patient)
+        runtime.subprocess([sys.executable, "-m", "starloom.model.evaluate", str(folder / "job.json")], on_line=show, env=patient)
 
 
 def _attended_across(places: dict[str, str]) -> bool:
@@ -263,7 +263,7 @@ def _attended_across(places: dict[str, str]) -> bool:
 
 
 def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:
-    """The completions as `model.evaluate` wrote them, in the order of the questions."""
+    """The completions as `starloom.model.evaluate` wrote them, in the order of the questions."""
     import json
 
     if not questions:
@@ -278,8 +278,8 @@ def _judged(questions: list[Question], answers: list[str], cfg: Evaluate, runtim
     """The rows of Completions."""
     import pyarrow as pa
 
-    from tasks.kernels.execution import Limits
-    from tasks.kernels.questions import EXACT_MATCH, PASSED, judge
+    from starloom.tasks.kernels.programs.execution import Limits
+    from starloom.tasks.kernels.programs.questions import EXACT_MATCH, PASSED, judge
 
     outcomes = judge(questions, answers, Limits(cpu_seconds=cfg.cpu_seconds, memory_bytes=cfg.memory_bytes), runtime.workers)
     names = ("benchmark", "task_id", "sample", "language", "prompt", "reference")
@@ -304,8 +304,8 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from tasks.kernels.byte_level import token_bytes
-    from tasks.kernels.heldout import by_group, span_losses
+    from starloom.tasks.kernels.packing.heldout import by_group, span_losses
+    from starloom.tasks.kernels.tokens.byte_level import token_bytes
 
     if not (folder / "heldout_losses.parquet").exists():
         return []
@@ -341,7 +341,7 @@ def _pass_scores(completions: pa.Table, cfg: Evaluate) -> list[_Score]:
     """The mean of pass@k over the problems of each benchmark."""
     import pyarrow.compute as pc
 
-    from tasks.kernels.pass_at_k import pass_at_k
+    from starloom.tasks.kernels.programs.pass_at_k import pass_at_k
 
     scores = []
     for benchmark in cfg.benchmarks:

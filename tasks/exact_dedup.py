@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks._stage import Runtime, stage
-from tasks.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
-from tasks.schemas import Clusters, Docs, Licenses, Verdicts
+from starloom.tasks.common.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
+from starloom.tasks.frame.stage import Runtime, stage
+from starloom.tasks.schemas import Clusters, Docs, Licenses, Verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,8 +53,8 @@ def _write_keys(part: Part) -> NDArray[np.int64]:
 
 
 def _hashes(table: pa.Table) -> NDArray[np.uint8]:
-    from lineage.errors import InputError
-    from tasks.kernels.hex_digits import from_hex
+    from starloom.lineage.errors import InputError
+    from starloom.tasks.kernels.text.hex_digits import from_hex
 
     try:
         return from_hex(table.column("swhid"), _DIGITS, _PREFIX)

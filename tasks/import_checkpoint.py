@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
-from lineage.errors import InputError
-from tasks._stage import Config, Runtime, stage
-from tasks.hub import fetched_if_there, is_on_the_hub
-from tasks.schemas import Checkpoint
+from starloom.lineage.errors import InputError
+from starloom.tasks.common.hub import fetched_if_there, is_on_the_hub
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Checkpoint
 
 if TYPE_CHECKING:
-    from model.architecture import Architecture
+    from starloom.model.architecture import Architecture
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 OLD_BUFFERS = re.compile(r"\.(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
@@ -121,7 +121,7 @@ def _architecture(folder: Path) -> Architecture:
     """
     import json
 
-    from model.architecture import Architecture
+    from starloom.model.architecture import Architecture
 
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 @functools.lru_cache(maxsize=256)
 def _digest(path: Path, size: int, modified_ns: int) -> str:
     """SHA-256 of a file, read once in a process for as long as its size and time stay what they are."""
-    from lineage.keys import file_digest
+    from starloom.lineage.keys import file_digest
 
     del size, modified_ns
     return file_digest(path)

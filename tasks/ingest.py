@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from lineage.errors import InputError
-from tasks._stage import Config, Runtime, RuntimeOnly, stage
-from tasks.kernels.sources import SourceError, blob_id, document_id, partition
-from tasks.schemas import Docs, Repositories, Skipped
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
+from starloom.tasks.kernels.sources.repositories import SourceError, blob_id, document_id, partition
+from starloom.tasks.schemas import Docs, Repositories, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.kernels.sources import Cache, FileSnapshot, RepositorySnapshot
+    from starloom.tasks.kernels.sources.repositories import Cache, FileSnapshot, RepositorySnapshot
 
 __all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "partition", "snapshot"]
 
@@ -112,7 +112,7 @@ def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache:
 
 
 def _read_source(source: PythonEnvironment | Directory, seed: int, cache: Cache) -> list[RepositorySnapshot]:
-    from tasks.kernels import sources
+    from starloom.tasks.kernels.sources import repositories as sources
 
     if isinstance(source, Directory):
         return sources.directory(source.path, cache, source=source.name)
@@ -170,7 +170,7 @@ def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> byt
 
 
 def _docs_row(repository: RepositorySnapshot, file: FileSnapshot, text: str) -> dict[str, Any]:
-    from tasks.kernels.languages import classify, is_generated, is_vendored
+    from starloom.tasks.kernels.sources.languages import classify, is_generated, is_vendored
 
     kind, language = classify(file.path) or ("code", None)
     return {

@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from lineage.errors import did_you_mean
-from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Docs, LicenseClass, Licenses, Verdicts
+from starloom.lineage.errors import did_you_mean
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Docs, LicenseClass, Licenses, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pyarrow as pa
 
-    from tasks.kernels.license_policy import Policy
+    from starloom.tasks.kernels.licenses.policy import Policy
 
 Finding = tuple[LicenseClass, str | None]
 """The class of a file's licence and the evidence for it."""
@@ -57,7 +57,7 @@ class LicenseFilter(Config):
     @field_validator("allow", "deny")
     @classmethod
     def _known_ids(cls, ids: list[str]) -> list[str]:
-        from tasks.kernels.license_policy import canonical_id, known_ids
+        from starloom.tasks.kernels.licenses.policy import canonical_id, known_ids
 
         known = [(spdx_id, canonical_id(spdx_id)) for spdx_id in ids]
         for spdx_id, canonical in known:
@@ -83,7 +83,7 @@ def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> tuple[Ve
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.kernels.license_policy import Policy
+    from starloom.tasks.kernels.licenses.policy import Policy
 
     table = docs.read(["doc_id", "source", "kind", "repo", "path", "content", "swhid", "declared_license"])
     policy = Policy(allow=frozenset(cfg.allow), deny=frozenset(cfg.deny))
@@ -96,7 +96,7 @@ def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> tuple[Ve
 
 def _judge(table: pa.Table, policy: Policy) -> tuple[list[str], list[str | None]]:
     """The rule and the evidence for each row."""
-    from tasks.kernels.licenses import header_licenses
+    from starloom.tasks.kernels.licenses.statements import header_licenses
 
     repositories = _repositories(table)
     headers = header_licenses(table.column("content"))
@@ -120,8 +120,8 @@ def _repositories(table: pa.Table) -> dict[tuple[str, str], _Repository]:
     """Evidence by (source, repository). Each licence text is read once, however many files repeat it."""
     import pyarrow.compute as pc
 
-    from tasks.kernels.languages import license_scope
-    from tasks.kernels.licenses import text_licenses
+    from starloom.tasks.kernels.licenses.statements import text_licenses
+    from starloom.tasks.kernels.sources.languages import license_scope
 
     names = table.select(["source", "repo", "declared_license"]).group_by(["source", "repo"]).aggregate([("declared_license", "max")])
     found = {(row["source"], row["repo"]): _Repository(row["declared_license_max"]) for row in names.to_pylist()}
@@ -143,7 +143,7 @@ def _in_folder(repository: _Repository, folder: str, policy: Policy) -> Finding:
 
 def _statements(repository: _Repository, folder: str, policy: Policy) -> list[tuple[str | None, str]]:
     """What is stated about files in a folder: (SPDX expression or None, the words with their place)."""
-    from tasks.kernels.licenses import declared_expression
+    from starloom.tasks.kernels.licenses.statements import declared_expression
 
     declared = None if repository.declared is None else declared_expression(repository.declared)
     stated: list[tuple[str | None, str]] = []

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Docs, LicenseClass, Licenses, Verdicts
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Docs, LicenseClass, Licenses, Verdicts
 
 
 class LicenseGate(Config):

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from lineage.errors import InputError
-from tasks._stage import Config, File, Runtime, stage
-from tasks.schemas import Docs, Fertility, Tokenizer, TokenizerSample
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Config, File, Runtime, stage
+from starloom.tasks.schemas import Docs, Fertility, Tokenizer, TokenizerSample
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.encoding import TextEncoder
+    from starloom.tasks.kernels.tokens.encoding import TextEncoder
 
 ROWS = 512
 UNKNOWN = "unknown"
@@ -59,7 +59,7 @@ def measure_tokenizer(
     """Encode some documents of each language."""
     import pyarrow as pa
 
-    from tasks.kernels.encoding import open_encoder
+    from starloom.tasks.kernels.tokens.encoding import open_encoder
 
     models = [open_encoder(tokenizer.path), *([_reference(cfg.compare_with)] if cfg.compare_with else [])]
     learnt = sample.read(["doc_id"]).column("doc_id") if sample else pa.chunked_array([], pa.string())
@@ -74,7 +74,7 @@ def measure_tokenizer(
 def _reference(path: str) -> TextEncoder:
     from pathlib import Path
 
-    from tasks.kernels.encoding import open_encoder
+    from starloom.tasks.kernels.tokens.encoding import open_encoder
 
     try:
         return open_encoder(Path(path))
@@ -87,7 +87,7 @@ def _choose(docs: Docs, learnt: pa.ChunkedArray, cfg: MeasureTokenizer) -> _Chos
     import numpy as np
     import pyarrow.compute as pc
 
-    from tasks.kernels.draws import draw
+    from starloom.tasks.kernels.text.draws import draw
 
     table = docs.read(["doc_id", "language", "size"])
     encoded = pc.fill_null(table.column("language"), UNKNOWN).combine_chunks().dictionary_encode()

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks._stage import Config, Runtime, prepare, stage
-from tasks.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
-from tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
+from starloom.tasks.common.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
+from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
+from starloom.tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ class NearDedup(Shingling, Election):
 
     def banding(self) -> tuple[int, int]:
         """Bands, and rows of each."""
-        from tasks.kernels.lsh import optimal_bands
+        from starloom.tasks.kernels.duplicates.lsh import optimal_bands
 
         return (self.bands, self.rows) if self.bands and self.rows else optimal_bands(self.threshold, self.num_perm)
 
@@ -86,8 +86,8 @@ def signatures(docs: Docs, cfg: Shingling, runtime: Runtime) -> Signatures:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.arrow_bytes import string_buffers
-    from tasks.kernels.minhash import sign_texts
+    from starloom.tasks.kernels.duplicates.minhash import sign_texts
+    from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
     batches, done, num_documents = [], 0, docs.num_rows
     for batch in docs.batches(["doc_id", "content"], rows=1024):
@@ -133,7 +133,7 @@ def _write_keys(part: Part) -> NDArray[np.int64]:
     """Hash the bands of a part's signatures and write them."""
     import numpy as np
 
-    from tasks.kernels.lsh import band_keys
+    from starloom.tasks.kernels.duplicates.lsh import band_keys
 
     assert part.beside is not None
     bands, rows = part.cfg.banding()
@@ -226,8 +226,8 @@ def _gather_sets_of(part: Part) -> NDArray[np.int64]:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.arrow_bytes import string_buffers
-    from tasks.kernels.minhash import shingle_sets
+    from starloom.tasks.kernels.duplicates.minhash import shingle_sets
+    from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
     rows, sizes, sets, start = part.rows(), [np.empty(0, np.int64)], [np.empty(0, np.uint64)], 0
     for batch in part.docs.batches(["content"], rows=1024):
@@ -245,7 +245,7 @@ def _verified(work: Work, on_band: Callable[[int], None]) -> NDArray[np.int64]:
     """Connect only similar documents: for each node the first of its component."""
     import numpy as np
 
-    from tasks.kernels import connecting, linking, lsh, union_find
+    from starloom.tasks.kernels.duplicates import connecting, linking, lsh, union_find
 
     cfg, arrays = work.parts[0].cfg, work.files.arrays
     scopes, is_exact = arrays.open("scopes"), cfg.verify == "exact"
@@ -272,7 +272,7 @@ def _estimated(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64
     """Estimate how alike nodes and their survivors are, from the part's signatures and those that were gathered."""
     import numpy as np
 
-    from tasks.kernels.minhash import estimated_jaccard
+    from starloom.tasks.kernels.duplicates.minhash import estimated_jaccard
 
     gathered, slots = part.arrays.open("signatures"), np.searchsorted(part.arrays.open("signed"), survivors)
     rows, estimates = part.arrays.open("rows")[nodes] - part.first_row, np.empty(len(nodes))
@@ -284,7 +284,7 @@ def _estimated(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64
 
 
 def _exact(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64]) -> NDArray[np.float64]:
-    from tasks.kernels.linking import jaccard
+    from starloom.tasks.kernels.duplicates.linking import jaccard
 
     found: NDArray[np.float64] = jaccard(part.arrays.open("set_starts"), part.arrays.open("sets"), nodes, survivors)
     return found

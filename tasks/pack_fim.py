@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from lineage.errors import InputError, did_you_mean
-from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Packed, Spans, Tokenizer, Tokens
+from starloom.lineage.errors import InputError, did_you_mean
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Packed, Spans, Tokenizer, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.encoding import TextEncoder
-    from tasks.kernels.fim import Stretches
-    from tasks.kernels.packing import Layout, Pieces
-    from tasks.kernels.taking import Copies, Headers
+    from starloom.tasks.kernels.packing.fim import Stretches
+    from starloom.tasks.kernels.packing.sequences import Layout, Pieces
+    from starloom.tasks.kernels.packing.taking import Copies, Headers
+    from starloom.tasks.kernels.tokens.encoding import TextEncoder
 
 COLUMNS = ["doc_id", "source", "repo", "language", "kind", "context", "metadata", "tokens"]
 
@@ -44,7 +44,7 @@ class Mixture(Config):
     @model_validator(mode="after")
     def _known_languages(self) -> Mixture:
         if self.by == "language" and self.weights:  # else nothing is imported: the plan must load in milliseconds
-            from tasks.kernels.languages import known_languages
+            from starloom.tasks.kernels.sources.languages import known_languages
 
             known = list(known_languages())
             for language in self.weights:
@@ -111,7 +111,7 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtim
     """Pack one part."""
     import pyarrow as pa
 
-    from tasks.kernels.packing import chosen
+    from starloom.tasks.kernels.packing.sequences import chosen
 
     words, part, counts = _words(tokenizer), _taken(tokens.read(COLUMNS), cfg), Counter[str]()
     pool, pieces = _documents(part, words, cfg, counts)
@@ -129,8 +129,8 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtim
 def _words(tokenizer: Tokenizer) -> _Words:
     import numpy as np
 
-    from tasks.kernels import special_tokens as names
-    from tasks.kernels.encoding import open_encoder
+    from starloom.tasks.kernels.tokens import special_tokens as names
+    from starloom.tasks.kernels.tokens.encoding import open_encoder
 
     encoder = open_encoder(tokenizer.path)
     needed = (names.FIM_PREFIX, names.FIM_MIDDLE, names.FIM_SUFFIX, names.END_OF_TEXT, names.FIM_PAD)
@@ -152,8 +152,8 @@ def _taken(table: pa.Table, cfg: PackFim) -> _Part:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.kernels.draws import draw, happens
-    from tasks.kernels.taking import draws_of_copies, take
+    from starloom.tasks.kernels.packing.taking import draws_of_copies, take
+    from starloom.tasks.kernels.text.draws import draw, happens
 
     doc_ids, contexts = table.column("doc_id"), table.column("context")
     is_heldout = happens(draw(table.column("repo"), cfg.seed, "heldout")[:, 0], cfg.heldout_fraction)
@@ -173,10 +173,10 @@ def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -
     """Give the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
     import numpy as np
 
-    from tasks.kernels.byte_level import Ragged
-    from tasks.kernels.fim import Stretches
-    from tasks.kernels.packing import EOD, METADATA, NOWHERE, TEXT, in_order, runs
-    from tasks.kernels.taking import headers
+    from starloom.tasks.kernels.packing.fim import Stretches
+    from starloom.tasks.kernels.packing.sequences import EOD, METADATA, NOWHERE, TEXT, in_order, runs
+    from starloom.tasks.kernels.packing.taking import headers
+    from starloom.tasks.kernels.tokens.byte_level import Ragged
 
     text, metadata = Ragged.of(part.table.column("tokens")), Ragged.of(part.table.column("metadata"))
     row, header = part.copies.row, headers(metadata, part.table.column("context"), words.separator)
@@ -207,7 +207,7 @@ def _is_drawn(draws: np.ndarray, context_draws: np.ndarray, has_separator: np.nd
     """Draw what is permuted: each by itself, but where files are parted first their context and then the file."""
     import numpy as np
 
-    from tasks.kernels.draws import happens
+    from starloom.tasks.kernels.text.draws import happens
 
     fragment = happens(context_draws[:, 0], cfg.fim_rate) & happens(draws[:, 0], cfg.fragment_fim_rate)
     return np.where(has_separator, fragment, happens(draws[:, 0], cfg.fim_rate))
@@ -229,8 +229,8 @@ def _arranged(
     """
     import numpy as np
 
-    from tasks.kernels.draws import happens
-    from tasks.kernels.fim import Sentinels, arrange, cut
+    from starloom.tasks.kernels.packing.fim import Sentinels, arrange, cut
+    from starloom.tasks.kernels.text.draws import happens
 
     cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=words.encoder.not_covered is None)
     encoded = words.encoder.encode(cuts.snippets)
@@ -245,8 +245,8 @@ def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: P
     """Lay the pieces of one split into sequences."""
     import numpy as np
 
-    from tasks.kernels.best_fit import best_fit, sliced
-    from tasks.kernels.packing import PAD, lay_out
+    from starloom.tasks.kernels.packing.best_fit import best_fit, sliced
+    from starloom.tasks.kernels.packing.sequences import PAD, lay_out
 
     dtype: type[np.unsignedinteger] = np.uint16 if len(words.encoder.spelled.lengths) <= 1 << 16 else np.uint32
     lay = partial(lay_out, token_num_bytes=words.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=words.pad, dtype=dtype)
@@ -265,8 +265,8 @@ def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: P
 
 def _permuted(layout: Layout, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
     """Permute what each sequence holds of a document, as Megatron-LM does; what then has no room in it is dropped."""
-    from tasks.kernels.segments import permute, texts_of
-    from tasks.kernels.taking import further
+    from starloom.tasks.kernels.packing.segments import permute, texts_of
+    from starloom.tasks.kernels.packing.taking import further
 
     texts = texts_of(layout, part.copies.context, words.separator, words.encoder.spelled)
     draws = further(part.draws[texts.doc], texts.number)
@@ -281,7 +281,7 @@ def _permuted(layout: Layout, part: _Part, words: _Words, cfg: PackFim, counts: 
 
 def _growth(stretches: Stretches, arranged: Pieces, which: np.ndarray | slice = slice(None)) -> dict[str, int]:
     """Count what arranging added to those of the stretches: sentinels, and tokens as pieces are encoded by themselves."""
-    from tasks.kernels.fim import NUM_PIECES, NUM_SENTINELS
+    from starloom.tasks.kernels.packing.fim import NUM_PIECES, NUM_SENTINELS
 
     num_tokens = (arranged.stop - arranged.start).reshape(-1, NUM_PIECES).sum(axis=1)
     growth = (num_tokens - (stretches.last - stretches.first))[which]
@@ -330,7 +330,7 @@ def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.packing import context_starts
+    from starloom.tasks.kernels.packing.sequences import context_starts
 
     num, length = layout.tokens.shape
     starts = context_starts(layout, context)
@@ -348,7 +348,7 @@ def _spans_table(layout: Layout, part: _Part, first: int) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.packing import NOWHERE, ROLES, SPAN_COLUMNS
+    from starloom.tasks.kernels.packing.sequences import NOWHERE, ROLES, SPAN_COLUMNS
 
     columns = dict(zip(SPAN_COLUMNS, layout.spans.T, strict=True))
     doc, columns["sequence"] = columns.pop("doc"), columns["sequence"] + first

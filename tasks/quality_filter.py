@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lineage.errors import did_you_mean
-from tasks._stage import Config, Runtime, prepare, stage
-from tasks.schemas import Docs, Signals, Verdicts
+from starloom.lineage.errors import did_you_mean
+from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
+from starloom.tasks.schemas import Docs, Signals, Verdicts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class Rule(Config):
     @field_validator("languages", "except_languages")
     @classmethod
     def _known_languages(cls, languages: list[str]) -> list[str]:
-        from tasks.kernels.languages import known_languages
+        from starloom.tasks.kernels.sources.languages import known_languages
 
         known = list(known_languages())
         for language in languages:
@@ -118,7 +118,7 @@ def signals(docs: Docs, cfg: TextSignals, runtime: Runtime) -> Signals:  # noqa:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.kernels.text_signals import text_signals
+    from starloom.tasks.kernels.text.text_signals import text_signals
 
     table = docs.read(["doc_id", "content", "is_generated"])
     measured = text_signals(table.column("content"))

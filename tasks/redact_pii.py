@@ -7,8 +7,8 @@ Writes  Docs        the live documents only, with content and size rewritten. do
                     new_start, new_end (bytes of the rewritten one), value_hmac (HMAC-SHA256 of the value, hexadecimal)
 
 Presidio's recognizers of patterns find addresses, 18 plugins of detect-secrets find keys, both only where a screen
-over the whole column lets them look (`tasks.kernels.pii_screens`); rules made for code judge what they find
-(`tasks.kernels.pii_rules`). Outside the spans of Redactions no byte changes.
+over the whole column lets them look (`starloom.tasks.kernels.pii.screens`); rules made for code judge what they find
+(`starloom.tasks.kernels.pii.rules`). Outside the spans of Redactions no byte changes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, SecretStr
 
-from tasks._stage import Config, Runtime, stage
-from tasks.kernels import pii_rules
-from tasks.kernels.pii_detectors import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, pair_scores, secrets_on
-from tasks.schemas import Docs, Redactions
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.kernels.pii import rules as pii_rules
+from starloom.tasks.kernels.pii.detectors import (
+    ENTROPY_PLUGINS,
+    MARKED_PLUGINS,
+    email_matches,
+    ip_matches,
+    key_plugins,
+    pair_scores,
+    secrets_on,
+)
+from starloom.tasks.schemas import Docs, Redactions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyarrow as pa
 
-    from tasks.kernels.redaction import Spans, Texts
+    from starloom.tasks.kernels.pii.redaction import Spans, Texts
 
 Entity = Literal["EMAIL", "KEY", "IP_ADDRESS"]
 ENTITIES: tuple[Entity, ...] = ("KEY", "EMAIL", "IP_ADDRESS")
@@ -93,7 +101,7 @@ class Screened:
     def __init__(self, content: pa.Array, paths: pa.Array) -> None:
         import pyarrow.compute as pc
 
-        from tasks.kernels.arrow_bytes import string_buffers
+        from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
         self.offsets, self.data = string_buffers(pc.binary_join_element_wise(content, "", "\n"))
         self.is_settings = pc.match_substring_regex(paths, pii_rules.CONFIG_PATHS).to_numpy(zero_copy_only=False)
@@ -146,9 +154,9 @@ def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch,
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.arrow_bytes import string_buffers
-    from tasks.kernels.pii_replacements import replacement
-    from tasks.kernels.redaction import Texts, merge_overlaps, replace_spans
+    from starloom.tasks.kernels.pii.redaction import Texts, merge_overlaps, replace_spans
+    from starloom.tasks.kernels.pii.replacements import replacement
+    from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
     content = batch.column("content")
     findings = find(content, batch.column("path"), cfg)
@@ -211,7 +219,7 @@ def find(content: pa.Array, paths: pa.Array, cfg: RedactPii) -> list[Finding]:
 
 
 def _find_emails(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
-    from tasks.kernels.pii_screens import email_tokens
+    from starloom.tasks.kernels.pii.screens import email_tokens
 
     for start, stop in email_tokens(flat.data).tolist():
         token = flat.line(start, stop)
@@ -222,7 +230,7 @@ def _find_emails(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 
 def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
-    from tasks.kernels.pii_screens import ip_tokens
+    from starloom.tasks.kernels.pii.screens import ip_tokens
 
     for start, stop in ip_tokens(flat.data).tolist():
         token = flat.line(start, stop)
@@ -253,7 +261,7 @@ def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> Iterator[Finding]:
     """All places of all keys in one pass: a dump of a hundred thousand keys is not searched a hundred thousand times."""
-    from tasks.kernels.substrings import all_matches, prepare_patterns
+    from starloom.tasks.kernels.text.substrings import all_matches, prepare_patterns
 
     for start, number in all_matches(document, prepare_patterns([value for _, value in keys])).tolist():
         detector, value = keys[number]
@@ -262,7 +270,7 @@ def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> It
 
 def _key_candidates(flat: Screened, cfg: RedactPii) -> Iterator[tuple[str, str, str, int]]:
     """What the plugins find on the lines that the screens let through: (plugin, secret, line, where the line is)."""
-    from tasks.kernels import pii_screens
+    from starloom.tasks.kernels.pii import screens as pii_screens
 
     limits = cfg.base64_entropy_limit, cfg.hex_entropy_limit
     plugins = key_plugins(*limits)

@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from lineage.errors import InputError
-from lineage.keys import file_digest
-from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Release, Scores, Tokenizer, Validation
+from starloom.lineage.errors import InputError
+from starloom.lineage.keys import file_digest
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Release, Scores, Tokenizer, Validation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
 
-    from model.architecture import Architecture
-    from tasks.kernels.cards import Corpus, Group, HeldoutLosses, Measured, ModelFacts, Step
+    from starloom.model.architecture import Architecture
+    from starloom.tasks.reporting.cards import Corpus, Group, HeldoutLosses, Measured, ModelFacts, Step
 
 NEEDED = ("config.json", "trainer_state.json")
 GROUPS = ["language", "declared_license", "repo"]
@@ -69,8 +69,8 @@ def release(
     runtime: Runtime,
 ) -> Release:
     """Write the folder; every number in it is read from the inputs."""
-    from tasks.kernels.cards import Step, data_card, funnel_rows, model_card
-    from tasks.kernels.charts import funnel, loss_curve
+    from starloom.tasks.reporting.cards import Step, data_card, funnel_rows, model_card
+    from starloom.tasks.reporting.charts import funnel, loss_curve
 
     folder = runtime.scratch / "release"
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
@@ -126,7 +126,7 @@ def _corpus(docs: Docs) -> Corpus:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.kernels.cards import Corpus
+    from starloom.tasks.reporting.cards import Corpus
 
     schema = pa.schema([*((name, pa.string()) for name in GROUPS), ("docs", pa.int64()), ("bytes", pa.int64())])
     counted = [schema.empty_table()]
@@ -140,7 +140,7 @@ def _corpus(docs: Docs) -> Corpus:
 
 
 def _groups(everything: pa.Table, name: str) -> list[Group]:
-    from tasks.kernels.cards import Group
+    from starloom.tasks.reporting.cards import Group
 
     sums = everything.group_by(name).aggregate([("docs", "sum"), ("bytes", "sum")]).to_pylist()
     groups = [Group(row[name] or "", row["docs_sum"], row["bytes_sum"]) for row in sums]
@@ -149,7 +149,7 @@ def _groups(everything: pa.Table, name: str) -> list[Group]:
 
 def _fertility(rows: pa.Table, most: int) -> list[Measured]:
     """All languages as one, then those with most text in the corpus."""
-    from tasks.kernels.cards import Measured
+    from starloom.tasks.reporting.cards import Measured
 
     ranked = sorted(rows.to_pylist(), key=lambda row: (row["language"] is not None, -row["corpus_bytes"], row["language"]))
     return [
@@ -165,7 +165,7 @@ def _fertility(rows: pa.Table, most: int) -> list[Measured]:
 
 
 def _draw(measured: list[Measured], path: Path) -> None:
-    from tasks.kernels.charts import fertility
+    from starloom.tasks.reporting.charts import fertility
 
     references = [row.reference for row in measured if row.reference is not None]
     fertility([row.label for row in measured], [row.bytes_per_token for row in measured], references or None, path)
@@ -173,7 +173,7 @@ def _draw(measured: list[Measured], path: Path) -> None:
 
 def _heldout_losses(rows: pa.Table, most: int) -> HeldoutLosses | None:
     """The first and the last measurement while it was trained: of all tokens, then of the languages with most."""
-    from tasks.kernels.cards import HeldoutLosses
+    from starloom.tasks.reporting.cards import HeldoutLosses
 
     if not len(rows):
         return None
@@ -216,9 +216,9 @@ def _facts(
 ) -> ModelFacts:
     import pyarrow.compute as pc
 
-    from model.architecture import Architecture
-    from tasks.kernels.cards import ModelFacts, base_models, preparation, weights
-    from tasks.kernels.charts import running_mean
+    from starloom.model.architecture import Architecture
+    from starloom.tasks.reporting.cards import ModelFacts, base_models, preparation, weights
+    from starloom.tasks.reporting.charts import running_mean
 
     shape = Architecture.from_checkpoint(folder)
     smooth = running_mean(curve["loss"].to_numpy())

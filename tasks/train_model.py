@@ -11,7 +11,7 @@ Writes  Checkpoint  config.json, model.safetensors or several with an index, tra
 
 On several machines, each starts its own processes. The step does so on the one that it runs on, and waits for the others. There type
 `accelerate launch --multi_gpu --num_processes N --num_machines M --machine_rank R --main_process_ip IP --main_process_port PORT
--m model.train runs/RUN/train_model/live/job.json`, with the store on a disk that all of them see under one path.
+-m starloom.model.train runs/RUN/train_model/live/job.json`, with the store on a disk that all of them see under one path.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from lineage.errors import Cancelled, InputError, StageError
-from model.architecture import Architecture
-from model.config import Running, Training
-from tasks._stage import Config, Runtime, RuntimeOnly, stage
-from tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer, Validation
+from starloom.lineage.errors import Cancelled, InputError, StageError
+from starloom.model.architecture import Architecture
+from starloom.model.config import Running, Training
+from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
+from starloom.tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer, Validation
 
 if TYPE_CHECKING:
-    from model.config import TrainingJob
+    from starloom.model.config import TrainingJob
 
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
 LEAVING_SECONDS = 2.0
@@ -191,11 +191,11 @@ def _lacking(shape: dict[str, Any]) -> list[str]:
     return [name for name in needed if name not in shape and name != "vocab_size"]
 
 
-@stage(over="whole", runs=("model.train",), libraries=("torch", "accelerate", "safetensors", "pyarrow"))
+@stage(over="whole", runs=("starloom.model.train",), libraries=("torch", "accelerate", "safetensors", "pyarrow"))
 def train_model(
     packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, runtime: Runtime
 ) -> tuple[Checkpoint, Losses, Batches, Validation]:
-    """Have `model.train` train; a run that was killed resumes from its newest state in the scratch folder."""
+    """Have `starloom.model.train` train; a run that was killed resumes from its newest state in the scratch folder."""
     import shutil
     import sys
 
@@ -204,7 +204,7 @@ def train_model(
     job = _job(packed, spans, tokenizer, initial, cfg, runtime.scratch)
     config = runtime.scratch / "job.json"
     config.write_text(job.model_dump_json(indent=2), encoding="utf-8")
-    argv = [sys.executable, *cfg.launcher(cfg.threads), "-m", "model.train", str(config)]
+    argv = [sys.executable, *cfg.launcher(cfg.threads), "-m", "starloom.model.train", str(config)]
     # On busy cores, threads that spin while they wait for each other make a step five times slower; on idle ones nothing is lost.
     patient = {"OMP_WAIT_POLICY": "PASSIVE"}
     listener = _Listener(runtime, cfg.num_steps)
@@ -232,11 +232,11 @@ def _kept(job: TrainingJob) -> str:
 
 
 def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, folder: Path) -> TrainingJob:
-    """What `model.train` is told."""
+    """What `starloom.model.train` is told."""
     import tokenizers
 
-    from model.config import TrainingJob
-    from tasks.kernels.special_tokens import END_OF_TEXT, FIM_PAD
+    from starloom.model.config import TrainingJob
+    from starloom.tasks.kernels.tokens.special_tokens import END_OF_TEXT, FIM_PAD
 
     model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
     architecture = _architecture(cfg, model.get_vocab_size(), initial)

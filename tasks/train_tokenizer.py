@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from lineage.errors import InputError
-from tasks._stage import Config, Runtime, stage
-from tasks.hub import fetched, is_on_the_hub
-from tasks.schemas import Docs, Tokenizer, TokenizerSample
+from starloom.lineage.errors import InputError
+from starloom.tasks.common.hub import fetched, is_on_the_hub
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Docs, Tokenizer, TokenizerSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ class TrainTokenizer(Config):
         """Of a tokenizer that is taken, only which: a file's content, or a commit, which names its content."""
         from pathlib import Path
 
-        from lineage.keys import file_digest
+        from starloom.lineage.keys import file_digest
 
         if self.existing is None:
             return super().identity()
@@ -84,9 +84,9 @@ def _train(docs: Docs, allowances: list[np.ndarray], folder: Path, cfg: TrainTok
 
     from tokenizers import pre_tokenizers, trainers
 
-    from tasks.kernels.byte_level import untrained
-    from tasks.kernels.special_tokens import PRESETS
-    from tasks.kernels.tokenizer_files import write_maps
+    from starloom.tasks.kernels.tokens.byte_level import untrained
+    from starloom.tasks.kernels.tokens.special_tokens import PRESETS
+    from starloom.tasks.kernels.tokens.tokenizer_files import write_maps
 
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # the merges are the same on any number of threads
     special_tokens = PRESETS[cfg.special_tokens]
@@ -116,7 +116,7 @@ def _allowances(docs: Docs, cfg: TrainTokenizer) -> list[np.ndarray]:
     import numpy as np
     import pyarrow as pa
 
-    from tasks.kernels.draws import draw
+    from starloom.tasks.kernels.text.draws import draw
 
     draws, sizes, languages = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], []
     for part in docs.parts:
@@ -172,9 +172,9 @@ def _take(existing: str, folder: Path, runtime: Runtime) -> None:
     import shutil
     from pathlib import Path
 
-    from tasks.kernels.byte_level import load
-    from tasks.kernels.special_tokens import FOR_PACKING
-    from tasks.kernels.tokenizer_files import misfit, special_tokens, write_maps
+    from starloom.tasks.kernels.tokens.byte_level import load
+    from starloom.tasks.kernels.tokens.special_tokens import FOR_PACKING
+    from starloom.tasks.kernels.tokens.tokenizer_files import misfit, special_tokens, write_maps
 
     offline = "copy its tokenizer.json here and give that path as train_tokenizer.existing"
     source = fetched(existing, "tokenizer.json", offline) if is_on_the_hub(existing) else Path(existing)

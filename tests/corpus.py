@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.run import Request, execute, prepare, take_cached
+from starloom.flows.run import Request, execute, prepare, take_cached
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 MIT = """MIT License

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lineage.records import Action, Artifact, Components, StepState
-from lineage.store import FORMAT, Store
+from starloom.lineage.records import Action, Artifact, Components, StepState
+from starloom.lineage.store import FORMAT, Store
 from tests.corpus import function, make_repositories, run_recipe, write_recipe
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def add_training(store: Store, run_id: str, weights: Path, *, passes: int = 2, b
 
 
 def _splits(store: Store, part):
-    from lineage import parquet
-    from lineage.store import object_name
+    from starloom.lineage import parquet
+    from starloom.lineage.store import object_name
 
     return parquet.read_table(store.storage.local(object_name("Packed", part.hash)), ["split"]).column("split").to_pylist()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lineage.audit import MISSING, repair, verify
-from lineage.records import Action, Artifact, Components
-from lineage.store import FORMAT, Store, action_name, object_name
+from starloom.lineage.audit import MISSING, repair, verify
+from starloom.lineage.records import Action, Artifact, Components
+from starloom.lineage.store import FORMAT, Store, action_name, object_name
 from tests.corpus import hashes, run_recipe
 from tests.history import make_history
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import __main__ as command
-from bench import _measure
-from bench._tool import Corpus, Dropped, Tool, environment_corpus, read_corpus
-from lineage.errors import InputError
-from tasks.schemas import Docs
+from starloom.bench import __main__ as command
+from starloom.bench import _measure
+from starloom.bench._tool import Corpus, Dropped, Tool, environment_corpus, read_corpus
+from starloom.lineage.errors import InputError
+from starloom.tasks.schemas import Docs
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +32,7 @@ def bench_module(tmp_path, monkeypatch):
     """Installs a module of this name, for this process and the workers that it spawns."""
 
     def install(body: str) -> SimpleNamespace:
-        (tmp_path / "bench_under_test.py").write_text("import os\nfrom bench._tool import Tool\n" + textwrap.dedent(body))
+        (tmp_path / "bench_under_test.py").write_text("import os\nfrom starloom.bench._tool import Tool\n" + textwrap.dedent(body))
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, "bench_under_test", raising=False)
         return __import__("bench_under_test")
@@ -113,7 +113,7 @@ def test_processes_that_a_tool_starts_count_to_its_peak(corpus, tmp_path, bench_
 
 def test_a_tool_is_given_what_it_prepared_and_tells_what_it_dropped(corpus, tmp_path, bench_module):
     module = bench_module("""
-        from bench._tool import Dropped
+        from starloom.bench._tool import Dropped
         def prepare(corpus, folder):
             (folder / "ids").write_text("\\n".join(corpus.table.column("doc_id").to_pylist()))
             return folder / "ids"
@@ -131,12 +131,12 @@ def test_a_tool_is_given_what_it_prepared_and_tells_what_it_dropped(corpus, tmp_
 def test_a_tool_without_its_environment_says_how_to_get_it(corpus, tmp_path, bench_module, monkeypatch):
     monkeypatch.setenv("STARLOOM_BENCH_VENVS", str(tmp_path))
     module = bench_module("""
-        from bench._peer import Environment
+        from starloom.bench._peer import Environment
         TITLE = "elsewhere"
         TOOLS = (Tool("peer", repr, environment=Environment("nowhere", ("nothing==1",))), Tool("ours", repr, is_ours=True))
     """)
     peer, ours = _measure.measure(module, saved(corpus, tmp_path))
-    assert peer.problem == "not installed: python -m bench bench_under_test --install"
+    assert peer.problem == "not installed: python -m starloom.bench bench_under_test --install"
     assert ours.problem is None
 
 
@@ -206,5 +206,5 @@ def test_command_prints_one_json_object(corpus, tmp_path, bench_module, monkeypa
 
 
 def test_command_lists_the_benches():
-    done = subprocess.run([sys.executable, "-m", "bench", "--list"], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-m", "starloom.bench", "--list"], capture_output=True, text=True, cwd=ROOT, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines()] == command._names()

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from bench import _peer, encode, encode_gpt2
-from bench._measure import Timing
-from bench._tool import Corpus, Tool, environment_corpus
-from tasks.schemas import Docs
+from starloom.bench import _peer, encode, encode_gpt2
+from starloom.bench._measure import Timing
+from starloom.bench._tool import Corpus, Tool, environment_corpus
+from starloom.tasks.schemas import Docs
 
 TEXTS = [
     "def main(x):\n    return x + 12345\n\n\n\tif x:  # it's done, isn't it?\n",

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import _peer, near_dedup, near_dedup_quality
-from bench._measure import Timing
-from bench._peer import Environment
-from bench._similarity import shingle_sets, similar_pairs
-from bench._tool import Corpus, Dropped, Tool, environment_corpus
-from tasks.kernels.minhash import shingles
-from tasks.schemas import Docs
+from starloom.bench import _peer, near_dedup, near_dedup_quality
+from starloom.bench._measure import Timing
+from starloom.bench._peer import Environment
+from starloom.bench._similarity import shingle_sets, similar_pairs
+from starloom.bench._tool import Corpus, Dropped, Tool, environment_corpus
+from starloom.tasks.kernels.duplicates.minhash import shingles
+from starloom.tasks.schemas import Docs
 
 LONG = " ".join(f"word{i}" for i in range(200))
 TEXTS = [

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from lineage.errors import Cancelled, StageError
-from tasks._stage import Runtime
+from starloom.lineage.errors import Cancelled, StageError
+from starloom.tasks.frame.stage import Runtime
 
 TRAINER = """
 import pathlib, signal, sys, time

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cli import VERBS, main
-from cli.output import count, size, table
-from lineage.leases import running
-from lineage.store import Store
-from tasks._stage import registry
+from starloom.cli import VERBS, main
+from starloom.cli.output import count, size, table
+from starloom.lineage.leases import running
+from starloom.lineage.store import Store
+from starloom.tasks.frame.stage import registry
 from tests.corpus import write_recipe
 
 
@@ -50,7 +50,7 @@ def test_misuse_is_exit_code_two(capsys, words):
 
 def test_help_imports_nothing_that_is_slow():
     script = (
-        "import sys, contextlib, io\nfrom cli import main\n"
+        "import sys, contextlib, io\nfrom starloom.cli import main\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n    "
         "try:\n        main(['--help'])\n    except SystemExit: pass\n"
         "slow = {'pydantic', 'numpy', 'pyarrow', 'yaml', 'rich', 'prefect', 'torch', 'numba', 'fsspec'} & set(sys.modules)\n"
@@ -62,7 +62,7 @@ def test_help_imports_nothing_that_is_slow():
 def test_a_cached_run_and_a_plan_import_no_orchestrator(tmp_path, repositories):
     recipe = write_recipe(tmp_path / "r.yaml", repositories, "- license_filter\n")
     script = (
-        "import sys\nfrom cli import main\n"
+        "import sys\nfrom starloom.cli import main\n"
         f"words = [{str(recipe)!r}, '--store', {str(tmp_path / 's')!r}]\n"
         "assert main(['run', *words, '--no-prefect', '--workers', '1']) == 0\n"
         "assert main(['run', *words]) == 0\nassert main(['plan', *words]) == 0\n"

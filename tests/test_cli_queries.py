@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cli import main
-from lineage.rows import Rows
-from lineage.store import Store, object_name
+from starloom.cli import main
+from starloom.lineage.queries.rows import Rows
+from starloom.lineage.store import Store, object_name
 from tests.history import EMAIL, make_history
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.checkouts import copy_house
 from tests.corpus import make_repositories, write_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -19,8 +19,7 @@ STAGES = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- red
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the project, a recipe, and a way to run it there: the steps that ran, or what the plan said."""
-    for package in ("cli", "flows", "lineage", "tasks", "model", "conf"):
-        shutil.copytree(ROOT / package, tmp_path / "checkout" / package)  # with compiled kernels, which a copy may use
+    copy_house(tmp_path / "checkout")
     recipe = write_recipe(tmp_path / "r.yaml", make_repositories(tmp_path / "repositories"), STAGES)
     return Checkout(tmp_path / "checkout", recipe, tmp_path / "s")
 
@@ -30,7 +29,7 @@ class Checkout:
         self.root, self.recipe, self.store = root, recipe, store
 
     def call(self, verb: str, *words: str) -> dict:
-        command = [sys.executable, "-m", "cli", verb, str(self.recipe), "--store", str(self.store), "--json", *words]
+        command = [sys.executable, "-m", "starloom.cli", verb, str(self.recipe), "--store", str(self.store), "--json", *words]
         told = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, timeout=180)
         assert told.returncode == 0, told.stdout + told.stderr
         return json.loads(told.stdout)
@@ -54,15 +53,17 @@ def test_comments_constants_and_early_cutoff(checkout):
     for stage in ("exact_dedup", "near_dedup", "redact_pii"):
         file = checkout.root / "tasks" / f"{stage}.py"
         file.write_text("# touched\n" + file.read_text().replace('"""', '"""Said otherwise. ', 1) + "\n# and here\n")
-    checkout.edit("tasks/schemas.py", "class Clusters(Tabular):", "class Unheard(Tabular):\n    pass\n\n\nclass Clusters(Tabular):")
+    checkout.edit(
+        "tasks/schemas/__init__.py", "class Clusters(Tabular):", "class Unheard(Tabular):\n    pass\n\n\nclass Clusters(Tabular):"
+    )
     assert checkout.reasons() == {}  # comments, docstrings and new neighbours are nothing
 
     checkout.edit("tasks/exact_dedup.py", 'judged(part, "exact-duplicate"', 'judged(part, "exact-" + "duplicate"')
     assert checkout.reasons() == {"exact_dedup": ["code: tasks/exact_dedup.py"]}
     assert checkout.ran() == {"exact_dedup"}  # it made the same bytes, so nothing after it ran
 
-    checkout.edit("tasks/kernels/minhash.py", "import numpy as np", "import numpy as np\n\nassert np")
-    assert checkout.reasons()["near_dedup.signatures"] == ["code: tasks/kernels/minhash.py"]
+    checkout.edit("tasks/kernels/duplicates/minhash.py", "import numpy as np", "import numpy as np\n\nassert np")
+    assert checkout.reasons()["near_dedup.signatures"] == ["code: tasks/kernels/duplicates/minhash.py"]
     assert "near_dedup.signatures" in checkout.ran()
     assert checkout.reasons() == {}
 

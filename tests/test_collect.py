@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lineage.audit import verify
-from lineage.collect import collect
-from lineage.errors import CorruptError, StoreError
-from lineage.leases import running
-from lineage.records import Action, Artifact, Components, Run, StepState
-from lineage.store import FORMAT, Store, action_name, object_name
+from starloom.lineage.audit import verify
+from starloom.lineage.collect import collect
+from starloom.lineage.errors import CorruptError, StoreError
+from starloom.lineage.leases import running
+from starloom.lineage.records import Action, Artifact, Components, Run, StepState
+from starloom.lineage.store import FORMAT, Store, action_name, object_name
 from tests.corpus import hashes, run_recipe
 from tests.history import make_history
 
@@ -196,7 +196,7 @@ def test_a_folder_of_work_is_left_to_a_live_process_and_removed_after_a_dead_one
         collect(store, older_than_seconds=0)
         assert (folder / "state").exists()
         assert beside.exists()
-    program = "import os, sys\nfrom lineage.store import Store\n"
+    program = "import os, sys\nfrom starloom.lineage.store import Store\n"
     program += "with Store.open(sys.argv[1]).work('b' * 64) as f:\n (f / 'x').write_text('half')\n os._exit(9)"
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parents[1], check=False)
     left = store.storage.scratch / "work" / ("b" * 64)

@@ -7,12 +7,12 @@ import shutil
 import pyarrow as pa
 import pytest
 
-from lineage.compare import compare
-from lineage.errors import InputError
-from lineage.fates import dropped, is_a_line
-from lineage.records import Artifact
-from lineage.rows import Rows
-from lineage.store import Store
+from starloom.lineage.errors import InputError
+from starloom.lineage.queries.compare import compare
+from starloom.lineage.queries.fates import dropped, is_a_line
+from starloom.lineage.queries.rows import Rows
+from starloom.lineage.records import Artifact
+from starloom.lineage.store import Store
 from tests.corpus import function, run_recipe, write_recipe
 from tests.history import make_history
 

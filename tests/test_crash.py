@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from lineage.store import Store
+from starloom.lineage.store import Store
 from tests.corpus import hashes, make_repositories, run_recipe, write_recipe
 
 STAGES = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
@@ -21,7 +21,7 @@ GONE_SECONDS = 5.0
 
 
 def start(recipe, store, *words, **env) -> subprocess.Popen:
-    command = [sys.executable, "-m", "cli", "run", str(recipe), "--store", str(store), "--workers", "2", *words]
+    command = [sys.executable, "-m", "starloom.cli", "run", str(recipe), "--store", str(store), "--workers", "2", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env})
 
 
@@ -136,7 +136,7 @@ def test_a_full_disk_stops_the_run_with_a_remedy_and_the_next_one_goes_on(recipe
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY));"
-        "from cli import main; sys.exit(main(sys.argv[1:]))"
+        "from starloom.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", limited, "run", str(recipe), "--store", str(tmp_path / "s"), "--workers", "1", "--no-prefect"]
     told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

@@ -17,11 +17,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.decontaminate import TRIVIAL_SOLUTIONS, Benchmark, Decontaminate, benchmark_strings, decontaminate, docstring, find_needles
-from tasks.kernels.substrings import all_matches, first_matches, normalised, normalised_column, prepare_patterns
-from tasks.schemas import Docs
+from starloom.lineage.errors import InputError
+from starloom.tasks.decontaminate import (
+    TRIVIAL_SOLUTIONS,
+    Benchmark,
+    Decontaminate,
+    benchmark_strings,
+    decontaminate,
+    docstring,
+    find_needles,
+)
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.text.substrings import all_matches, first_matches, normalised, normalised_column, prepare_patterns
+from starloom.tasks.schemas import Docs
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "conf" / "benchmarks" / "starloom_tiny.jsonl"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import VERBS
-from flows.plan import make_plan
-from flows.recipe import load
-from tasks._stage import stage_names
+from starloom.cli import VERBS
+from starloom.flows.plan import make_plan
+from starloom.flows.recipe import load
+from starloom.tasks.frame.stage import stage_names
+from tests.checkouts import copy_house
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,14 +52,13 @@ def test_the_demo_uses_every_stage_but_the_one_that_takes_what_others_trained():
 
 def test_the_example_of_a_new_stage_is_a_stage(tmp_path):
     (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    for package in ("cli", "flows", "lineage", "tasks", "model"):
-        shutil.copytree(ROOT / package, tmp_path / package)
+    copy_house(tmp_path)
     (tmp_path / "tasks" / "my_filter.py").write_text(source)
     script = (
         "import pyarrow as pa, pyarrow.parquet as pq; pq.write_table(pa.table({'content': ['short', 'long enough to stay']}), 'in.parquet')"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    command = [sys.executable, "-m", "cli", "stage", "my_filter", "in.parquet", "out", "--min-chars", "6", "--json"]
+    command = [sys.executable, "-m", "starloom.cli", "stage", "my_filter", "in.parquet", "out", "--min-chars", "6", "--json"]
     told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert json.loads(told.stdout)["files"]["verdicts.parquet"]["rules"] == {"too-short": 1}
 

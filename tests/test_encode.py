@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Model
 from tokenizers import normalizers, pre_tokenizers, trainers
 
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.encode import Encode, encode
-from tasks.kernels.byte_level import token_bytes, untrained
-from tasks.kernels.special_tokens import STARCODER, STARCODER2
-from tasks.schemas import Docs, Tokenizer, Tokens
+from starloom.lineage.errors import InputError
+from starloom.tasks.encode import Encode, encode
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER, STARCODER2
+from starloom.tasks.schemas import Docs, Tokenizer, Tokens
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
-from lineage.rows import Rows
-from lineage.store import Store
+from starloom.cli import main
+from starloom.lineage.queries.rows import Rows
+from starloom.lineage.store import Store
 from tests.corpus import MIT, function, hashes, make_repositories, run_recipe, write_recipe
 
 BENCHMARK = Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl"
@@ -109,8 +109,8 @@ def test_what_was_redacted_is_told_without_the_secret_and_is_in_no_file_of_the_s
             artifact = store.artifact(out["artifact"])
             if step.name == "ingest" or not artifact.parts:
                 continue
-            from tasks._step import Ref
-            from tasks._work import opened_ref
+            from starloom.tasks.frame.step import Ref
+            from starloom.tasks.frame.work import opened_ref
 
             view = opened_ref(store, Ref(kind, out["artifact"]))
             if hasattr(view, "read"):

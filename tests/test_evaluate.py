@@ -14,19 +14,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from bench._tool import environment_corpus
-from lineage.errors import InputError
-from lineage.views import PartSource, Stored
-from model.architecture import Architecture
-from model.formats import load_network, save_network
-from model.network import GPT
-from tasks._stage import Runtime
-from tasks.encode import Encode, encode
-from tasks.evaluate import Benchmark, Evaluate, evaluate
-from tasks.kernels.byte_level import load, token_bytes
-from tasks.pack_fim import PackFim, pack_fim
-from tasks.schemas import Checkpoint, Docs, Packed, Spans, Tokens
-from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from starloom.bench._tool import environment_corpus
+from starloom.lineage.errors import InputError
+from starloom.lineage.views import PartSource, Stored
+from starloom.model.architecture import Architecture
+from starloom.model.formats import load_network, save_network
+from starloom.model.network import GPT
+from starloom.tasks.encode import Encode, encode
+from starloom.tasks.evaluate import Benchmark, Evaluate, evaluate
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.byte_level import load, token_bytes
+from starloom.tasks.pack_fim import PackFim, pack_fim
+from starloom.tasks.schemas import Checkpoint, Docs, Packed, Spans, Tokens
+from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
 CONTEXT_TOKENS, VOCAB = 128, 512
 PROBLEMS = [

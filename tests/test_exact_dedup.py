@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.exact_dedup import ExactDedup, exact_dedup
-from tasks.schemas import Docs, Verdicts
+from starloom.lineage.errors import InputError
+from starloom.tasks.exact_dedup import ExactDedup, exact_dedup
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.schemas import Docs, Verdicts
 
 DAYS = [dt.datetime(2022, 1, day, tzinfo=dt.UTC) for day in (1, 2)]
 

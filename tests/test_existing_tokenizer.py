@@ -10,13 +10,13 @@ import pytest
 from pydantic import ValidationError
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from lineage import keys
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.kernels.byte_level import untrained
-from tasks.kernels.special_tokens import FOR_PACKING, STARCODER2
-from tasks.schemas import Docs
-from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from starloom.lineage import keys
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.byte_level import untrained
+from starloom.tasks.kernels.tokens.special_tokens import FOR_PACKING, STARCODER2
+from starloom.tasks.schemas import Docs
+from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 from tests.hub import answer_of, serving
 
 ROOT = Path(__file__).parents[1]
@@ -146,10 +146,10 @@ def test_a_commit_is_an_identity_by_itself():
 SCRIPT = f"""
 import sys
 from pathlib import Path
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.schemas import Docs
-from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.schemas import Docs
+from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 try:
     made = train_tokenizer.function(Docs.of_parts([]), TrainTokenizer(existing="{NAMED}"), Runtime.alone(Path(sys.argv[1])))
     print(made[0].path)

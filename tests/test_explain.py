@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from flows.explain import reasons
-from lineage.records import Components
+from starloom.flows.explain import reasons
+from starloom.lineage.records import Components
 
 BEFORE = Components(
     stage="near_dedup",

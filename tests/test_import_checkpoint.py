@@ -12,17 +12,17 @@ import safetensors.numpy
 import transformers
 from pydantic import ValidationError
 
-from cli import main
-from flows.recipe import load
-from flows.run import Request, prepare
-from lineage import keys
-from lineage.errors import ConfigError, InputError
-from lineage.export import resolve
-from lineage.store import Store
-from tasks._stage import Runtime
-from tasks._step import Ref
-from tasks._work import opened_ref
-from tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
+from starloom.cli import main
+from starloom.flows.recipe import load
+from starloom.flows.run import Request, prepare
+from starloom.lineage import keys
+from starloom.lineage.errors import ConfigError, InputError
+from starloom.lineage.queries.export import resolve
+from starloom.lineage.store import Store
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.frame.step import Ref
+from starloom.tasks.frame.work import opened_ref
+from starloom.tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
 from tests.corpus import hashes, make_repositories, run_recipe, write_recipe
 from tests.hub import answer_of, serving
 
@@ -223,9 +223,9 @@ def test_what_a_killed_run_left_is_no_part_of_it(published, tmp_path):
 SCRIPT = f"""
 import sys
 from pathlib import Path
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
 try:
     checkpoint = import_checkpoint.function(ImportCheckpoint(checkpoint="{NAMED}"), Runtime.alone(Path(sys.argv[1])))
     print(checkpoint.path)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lineage.store import Store
-from tasks._step import Ref
-from tasks._work import opened_ref
+from starloom.lineage.store import Store
+from starloom.tasks.frame.step import Ref
+from starloom.tasks.frame.work import opened_ref
 from tests.corpus import function, make_repositories, run_recipe
 from tests.test_kernel_sources import install
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
-from tasks.kernels import sources
-from tasks.schemas import Repositories
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
+from starloom.tasks.kernels.sources import repositories as sources
+from starloom.tasks.schemas import Repositories
 
 
 def write(root: Path, files: dict[str, bytes]) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.arrow_bytes import string_buffers
+from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 TYPES = [
     pa.string(),

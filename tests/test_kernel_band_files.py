@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.band_files import BYTES_PER_KEY, BandFiles, ranges_for
+from starloom.tasks.kernels.duplicates.band_files import BYTES_PER_KEY, BandFiles, ranges_for
 
 KEYS = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63, 2**64 - 1]))
 

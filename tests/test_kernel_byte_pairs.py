@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tasks.kernels import byte_pairs
-from tasks.kernels.byte_level import token_bytes, untrained
-from tasks.kernels.byte_pairs import Encoder, _Cache, not_covered
-from tasks.kernels.pre_tokens import GPT4_PATTERN
-from tasks.kernels.special_tokens import STARCODER, STARCODER2
+from starloom.tasks.kernels.tokens import byte_pairs
+from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
+from starloom.tasks.kernels.tokens.byte_pairs import Encoder, _Cache, not_covered
+from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER, STARCODER2
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 SPLITS = {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.kernels.charts import (
+from starloom.tasks.reporting.charts import (
     MANY,
     SMOOTHING_SHARE,
     fertility,

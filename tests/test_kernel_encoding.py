@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 
-from tasks.kernels import byte_pairs
-from tasks.kernels.byte_level import encode_texts, untrained
-from tasks.kernels.encoding import TextEncoder, open_encoder
-from tasks.kernels.special_tokens import STARCODER
+from starloom.tasks.kernels.tokens import byte_pairs
+from starloom.tasks.kernels.tokens.byte_level import encode_texts, untrained
+from starloom.tasks.kernels.tokens.encoding import TextEncoder, open_encoder
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.kernels.execution import Limits, run_program, run_programs
+from starloom.tasks.kernels.programs.execution import Limits, run_program, run_programs
 
 LIMITS = Limits(cpu_seconds=1, memory_bytes=256 << 20, wall_seconds=4)
 TESTS = "\nassert add(1, 2) == 3\n"

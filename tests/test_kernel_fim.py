@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers, trainers
 
-from tasks.kernels.byte_level import Ragged, encode_texts, first_misspelt, heads, token_bytes, untrained
-from tasks.kernels.byte_pairs import not_covered
-from tasks.kernels.draws import draw, happens
-from tasks.kernels.fim import Sentinels, Stretches, arrange, cut
-from tasks.kernels.packing import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX
-from tasks.kernels.pre_tokens import GPT4_PATTERN
-from tasks.kernels.special_tokens import STARCODER, STARCODER2, star_bucket
+from starloom.tasks.kernels.packing.fim import Sentinels, Stretches, arrange, cut
+from starloom.tasks.kernels.packing.sequences import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX
+from starloom.tasks.kernels.text.draws import draw, happens
+from starloom.tasks.kernels.tokens.byte_level import Ragged, encode_texts, first_misspelt, heads, token_bytes, untrained
+from starloom.tasks.kernels.tokens.byte_pairs import not_covered
+from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER, STARCODER2, star_bucket
 
 CODE = "def area(self, r=1.5):\n    '''It's 3.14 * r²'''\n\n    return self.pi*r ** 2  # don't\r\n\tif x >= 10:\n" * 3
 PROSE = "the 'll 're don't I've we'll naïve café déjà vu Straße, Ωmega aΩ; a\u0301b²½ x²y\n\n\n        return x\n" * 3

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.heldout import by_group, span_losses
-from tasks.kernels.packing import ROLES
-from tasks.schemas import Spans
+from starloom.tasks.kernels.packing.heldout import by_group, span_losses
+from starloom.tasks.kernels.packing.sequences import ROLES
+from starloom.tasks.schemas import Spans
 
 LENGTH = 6
 TOKEN_NUM_BYTES = np.array([1, 3, 2, 0, 4])

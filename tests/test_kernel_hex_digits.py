@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.hex_digits import from_hex, to_hex
+from starloom.tasks.kernels.text.hex_digits import from_hex, to_hex
 
 
 @given(ids=st.lists(st.binary(min_size=3, max_size=3)), cut=st.integers(0, 9), prefix=st.sampled_from(["", "swh:1:cnt:"]))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.kernels.execution import Limits
-from tasks.kernels.human_eval import read_problems
-from tasks.kernels.questions import Decoding, judge, problem_questions
+from starloom.tasks.kernels.programs.execution import Limits
+from starloom.tasks.kernels.programs.human_eval import read_problems
+from starloom.tasks.kernels.programs.questions import Decoding, judge, problem_questions
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "benchmarks" / "HumanEval.jsonl.gz"
 OWN = Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.infilling import MAX_LINE_CHARS, cut_line, fit, is_exact_match
+from starloom.tasks.kernels.programs.infilling import MAX_LINE_CHARS, cut_line, fit, is_exact_match
 
 TEXTS = st.text(st.sampled_from("ab \t\r\n\u2028é"), max_size=40)
 DRAWS = st.integers(0, 2**64 - 1).map(np.uint64)

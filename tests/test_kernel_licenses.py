@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 
-from tasks.kernels import license_policy, licenses
+from starloom.tasks.kernels.licenses import policy as license_policy
+from starloom.tasks.kernels.licenses import statements as licenses
 
 TEXTS = dict(LICENSES)
 POLICY = license_policy.Policy()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels import linking
-from tasks.kernels.linking import jaccard, link_estimated, link_exact, link_trusting
+from starloom.tasks.kernels.duplicates import linking
+from starloom.tasks.kernels.duplicates.linking import jaccard, link_estimated, link_exact, link_trusting
 
 SETS = st.sets(st.integers(0, 12), min_size=1, max_size=10)
 THRESHOLDS = st.one_of(

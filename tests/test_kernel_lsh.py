@@ -10,7 +10,7 @@ from datasketch.lsh import _optimal_param
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.lsh import among, band_keys, buckets, optimal_bands, set_keys
+from starloom.tasks.kernels.duplicates.lsh import among, band_keys, buckets, optimal_bands, set_keys
 
 
 @pytest.mark.parametrize(("threshold", "num_perm", "expected"), [(0.7, 256, (25, 10)), (0.7, 250, (25, 10)), (0.85, 256, (13, 19))])

@@ -16,8 +16,8 @@ from datasketch import MinHash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.arrow_bytes import string_buffers
-from tasks.kernels.minhash import estimated_jaccard, permutations, shingle_hash, shingle_sets, shingles, sign_texts
+from starloom.tasks.kernels.duplicates.minhash import estimated_jaccard, permutations, shingle_hash, shingle_sets, shingles, sign_texts
+from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 PIECES = [
     "",

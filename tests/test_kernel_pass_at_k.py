@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.pass_at_k import pass_at_k
+from starloom.tasks.kernels.programs.pass_at_k import pass_at_k
 
 
 @st.composite

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels import pii_screens
-from tasks.kernels.pii_detectors import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, recognizers
+from starloom.tasks.kernels.pii import screens as pii_screens
+from starloom.tasks.kernels.pii.detectors import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, recognizers
 
 LIMITS = (4.5, 3.0)
 PLUGINS = key_plugins(*LIMITS)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from tasks.kernels.pre_tokens import DIGIT, GPT4_PATTERN, LETTER, NUMBER, SPACE, character_classes, start_bits
+from starloom.tasks.kernels.tokens.pre_tokens import DIGIT, GPT4_PATTERN, LETTER, NUMBER, SPACE, character_classes, start_bits
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 REFERENCES = {

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tasks.kernels.byte_level import TokenBytes
-from tasks.kernels.fim import NUM_PIECES
-from tasks.kernels.packing import EOD, NOWHERE, PREFIX, TEXT, Pieces, lay_out
-from tasks.kernels.segments import permute, texts_of
+from starloom.tasks.kernels.packing.fim import NUM_PIECES
+from starloom.tasks.kernels.packing.segments import permute, texts_of
+from starloom.tasks.kernels.packing.sequences import EOD, NOWHERE, PREFIX, TEXT, Pieces, lay_out
+from starloom.tasks.kernels.tokens.byte_level import TokenBytes
 
 BYTES = [b"#", b"a", b"b", b"\xc3", b"\xa9", b"\xa9b", b"a\xf0\x9f", b"\x99\x82"]
 SPELLED = TokenBytes(np.cumsum([0, *map(len, BYTES)]), np.frombuffer(b"".join(BYTES), np.uint8))

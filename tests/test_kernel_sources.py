@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels import languages, sources
+from starloom.tasks.kernels.sources import languages
+from starloom.tasks.kernels.sources import repositories as sources
 
 OLD = 1_600_000_000
 

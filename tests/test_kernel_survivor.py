@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.clusters import Preference
-from tasks.kernels.survivor import LICENSE_CLASSES, columns, doc_ids, elect, rank, reasons
+from starloom.tasks.common.clusters import Preference
+from starloom.tasks.kernels.duplicates.survivor import LICENSE_CLASSES, columns, doc_ids, elect, rank, reasons
 
 DATES = [datetime.datetime(2020, 1, day, 12, tzinfo=datetime.UTC) for day in (1, 2, 31)]
 ROWS = st.fixed_dictionaries(

@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.kernels.byte_level import Ragged
-from tasks.kernels.taking import draws_of_copies, further, headers, take
+from starloom.tasks.kernels.packing.taking import draws_of_copies, further, headers, take
+from starloom.tasks.kernels.tokens.byte_level import Ragged
 
 SEPARATOR = 6
 

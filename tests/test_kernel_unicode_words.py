@@ -5,7 +5,7 @@
 import re
 import sys
 
-from tasks.kernels.unicode_words import lower_case, word_characters
+from starloom.tasks.kernels.text.unicode_words import lower_case, word_characters
 
 
 def test_the_table_is_what_python_says_of_every_character():

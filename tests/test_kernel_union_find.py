@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.union_find import compress, in_company, part, unite, width
+from starloom.tasks.kernels.duplicates.union_find import compress, in_company, part, unite, width
 
 if TYPE_CHECKING:
     import random

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib
 import itertools
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lineage import keys
-from lineage.views import Tabular
-from tasks._stage import Runtime, registry
-from tasks._work import sealed_tables
-from tasks.schemas import Docs, Licenses, Repositories, Tokenizer, Tokens, Verdicts
+from starloom.lineage import keys
+from starloom.lineage.views import Tabular
+from starloom.tasks.frame.stage import Runtime, registry
+from starloom.tasks.frame.work import sealed_tables
+from starloom.tasks.schemas import Docs, Licenses, Repositories, Tokenizer, Tokens, Verdicts
 
 STAGES = registry()
 FILTERS = sorted(name for name, stage in STAGES.items() if Verdicts in stage.outputs)
@@ -231,3 +234,13 @@ NEEDED = {"import_checkpoint": {"checkpoint": "org/name@" + "0" * 40}}
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_every_config_has_stable_bytes(name):
     keys.digest(STAGES[name].config.model_validate(NEEDED.get(name, {})).identity())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_stage_imports_another(name):
+    source = Path(importlib.import_module(f"starloom.tasks.{name}").__file__ or "").read_text()
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    named = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
+    named |= {f"{node.module}.{alias.name}" for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert named.isdisjoint(f"starloom.tasks.{other}" for other in STAGES)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cli import main
+from starloom.cli import main
 from tests.corpus import MIT, function, make_repositories, run_recipe, write_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -241,7 +241,7 @@ def test_lists_are_bounded_and_say_so_and_json_is_not(ask, say):
 def on_a_terminal(words, **environment):
     ours, theirs = pty.openpty()
     env = {**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm", **environment}
-    child = subprocess.Popen([sys.executable, "-m", "cli", *shlex.split(words)], cwd=ROOT, stdout=theirs, env=env)
+    child = subprocess.Popen([sys.executable, "-m", "starloom.cli", *shlex.split(words)], cwd=ROOT, stdout=theirs, env=env)
     os.close(theirs)
     told = b""
     try:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 from pydantic import ValidationError
 
-from lineage.views import PartSource
-from tasks._stage import Runtime
-from tasks.license_filter import LicenseFilter, license_filter
-from tasks.schemas import Docs, LicenseClass
+from starloom.lineage.views import PartSource
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.license_filter import LicenseFilter, license_filter
+from starloom.tasks.schemas import Docs, LicenseClass
 
 TEXTS = dict(LICENSES)
 MIT, GPL, APACHE = TEXTS["MIT"], TEXTS["GPL-3.0"], TEXTS["Apache-2.0"]

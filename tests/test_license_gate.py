@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lineage.views import PartSource
-from tasks._stage import Runtime
-from tasks.license_gate import LicenseGate, license_gate
-from tasks.schemas import Docs, LicenseClass, Licenses
+from starloom.lineage.views import PartSource
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.license_gate import LicenseGate, license_gate
+from starloom.tasks.schemas import Docs, LicenseClass, Licenses
 
 CLASSES = list(get_args(LicenseClass))
 

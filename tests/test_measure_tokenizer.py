@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer as Fast
 from tokenizers import models, pre_tokenizers
 
-from lineage.errors import InputError
-from lineage.keys import file_digest
-from tasks._stage import Runtime
-from tasks.kernels.byte_level import untrained
-from tasks.measure_tokenizer import MeasureTokenizer, measure_tokenizer
-from tasks.schemas import Docs, TokenizerSample
-from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from starloom.lineage.errors import InputError
+from starloom.lineage.keys import file_digest
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.byte_level import untrained
+from starloom.tasks.measure_tokenizer import MeasureTokenizer, measure_tokenizer
+from starloom.tasks.schemas import Docs, TokenizerSample
+from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
 
 def docs_of(texts, languages, parts=1):

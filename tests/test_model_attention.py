@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import attention
-from model.attention import attend, has_flash, has_varlen, kernel_for
+from starloom.model import attention
+from starloom.model.attention import attend, has_flash, has_varlen, kernel_for
 
 
 def one_by_one(query_BTHK, key_BTGK, value_BTGK, window, ends):

@@ -15,11 +15,11 @@ import torch
 import yaml
 from accelerate import Accelerator
 
-from model import bench, contenders
-from model.architecture import Architecture
-from model.contenders import TECHNIQUES, Setting, Variant, variants
-from model.flops import flops_per_token
-from model.presets import PRESETS
+from starloom.model import bench, contenders
+from starloom.model.architecture import Architecture
+from starloom.model.contenders import TECHNIQUES, Setting, Variant, variants
+from starloom.model.flops import flops_per_token
+from starloom.model.presets import PRESETS
 
 HOUSE = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -150,8 +150,20 @@ def test_what_means_nothing_is_refused(words, named, capsys):
 
 
 def test_it_needs_nothing_that_a_bare_machine_lacks():
-    absent = ["pydantic", "prefect", "rich", "numba", "fsspec", "matplotlib", "tensorboard", "transformers", "peft", "lineage", "tasks"]
-    code = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); import model.bench; print(len(model.bench.PRESETS))"
+    absent = [
+        "pydantic",
+        "prefect",
+        "rich",
+        "numba",
+        "fsspec",
+        "matplotlib",
+        "tensorboard",
+        "transformers",
+        "peft",
+        "starloom.lineage",
+        "starloom.tasks",
+    ]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); from starloom.model import bench; print(len(bench.PRESETS))"
     told = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=False, timeout=120)
     assert told.stdout.strip() == str(len(PRESETS)), told.stderr
 

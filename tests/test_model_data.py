@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data import (
+from starloom.model.data import (
     HELDOUT,
     TRAIN,
     Batch,

@@ -10,9 +10,9 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.architecture import Architecture
-from model.formats import Weights, load_network, save_network
-from model.network import GPT
+from starloom.model.architecture import Architecture
+from starloom.model.formats import Weights, load_network, save_network
+from starloom.model.network import GPT
 
 CPU = torch.device("cpu")
 ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)

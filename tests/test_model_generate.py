@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from model.architecture import Architecture
-from model.config import EvaluationJob, Prompt
-from model.evaluate import evaluate
-from model.formats import save_network
-from model.generate import Continuation, complete, main
-from model.network import GPT, targets_of
-from model.prompting import asked, open_tokenizer
-from model.sampling import choose, draw, in_nucleus, uniform
+from starloom.model.architecture import Architecture
+from starloom.model.config import EvaluationJob, Prompt
+from starloom.model.evaluate import evaluate
+from starloom.model.formats import save_network
+from starloom.model.generate import Continuation, complete, main
+from starloom.model.network import GPT, targets_of
+from starloom.model.prompting import asked, open_tokenizer
+from starloom.model.sampling import choose, draw, in_nucleus, uniform
 
 SPECIAL = ["<|endoftext|>", "<fim_pad>", "<fim_middle>", "<fim_prefix>", "<fim_suffix>", "<file_sep>"]
 EOD, PAD, MIDDLE, PREFIX, SUFFIX, FILE_SEP = range(len(SPECIAL))
@@ -442,7 +442,7 @@ def test_completions_come_in_order_and_are_the_same_every_time(job, network, tok
     evaluate(job)
     first = (job.out / "completions.jsonl").read_bytes()
     (tmp_path / "config.json").write_text(job.model_dump_json())
-    argv = [sys.executable, "-m", "model.evaluate", str(tmp_path / "config.json")]
+    argv = [sys.executable, "-m", "starloom.model.evaluate", str(tmp_path / "config.json")]
     said = subprocess.run(argv, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True).stdout
     assert [json.loads(line)["done"] for line in said.splitlines()] == [2, 3]
     assert (job.out / "completions.jsonl").read_bytes() == first

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-import model.loss
-from model.architecture import Architecture
-from model.loss import summed_cross_entropy
-from model.network import GPT, IGNORE, Cache, positions_of, targets_of
+from starloom.model import loss as loss_module
+from starloom.model.architecture import Architecture
+from starloom.model.loss import summed_cross_entropy
+from starloom.model.network import GPT, IGNORE, Cache, positions_of, targets_of
 
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
 ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)
@@ -150,7 +150,7 @@ def test_reading_through_the_cache_piece_by_piece_equals_reading_at_once(network
 
 @pytest.mark.parametrize("chunk_bytes", [1, 61 * 4 * 5, 1 << 20])
 def test_the_chunked_loss_and_its_gradients_equal_torchs_own(monkeypatch, chunk_bytes):
-    monkeypatch.setitem(model.loss.CHUNK_BYTES, "cpu", chunk_bytes)
+    monkeypatch.setitem(loss_module.CHUNK_BYTES, "cpu", chunk_bytes)
     generator = torch.Generator().manual_seed(5)
     hidden_ND = torch.randn(17, 8, generator=generator).requires_grad_()
     weight_VD = torch.randn(61, 8, generator=generator).requires_grad_()
@@ -177,8 +177,8 @@ def test_a_head_that_stands_still_gets_no_gradient_and_the_others_theirs():
 def test_what_is_compiled_for_a_gpu_computes_what_a_cpu_does(dtype):
     logits_NV, targets_N = 5 * torch.randn(33, 61).to(dtype), torch.randint(0, 61, (33,))
     targets_N[[0, 7]] = IGNORE
-    loss, grad_NV = model.loss._loss_and_gradient_to_fuse(logits_NV, targets_N)
-    expected, expected_NV = model.loss._loss_and_gradient(logits_NV.clone(), targets_N)  # which may write over what it is given
+    loss, grad_NV = loss_module._loss_and_gradient_to_fuse(logits_NV, targets_N)
+    expected, expected_NV = loss_module._loss_and_gradient(logits_NV.clone(), targets_N)  # which may write over what it is given
     torch.testing.assert_close(loss, expected)
     assert grad_NV.dtype == dtype
     torch.testing.assert_close(grad_NV, expected_NV)
@@ -189,7 +189,7 @@ def test_what_is_compiled_for_a_gpu_computes_what_a_cpu_does(dtype):
     [(32768, 49152, "cuda", 2048), (16384, 49152, "cuda", 2048), (2048, 4096, "cpu", 256), (7, 1 << 30, "cuda", 1), (0, 64, "cpu", 1)],
 )
 def test_chunks_are_equal_where_they_can_be(num_tokens, vocab_size, device, size):
-    assert model.loss._chunk_tokens(num_tokens, vocab_size, device) == size
+    assert loss_module._chunk_tokens(num_tokens, vocab_size, device) == size
 
 
 def test_the_loss_leaves_out_padding_and_the_last_position(network):

@@ -20,9 +20,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from model.architecture import Architecture
-from model.network import GPT, first_weight, targets_of
-from model.parallel import accumulating, clip_gradients, distribute, fill, full_weights
+from starloom.model.architecture import Architecture
+from starloom.model.network import GPT, first_weight, targets_of
+from starloom.model.parallel import accumulating, clip_gradients, distribute, fill, full_weights
 
 HOUSE = Path(__file__).parents[1]
 ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=3, num_heads=3, width=24)
@@ -48,7 +48,7 @@ def optimizer_of(network: nn.Module) -> torch.optim.Optimizer:
 
 
 def plain_loop(architecture: Architecture, num_steps: int) -> tuple[list[tuple[float, float]], dict[str, torch.Tensor], torch.Tensor]:
-    """One process, whole batches, nothing of `model.parallel`: losses and norms, last weights, last token losses."""
+    """One process, whole batches, nothing of `starloom.model.parallel`: losses and norms, last weights, last token losses."""
     network = GPT(architecture)
     network.init_weights(5)
     optimizer, history = optimizer_of(network), []

@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from model.architecture import Architecture
-from model.network import GPT, first_weight, targets_of
-from model.parallel import distribute, fill
-from model.states import HASHES, HEAD, States
+from starloom.model.architecture import Architecture
+from starloom.model.network import GPT, first_weight, targets_of
+from starloom.model.parallel import distribute, fill
+from starloom.model.states import HASHES, HEAD, States
 
 HOUSE = Path(__file__).parents[1]
 SHAPE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)

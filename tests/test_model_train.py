@@ -21,13 +21,13 @@ import torch
 import transformers
 import yaml
 
-from model import train
-from model.architecture import Architecture
-from model.config import TrainingJob
-from model.data import Order
-from model.formats import load_network, save_network
-from model.network import GPT, targets_of
-from model.train import Interruption, TrainingError, learning_rate_at
+from starloom.model import train
+from starloom.model.architecture import Architecture
+from starloom.model.config import TrainingJob
+from starloom.model.data import Order
+from starloom.model.formats import load_network, save_network
+from starloom.model.network import GPT, targets_of
+from starloom.model.train import Interruption, TrainingError, learning_rate_at
 from tests.trainings import ARCHITECTURE, HOUSE, TRAINING, finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_losses.json"
@@ -173,7 +173,7 @@ def test_asked_to_end_it_saves_and_leaves(tmp_path, packed, undisturbed):
 
 def test_a_save_that_takes_too_long_is_not_waited_for():
     code = (
-        "import time; from model.train import Interruption; waiting = Interruption(); waiting.listen(); "
+        "import time; from starloom.model.train import Interruption; waiting = Interruption(); waiting.listen(); "
         "waiting.grace_seconds = 0.3; print('ready', flush=True); time.sleep(60); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=HOUSE, stdout=subprocess.PIPE, text=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from model.data import Order
-from model.train import Interruption
+from starloom.model.data import Order
+from starloom.model.train import Interruption
 from tests.trainings import finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")

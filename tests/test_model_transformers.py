@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 
-from model.architecture import Architecture
-from model.config import Prompt
-from model.formats import load_network, save_network
-from model.generate import Continuation, complete
-from model.network import GPT
-from model.prompting import asked
-from tasks._stage import Runtime
-from tasks.kernels.special_tokens import STARCODER
-from tasks.schemas import Docs
-from tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from starloom.model.architecture import Architecture
+from starloom.model.config import Prompt
+from starloom.model.formats import load_network, save_network
+from starloom.model.generate import Continuation, complete
+from starloom.model.network import GPT
+from starloom.model.prompting import asked
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER
+from starloom.tasks.schemas import Docs
+from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
 TEXT = "def add(a, b):\n\n    return a + b  # 12 é , . 's\n"
 CONTEXT_TOKENS = 64
@@ -30,7 +30,7 @@ CONTEXT_TOKENS = 64
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What a release holds: the files of `train_tokenizer` and of `model.formats`."""
+    """What a release holds: the files of `train_tokenizer` and of `starloom.model.formats`."""
     row = {"doc_id": "0" * 32, "source": "s", "kind": "code", "repo": "r", "path": "a.py", "content": TEXT, "size": len(TEXT.encode()),
            "swhid": "swh:1:cnt:0", "is_vendor": False, "is_generated": False}  # fmt: skip
     runtime = Runtime.alone(tmp_path_factory.mktemp("scratch"))

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, trainers
 
-from model.data import HELDOUT
-from model.spans import documents_of
-from model.validation import FILLER, NO_GROUP, UNKNOWN, ValidationSet, add_up, choose_rows, means
-from tasks._stage import Runtime
-from tasks.kernels.byte_level import untrained
-from tasks.kernels.special_tokens import STARCODER
-from tasks.pack_fim import PackFim, pack_fim
-from tasks.schemas import Spans, Tokenizer, Tokens
+from starloom.model.data import HELDOUT
+from starloom.model.spans import documents_of
+from starloom.model.validation import FILLER, NO_GROUP, UNKNOWN, ValidationSet, add_up, choose_rows, means
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.byte_level import untrained
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER
+from starloom.tasks.pack_fim import PackFim, pack_fim
+from starloom.tasks.schemas import Spans, Tokenizer, Tokens
 
 LANGUAGES = ["Python", "C", None, "Rust"]
 TEXT_ROLES = {"text", "prefix", "middle", "suffix"}

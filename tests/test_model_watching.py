@@ -16,10 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import watching
-from model.architecture import Architecture
-from model.flops import PEAK_FLOPS, flops_per_token, peak_flops
-from model.watching import TIMINGS, Step, Watch
+from starloom.model import watching
+from starloom.model.architecture import Architecture
+from starloom.model.flops import PEAK_FLOPS, flops_per_token, peak_flops
+from starloom.model.watching import TIMINGS, Step, Watch
 
 CPU = torch.device("cpu")
 TINY = Architecture(vocab_size=64, context_tokens=32, num_layers=2, num_heads=2, width=32)
@@ -146,7 +146,7 @@ SHAPES = st.fixed_dictionaries({
 
 @given(SHAPES)
 def test_flops_are_those_of_the_matrices_that_a_network_multiplies_by(shape):
-    from model.network import GPT
+    from starloom.model.network import GPT
 
     architecture = Architecture(family="starcoder2", **shape)
     with torch.device("meta"):
@@ -291,8 +291,8 @@ def test_without_tensorboard_nothing_is_missed(tmp_path):
     (tmp_path / "tensorboard" / "__init__.py").write_text("raise ImportError\n")
     code = """
 import io, pathlib, torch
-from model.architecture import Architecture
-from model.watching import Step, Watch
+from starloom.model.architecture import Architecture
+from starloom.model.watching import Step, Watch
 shape = Architecture(vocab_size=8, context_tokens=4, num_layers=1, num_heads=1, width=4)
 watch = Watch(pathlib.Path("work"), shape, num_steps=1, step_tokens=4, sequence_tokens=4, device=torch.device("cpu"), precision="fp32")
 watch.begin_step()

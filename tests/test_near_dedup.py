@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks import clusters as clustering
-from tasks._stage import Runtime
-from tasks._workers import Workers
-from tasks.kernels.lsh import optimal_bands
-from tasks.kernels.minhash import shingle_hash, shingles
-from tasks.near_dedup import NearDedup, Shingling, near_dedup, signatures
-from tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
+from starloom.tasks.common import clusters as clustering
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.frame.workers import Workers
+from starloom.tasks.kernels.duplicates.lsh import optimal_bands
+from starloom.tasks.kernels.duplicates.minhash import shingle_hash, shingles
+from starloom.tasks.near_dedup import NearDedup, Shingling, near_dedup, signatures
+from starloom.tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
 
 
 def document(number: int, content: str, language: str | None = "Python", stars: int | None = None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ On a copy of the project with two such stages: one works part by part, one sees 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lineage.store import Store
+from starloom.lineage.store import Store
+from tests.checkouts import copy_house
 from tests.corpus import make_repositories, write_recipe
-from tests.test_code_changes import ROOT, Checkout
+from tests.test_code_changes import Checkout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,8 @@ Writes  Scores    value = rows of Licenses, -1 where there are none; counted in 
 
 from __future__ import annotations
 
-from tasks._stage import Config, Runtime, prepare, stage
-from tasks.schemas import Docs, Licenses, Scores, Verdicts
+from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
+from starloom.tasks.schemas import Docs, Licenses, Scores, Verdicts
 
 
 class Count(Config):
@@ -58,8 +58,7 @@ COUNTERS = ("count_parts.counted", "count_parts", "count_whole.counted", "count_
 
 @pytest.fixture
 def checkout(tmp_path):
-    for package in ("cli", "flows", "lineage", "tasks", "model"):
-        shutil.copytree(ROOT / package, tmp_path / "checkout" / package)
+    copy_house(tmp_path / "checkout")
     for name, over in (("count_parts", "parts"), ("count_whole", "whole")):
         (tmp_path / "checkout" / "tasks" / f"{name}.py").write_text(STAGE.replace("NAME", name).replace("OVER", over))
     make_repositories(tmp_path / "repositories")
@@ -80,8 +79,8 @@ def last_inputs(checkout: Checkout) -> dict[str, set[str]]:
 
 def values(checkout: Checkout) -> dict[str, list[float]]:
     """Step → what it counted in each part."""
-    from tasks._step import Ref
-    from tasks._work import opened_ref
+    from starloom.tasks.frame.step import Ref
+    from starloom.tasks.frame.work import opened_ref
 
     store = Store.open(str(checkout.store))
     outputs = {name: store.run("latest").step(name).outputs for name in COUNTERS}
@@ -125,7 +124,7 @@ def test_an_optional_input_counts_by_its_contents_and_can_be_taken_from_a_named_
 
 
 def told(checkout: Checkout, *words: str) -> str:
-    command = [sys.executable, "-m", "cli", *words]
+    command = [sys.executable, "-m", "starloom.cli", *words]
     done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, check=False, timeout=120)
     return " ".join((done.stdout + done.stderr).split())
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Model
 
-from lineage.errors import InputError
-from tasks._stage import Runtime
-from tasks.kernels.byte_level import token_bytes, untrained
-from tasks.kernels.pre_tokens import GPT4_PATTERN
-from tasks.kernels.special_tokens import STARCODER
-from tasks.pack_fim import PackFim, pack_fim
-from tasks.schemas import Packed, Spans, Tokenizer, Tokens
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
+from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER
+from starloom.tasks.pack_fim import PackFim, pack_fim
+from starloom.tasks.schemas import Packed, Spans, Tokenizer, Tokens
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD = range(5)
 DOCUMENT_ROLES = {"text", "prefix", "middle", "suffix"}

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Model
 from tokenizers import pre_tokenizers, trainers
 
-from tasks._stage import Runtime
-from tasks.kernels.byte_level import token_bytes, untrained
-from tasks.kernels.draws import draw, happens
-from tasks.kernels.special_tokens import STARCODER2
-from tasks.kernels.taking import further
-from tasks.pack_fim import Mixture, PackFim, pack_fim
-from tasks.schemas import Tokenizer, Tokens
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.packing.taking import further
+from starloom.tasks.kernels.text.draws import draw, happens
+from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER2
+from starloom.tasks.pack_fim import Mixture, PackFim, pack_fim
+from starloom.tasks.schemas import Tokenizer, Tokens
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD, REPO_NAME, FILE_SEP = range(7)
 BYTES = ("text", "prefix", "middle", "suffix")

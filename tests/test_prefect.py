@@ -14,7 +14,7 @@ STAGES = "- license_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
 
 
 def run(recipe, store, home, *words):
-    command = [sys.executable, "-m", "cli", "run", str(recipe), "--store", str(store), "--json", "--workers", "1", *words]
+    command = [sys.executable, "-m", "starloom.cli", "run", str(recipe), "--store", str(store), "--json", "--workers", "1", *words]
     told = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PREFECT_HOME": str(home)}, timeout=300)
     assert told.returncode == 0, told.stdout + told.stderr
     return json.loads(told.stdout)
@@ -55,7 +55,7 @@ def test_a_corrupted_part_fails_the_flow_and_the_command_with_a_remedy_that_work
     data = bytearray(part.read_bytes())
     data[60] ^= 1  # in the first page of data; a page's checksum notices
     part.write_bytes(data)
-    command = [sys.executable, "-m", "cli"]
+    command = [sys.executable, "-m", "starloom.cli"]
     words = ["run", str(recipe), "--store", str(store), "--workers", "1"]
     told = subprocess.run(
         command + words, capture_output=True, text=True, check=False, env={**os.environ, "PREFECT_HOME": str(home)}, timeout=300

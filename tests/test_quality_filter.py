@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks._stage import Runtime
-from tasks.quality_filter import PRESETS, QualityFilter, Rule, TextSignals, quality_filter, signals
-from tasks.schemas import Docs, Signals
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.quality_filter import PRESETS, QualityFilter, Rule, TextSignals, quality_filter, signals
+from starloom.tasks.schemas import Docs, Signals
 
 RUNTIME = Runtime(Path())
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from flows.plan import below, make_plan
-from flows.recipe import load
-from lineage.errors import ConfigError
+from starloom.flows.plan import below, make_plan
+from starloom.flows.recipe import load
+from starloom.lineage.errors import ConfigError
 
 
 def recipe(tmp_path, text):

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks._stage import Runtime
-from tasks.kernels import pii_rules
-from tasks.kernels.pii_replacements import SYNTHETIC_IPS, synthetic_values
-from tasks.kernels.redaction import Spans, Texts, merge_overlaps, replace_spans
-from tasks.redact_pii import RedactPii, redact_pii
-from tasks.schemas import Docs, Verdicts
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.pii import rules as pii_rules
+from starloom.tasks.kernels.pii.redaction import Spans, Texts, merge_overlaps, replace_spans
+from starloom.tasks.kernels.pii.replacements import SYNTHETIC_IPS, synthetic_values
+from starloom.tasks.redact_pii import RedactPii, redact_pii
+from starloom.tasks.schemas import Docs, Verdicts
 
 AWS_ID = "AKIA" + "Q3EGRV7ZJ2KX5TNB"
 GITHUB_TOKEN = "ghp_" + "k3Jx9QmZ2rT7vLp0WcYb5NdHs8GfA1uEoR4i"
@@ -383,7 +383,7 @@ def test_replace_spans_is_slicing(contents: list[bytes], data: st.DataObject) ->
 
 
 def test_random_keys_score_as_gibberish_and_identifiers_do_not() -> None:
-    from tasks.kernels.pii_detectors import pair_scores
+    from starloom.tasks.kernels.pii.detectors import pair_scores
 
     scores, draw = pair_scores(), random.Random(0)
     keys = ["".join(draw.choices(string.ascii_letters + string.digits, k=40)) for _ in range(500)]
@@ -397,7 +397,7 @@ ALONE = """
 import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("asked the network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from tasks.kernels.pii_detectors import email_matches, ip_matches, key_plugins, recognizers, secrets_on
+from starloom.tasks.kernels.pii.detectors import email_matches, ip_matches, key_plugins, recognizers, secrets_on
 assert email_matches("jane@doe.org") == ((0, 12),)
 assert ip_matches("93.184.216.34") == ((0, 13),)
 assert secrets_on("id = 'AKIAQ3EGRV7ZJ2KX5TNB'", key_plugins(4.5, 3.0)["AWSKeyDetector"]) == ["AKIAQ3EGRV7ZJ2KX5TNB"]

@@ -14,14 +14,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineage.errors import InputError
-from model.architecture import Architecture
-from tasks._stage import Runtime
-from tasks.encode import Encode
-from tasks.kernels.cards import MAX_CELL_CHARS, Group, cell, group_table, table
-from tasks.pack_fim import PackFim
-from tasks.release import ReleaseCards, release
-from tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer, Validation
+from starloom.lineage.errors import InputError
+from starloom.model.architecture import Architecture
+from starloom.tasks.encode import Encode
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.pack_fim import PackFim
+from starloom.tasks.release import ReleaseCards, release
+from starloom.tasks.reporting.cards import MAX_CELL_CHARS, Group, cell, group_table, table
+from starloom.tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer, Validation
 
 ARCHITECTURE = Architecture(vocab_size=512, context_tokens=128, num_layers=2, num_heads=2, width=16)
 ROTARY = Architecture(family="starcoder2", vocab_size=512, context_tokens=16384, num_layers=2, num_heads=4, width=16)

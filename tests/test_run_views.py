@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lineage.audit import repair, verify
-from lineage.collect import collect
-from lineage.curves import loss_rows
-from lineage.store import Store
+from starloom.lineage.audit import repair, verify
+from starloom.lineage.collect import collect
+from starloom.lineage.queries.curves import loss_rows
+from starloom.lineage.store import Store
+from tests.checkouts import copy_house
 from tests.corpus import make_repositories, write_recipe
-from tests.test_code_changes import ROOT, Checkout
+from tests.test_code_changes import Checkout
 
 WHOLE = '''"""Pretend to train.
 
@@ -33,8 +33,8 @@ Writes  Losses      step, tokens, loss, learning_rate, grad_norm
 
 from __future__ import annotations
 
-from tasks._stage import Config, Runtime, RuntimeOnly, stage
-from tasks.schemas import Docs, Losses, Validation
+from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
+from starloom.tasks.schemas import Docs, Losses, Validation
 
 
 class Pretend(Config):
@@ -78,8 +78,8 @@ Writes  Verdicts  keep
 
 from __future__ import annotations
 
-from tasks._stage import Config, Runtime, stage
-from tasks.schemas import Docs, Verdicts
+from starloom.tasks.frame.stage import Config, Runtime, stage
+from starloom.tasks.schemas import Docs, Verdicts
 
 
 class Told(Config):
@@ -97,8 +97,7 @@ SHOWN = ["board/events.1", "board/events.2", "loss.png"]
 
 @pytest.fixture
 def checkout(tmp_path):
-    for package in ("cli", "flows", "lineage", "tasks", "model"):
-        shutil.copytree(ROOT / package, tmp_path / "checkout" / package)
+    copy_house(tmp_path / "checkout")
     (tmp_path / "checkout" / "tasks" / "pretend.py").write_text(WHOLE)
     (tmp_path / "checkout" / "tasks" / "told.py").write_text(BY_PART)
     recipe = write_recipe(tmp_path / "r.yaml", make_repositories(tmp_path / "repositories"), "- told\n- pretend\n")
@@ -129,13 +128,13 @@ def test_a_run_shows_them_and_so_does_a_later_one_that_took_the_step_from_the_st
 
 
 def checkout_show(checkout, name):
-    command = [sys.executable, "-m", "cli", "show", name, "--store", str(checkout.store), "--json"]
+    command = [sys.executable, "-m", "starloom.cli", "show", name, "--store", str(checkout.store), "--json"]
     return json.loads(subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, check=True, timeout=60).stdout)
 
 
 def test_how_a_picture_is_drawn_is_in_no_key(checkout):
     checkout.ran()
-    checkout.edit("tasks/kernels/charts.py", 'BLUE = "#2f6fb3"', 'BLUE = "#2f6fb4"')
+    checkout.edit("tasks/reporting/charts.py", 'BLUE = "#2f6fb3"', 'BLUE = "#2f6fb4"')
     assert "pretend" not in checkout.reasons()
     checkout.edit("tasks/pretend.py", "8 / step", "9 / step")
     assert set(checkout.reasons()) == {"pretend"}
@@ -165,7 +164,18 @@ def test_one_that_is_damaged_is_named_and_costs_no_work(checkout):
 
 
 def test_the_folder_of_a_step_that_broke_off_can_be_looked_into_until_it_is_collected(checkout):
-    command = [sys.executable, "-m", "cli", "run", str(checkout.recipe), "--store", str(checkout.store), "--no-prefect", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "starloom.cli",
+        "run",
+        str(checkout.recipe),
+        "--store",
+        str(checkout.store),
+        "--no-prefect",
+        "--workers",
+        "1",
+    ]
     failed = subprocess.run(
         [*command, "--set", "pretend.fails=true"], cwd=checkout.root, capture_output=True, text=True, check=False, timeout=180
     )
@@ -195,7 +205,7 @@ def test_the_rows_of_a_curve_are_means_of_equal_stretches(checkout):
 
 
 def test_prefect_has_the_curve_with_its_numbers(checkout, tmp_path):
-    command = [sys.executable, "-m", "cli", "run", str(checkout.recipe), "--store", str(checkout.store), "--workers", "1"]
+    command = [sys.executable, "-m", "starloom.cli", "run", str(checkout.recipe), "--store", str(checkout.store), "--workers", "1"]
     env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
     subprocess.run(command, cwd=checkout.root, env=env, capture_output=True, check=True, timeout=300)
     with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
@@ -210,7 +220,7 @@ def test_prefect_has_the_curve_with_its_numbers(checkout, tmp_path):
 
 def test_a_stage_run_alone_leaves_them_beside_what_it_wrote(checkout, tmp_path):
     pq.write_table(pa.table({"content": ["x = 1\n"]}), tmp_path / "in.parquet")
-    command = [sys.executable, "-m", "cli", "stage", "pretend", str(tmp_path / "in.parquet"), str(tmp_path / "out"), "--json"]
+    command = [sys.executable, "-m", "starloom.cli", "stage", "pretend", str(tmp_path / "in.parquet"), str(tmp_path / "out"), "--json"]
     told = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, check=True, timeout=60)
     assert set(SHOWN) < set(json.dumps(json.load(io.StringIO(told.stdout))).split('"'))
     assert (tmp_path / "out" / "board" / "events.1").read_text() == "first"

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from flows.run import Request, prepare
-from lineage.errors import ConfigError, InputError
+from starloom.flows.run import Request, prepare
+from starloom.lineage.errors import ConfigError, InputError
 from tests.corpus import function, hashes, make_repositories, run_recipe, write_recipe
 
 FILTERS = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"

@@ -7,8 +7,8 @@ import json
 import pytest
 from pydantic import Field, SecretStr
 
-from tasks._stage import Config, File, Runtime, RuntimeOnly, load_stage, prepare, stage
-from tasks.schemas import Docs, Licenses, Signals, Verdicts
+from starloom.tasks.frame.stage import Config, File, Runtime, RuntimeOnly, load_stage, prepare, stage
+from starloom.tasks.schemas import Docs, Licenses, Signals, Verdicts
 
 
 class Inner(Config):

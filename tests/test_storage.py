@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from lineage.errors import StoreError
-from lineage.storage import LocalStorage, open_storage
+from starloom.lineage.errors import StoreError
+from starloom.lineage.storage import LocalStorage, open_storage
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -75,8 +75,8 @@ def test_a_full_disk_is_a_clear_error_and_nothing_is_half_written(tmp_path):
     """The kernel refuses the write: a limit on the size of files is as real as a full disk and needs no mount."""
     script = textwrap.dedent(f"""
         import resource, signal
-        from lineage.errors import StoreError
-        from lineage.storage import LocalStorage
+        from starloom.lineage.errors import StoreError
+        from starloom.lineage.storage import LocalStorage
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         storage = LocalStorage(__import__("pathlib").Path({str(tmp_path)!r}))
         storage.write("kept", b"before")

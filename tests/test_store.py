@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lineage import parquet
-from lineage.errors import CorruptError, InputError, MissingError, StoreError
-from lineage.records import Action, Artifact, Part, Run
-from lineage.store import FORMAT, Store, object_name
+from starloom.lineage import parquet
+from starloom.lineage.errors import CorruptError, InputError, MissingError, StoreError
+from starloom.lineage.records import Action, Artifact, Part, Run
+from starloom.lineage.store import FORMAT, Store, object_name
 
 TABLE = pa.table({"doc_id": ["a", "b"], "content": ["x", "y\0z"]})
 

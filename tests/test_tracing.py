@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lineage.errors import InputError
-from lineage.records import Artifact
-from lineage.rows import Rows
-from lineage.showing import show
-from lineage.showing_clusters import COMPARED_LINES, SHOWN_DIFFERENCES, differences
-from lineage.store import Store
-from lineage.tracing import trace
+from starloom.lineage.errors import InputError
+from starloom.lineage.queries.rows import Rows
+from starloom.lineage.queries.showing import show
+from starloom.lineage.queries.showing_clusters import COMPARED_LINES, SHOWN_DIFFERENCES, differences
+from starloom.lineage.queries.tracing import trace
+from starloom.lineage.records import Artifact
+from starloom.lineage.store import Store
 from tests.history import EMAIL, make_history
 
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 
-from cli import main
-from lineage.records import Artifact
-from lineage.rows import Rows
-from lineage.store import Store, object_name
-from lineage.tracing import trace
-from model.data import Order
+from starloom.cli import main
+from starloom.lineage.queries.rows import Rows
+from starloom.lineage.queries.tracing import trace
+from starloom.lineage.records import Artifact
+from starloom.lineage.store import Store, object_name
+from starloom.model.data import Order
 from tests.corpus import MIT, function, run_recipe, write_recipe
 from tests.history import add_training
 

@@ -18,15 +18,15 @@ import safetensors.numpy
 import tokenizers
 from pydantic import ValidationError
 
-from lineage.errors import Cancelled, InputError, StageError
-from model.architecture import Architecture
-from model.config import Running, Training
-from model.formats import save_network
-from model.network import GPT
-from tasks._stage import Runtime
-from tasks.kernels.special_tokens import STARCODER
-from tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer
-from tasks.train_model import PRESETS, Launching, Shape, TrainModel, train_model
+from starloom.lineage.errors import Cancelled, InputError, StageError
+from starloom.model.architecture import Architecture
+from starloom.model.config import Running, Training
+from starloom.model.formats import save_network
+from starloom.model.network import GPT
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER
+from starloom.tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer
+from starloom.tasks.train_model import PRESETS, Launching, Shape, TrainModel, train_model
 
 
 def test_a_preset_fills_what_is_not_given():

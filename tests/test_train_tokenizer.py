@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from tasks._stage import Runtime
-from tasks.kernels.special_tokens import FOR_PACKING, STARCODER, STARCODER2
-from tasks.schemas import Docs
-from tasks.train_tokenizer import TrainTokenizer, _allowances, _sample, train_tokenizer
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.tokens.special_tokens import FOR_PACKING, STARCODER, STARCODER2
+from starloom.tasks.schemas import Docs
+from starloom.tasks.train_tokenizer import TrainTokenizer, _allowances, _sample, train_tokenizer
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 CODE = "def area_{i}(self, radius={i}):\n    return self.pi * radius ** 2  # naïve, 中文 {i}\n\n"

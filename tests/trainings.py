@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.architecture import Architecture
-from model.config import Running, Training, TrainingJob
-from model.train import Trainer
+from starloom.model.architecture import Architecture
+from starloom.model.config import Running, Training, TrainingJob
+from starloom.model.train import Trainer
 
 ARCHITECTURE_KNOBS = {field.name for field in dataclasses.fields(Architecture)}
 HOUSE = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def start(job: TrainingJob, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     job.work.parent.mkdir(parents=True, exist_ok=True)
     config = job.work.parent / "config.json"
     config.write_text(job.model_dump_json())
-    argv = [sys.executable, *launcher, "-m", "model.train", str(config)]
+    argv = [sys.executable, *launcher, "-m", "starloom.model.train", str(config)]
     return subprocess.Popen(argv, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

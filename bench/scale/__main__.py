@@ -1,6 +1,6 @@
-"""The command `python -m bench.scale`: how long near_dedup takes to decide, at a size that no corpus at hand has.
+"""The command `python -m starloom.bench.scale`: how long near_dedup takes to decide, at a size that no corpus at hand has.
 
-python -m bench.scale --documents 100000000 --scratch FOLDER [--workers N] [--memory-mb M] [--json]
+python -m starloom.bench.scale --documents 100000000 --scratch FOLDER [--workers N] [--memory-mb M] [--json]
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.scale.simulation import simulate
+from starloom.bench.scale.simulation import simulate
 
 _MB = 1_000_000
 
 
 def main() -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m starloom.bench.scale", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--part-documents", type=int, default=1_000_000, help="documents of a part (default %(default)s)")
     parser.add_argument("--scratch", type=Path, help="an existing folder with 450 bytes a document free; default: the system's")

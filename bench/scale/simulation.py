@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from tasks._stage import Runtime
-from tasks._workers import Workers
-from tasks.kernels.hex_digits import to_hex
-from tasks.near_dedup import NearDedup, near_dedup
-from tasks.schemas import Docs, Signatures
+from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.frame.workers import Workers
+from starloom.tasks.kernels.text.hex_digits import to_hex
+from starloom.tasks.near_dedup import NearDedup, near_dedup
+from starloom.tasks.schemas import Docs, Signatures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

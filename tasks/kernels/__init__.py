@@ -1,1 +1,1 @@
-"""Pure algorithms on bytes and arrays. They import nothing of ours."""
+"""Algorithms on bytes and arrays, by subject. They import nothing of ours but each other, floor by floor."""

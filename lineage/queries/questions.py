@@ -1,0 +1,52 @@
+"""What is asked of a record: the run, the name, and where in it something stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starloom.lineage.queries.rows import Rows
+    from starloom.lineage.records import Run, StepState
+    from starloom.lineage.store import Store
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, of which run."""
+
+    rows: Rows
+    run: Run
+    what: str
+    kind: str | None
+    """checkpoint, sequence, document, repository, path; None where it is to be guessed."""
+    until_step: int | None = None
+    """Of a checkpoint: only what training had seen by this step."""
+    limit: int | None = None
+    """At most so many of each list; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a document begins: its row in the text of the step that read it."""
+
+    step: StepState
+    artifact: str
+    part: int
+    row: int
+    doc_id: str
+    repo: str
+    path: str
+
+
+def newest(store: Store) -> Run:
+    """The newest run that is done, else the newest.
+
+    Raises:
+        InputError: if there is none.
+    """
+    for run_id in reversed(store.run_ids()):
+        run = store.run(run_id)
+        if run.status == "done":
+            return run
+    return store.run("latest")

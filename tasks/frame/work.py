@@ -1,0 +1,301 @@
+"""Doing an action: opening its inputs, calling the stage, checking what it made, committing it.
+
+The checks are the laws of the house: every row seen is kept or dropped, verdicts line up with the text, ids are unique,
+rewritten documents are the ones that survived.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import os
+import platform
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from starloom.lineage.errors import StageError, StarloomError
+from starloom.lineage.records import Action, Artifact, Components, Part
+from starloom.lineage.store import Store, object_name
+from starloom.lineage.views import Files, PartSource, Stored, Tabular
+from starloom.tasks.frame.stage import Runtime, Stage, load_stage
+from starloom.tasks.schemas import ARTIFACTS, Docs, Record, Repositories, Verdicts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starloom.tasks.frame.stage import Config
+    from starloom.tasks.frame.step import Bound, Ref
+    from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """One action on one part, small enough to send to another process."""
+
+    store_url: str
+    step: str
+    stage_of: str
+    """The stage whose module to import; `is_prepare` says which half."""
+    is_prepare: bool
+    config: Config
+    components: Components
+    refs: dict[str, Ref]
+    part: int
+    repositories: tuple[RepositorySnapshot, ...] = ()
+
+
+def do_part(job: PartJob) -> Action:
+    """Do a part's action in this process and commit it."""
+    store = opened(job.store_url)
+    whole_stage = load_stage(job.stage_of)
+    stage = whole_stage.prepare if job.is_prepare else whole_stage
+    assert stage is not None
+    done = store.action(stage.label, job.components.key)
+    if done is not None:  # by another run, or by a worker that was lost after it had finished
+        return done
+    inputs = {name: _part_input(kind, job, name, store) for name, kind in stage.inputs.items()}
+    return _do(store, job.step, stage, job.config, job.components, inputs, {"part": job.part})
+
+
+def do_whole(
+    bound: Bound,
+    components: Components,
+    store: Store,
+    *,
+    workers: int,
+    mapper: Callable[[Callable[[Any], Any], list[Any]], list[Any]],
+    on_progress: Callable[[int, int, str, dict[str, Any]], None],
+    on_begin: Callable[[Path], None],
+    is_cancelled: Callable[[], bool],
+) -> Action:
+    """Do the action of a stage that sees the whole corpus, in this process; it may fan out through `mapper`.
+
+    `on_begin` is told the folder in which it works.
+    """
+    inputs = {name: _whole_input(kind, bound, name, store) for name, kind in bound.stage.inputs.items()}
+    with store.work(components.key) as scratch:
+        on_begin(scratch)
+        runtime = Runtime(scratch, workers=workers, mapper=mapper, on_progress=on_progress, is_cancelled=is_cancelled)
+        return _call(store, bound.name, bound.stage, bound.config, components, inputs, runtime, {})
+
+
+def _do(
+    store: Store, step: str, stage: Stage, config: Config, components: Components, inputs: dict[str, Any], where: dict[str, Any]
+) -> Action:
+    with store.work(components.key) as scratch:
+        return _call(store, step, stage, config, components, inputs, Runtime(scratch), where)
+
+
+def _call(
+    store: Store,
+    step: str,
+    stage: Stage,
+    config: Config,
+    components: Components,
+    inputs: dict[str, Any],
+    runtime: Runtime,
+    where: dict[str, Any],
+) -> Action:
+    started = time.perf_counter()
+    try:
+        result = stage.function(**inputs, cfg=config, runtime=runtime)
+        made = _sealed(store, step, stage, inputs, result)
+    except StarloomError:
+        raise
+    except Exception as error:
+        traceback.print_exc()  # a stage that fails otherwise than by a typed error has a fault, and whoever mends it needs the frames
+        place = f" on part {where['part']}" if where else ""
+        raise StageError(
+            f"{step} failed{place}: {type(error).__name__}: {error}",
+            hint="the traceback is above; nothing of this part was written, finished parts are kept",
+        ) from error
+    outputs = {kind: part.to_json() if where else store.put_artifact(part) for kind, part in made.items()}  # type: ignore[arg-type]
+    seconds = round(time.perf_counter() - started, 3)
+    notes = {**runtime.notes, **({"counts": dict(runtime.counts)} if runtime.counts else {}), **where}
+    shown = {name: store.put_file(file, name).hash for name, file in runtime.shown.items()}
+    action = Action(components.key, components.to_json(), outputs, (), seconds, notes, made_by(), shown)
+    return store.commit(stage.label, action)
+
+
+# Inputs
+
+
+def _part_input(kind: type[Any], job: PartJob, name: str, store: Store) -> Any:
+    if kind is Repositories:
+        return Repositories(job.repositories)
+    if name not in job.refs:  # optional: the plan has wired all others
+        return None
+    ref = job.refs[name]
+    artifact = store.artifact(ref.artifact)
+    if issubclass(kind, Files):
+        return kind.of(store.folder(artifact))
+    return kind([_source(store, ref, artifact, job.part)])
+
+
+def _whole_input(kind: type[Any], bound: Bound, name: str, store: Store) -> Any:
+    if kind is Record:
+        return bound.record
+    return opened_ref(store, bound.refs[name]) if name in bound.refs else None
+
+
+def opened_ref(store: Store, ref: Ref) -> Tabular | Files:
+    """The view of an artifact."""
+    kind, artifact = ARTIFACTS[ref.type], store.artifact(ref.artifact)
+    if issubclass(kind, Files):
+        return kind.of(store.folder(artifact))
+    return kind([_source(store, ref, artifact, i) for i in range(len(artifact.parts))])
+
+
+def _source(store: Store, ref: Ref, artifact: Artifact, part: int) -> PartSource:
+    data = Stored(store.url, object_name(artifact.type, artifact.parts[part].hash))
+    if ref.verdicts is None:
+        return PartSource(data)
+    judged = store.artifact(ref.verdicts).parts[part]
+    return PartSource(data, None if judged.mask is None else Stored(store.url, object_name("Verdicts", judged.hash)))
+
+
+# Outputs
+
+
+def _sealed(store: Store, step: str, stage: Stage, inputs: dict[str, Any], result: Any) -> dict[str, Part | Artifact]:
+    """Check what a stage returned and write it: parts of a part-wise stage, artifacts of a whole one."""
+    results = result if isinstance(result, tuple) else (result,)
+    if [type(r) for r in results] != list(stage.outputs):
+        declared = ", ".join(kind.__name__ for kind in stage.outputs)
+        raise StageError(f"{step} declares that it writes {declared} and returned {', '.join(type(r).__name__ for r in results)}")
+    docs = next((value for value in inputs.values() if isinstance(value, Docs)), None)
+    made: dict[str, Part | Artifact] = {}
+    for output in results:
+        kind = type(output).__name__
+        if isinstance(output, Files):
+            made[kind] = Artifact(kind, store.put_files(output.path))
+            continue
+        parts = _sealed_parts(store, step, output, docs)
+        if stage.over == "parts":
+            if len(parts) != 1:
+                raise StageError(f"{step} works part by part and returned {len(parts)} parts of {kind}")
+            made[kind] = parts[0]
+        else:
+            made[kind] = Artifact(kind, tuple(parts))
+    return made
+
+
+def _sealed_parts(store: Store, step: str, output: Tabular, docs: Docs | None) -> list[Part]:
+    kind = type(output)
+    return [
+        store.put_table(kind.__name__, table, kind.ROWS_PER_GROUP, counts, mask)
+        for table, counts, mask in sealed_tables(step, output, docs)
+    ]
+
+
+def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> Iterator[tuple[pa.Table, dict[str, Any], str | None]]:
+    """The tables of what a stage returned, one by one, checked against the documents that it read: (table, counts, mask) of each part.
+
+    Raises:
+        StageError: if a law does not hold.
+    """
+    if not isinstance(output, Verdicts):
+        for view in output.parts:
+            table = view.read()
+            yield table, _checked_docs(step, table, docs) if isinstance(output, Docs) else {}, None
+        return
+    if docs is None or len(docs.sources) != len(output.sources):
+        raise StageError(f"{step} returned verdicts on {len(output.sources)} parts of {0 if docs is None else len(docs.sources)}")
+    for verdict, source in zip(output.parts, docs.sources, strict=True):
+        yield _checked_verdicts(step, verdict.read(), source)
+
+
+def _checked_docs(step: str, table: pa.Table, docs: Docs | None) -> dict[str, Any]:
+    ids = table.column("doc_id")
+    if pc.count_distinct(ids).as_py() != len(ids):
+        counted = ids.value_counts()
+        twice = [pair["values"] for pair in counted.to_pylist() if pair["counts"] > 1][:5]
+        raise StageError(f"{step} wrote the same doc_id twice: {', '.join(twice)}", hint="two sources may share a name: give each its own")
+    if docs is not None and not ids.equals(docs.read(["doc_id"]).column("doc_id")):
+        raise StageError(f"{step} must rewrite each document that it was given, in order, and no other")
+    return {"text_bytes": _sum(table.column("size"))}
+
+
+def _checked_verdicts(step: str, table: pa.Table, source: PartSource) -> tuple[pa.Table, dict[str, Any], str | None]:
+    text = PartSource(source.data).read(["doc_id", "size"])
+    live, keep = source.keep(), table.column("keep")
+    if not table.column("doc_id").equals(text.column("doc_id")):
+        raise StageError(f"{step} returned verdicts that do not line up with the documents")
+    seen = pa.chunked_array([pa.repeat(True, len(text))]) if live is None else live  # noqa: FBT003 - the value to repeat
+    if not pc.all(pc.equal(pc.is_valid(keep), seen), min_count=0).as_py():
+        raise StageError(f"{step} must judge every document that is still in, and no other")
+    kept, size = pc.fill_null(keep, fill_value=False), text.column("size")
+    dropped = pc.and_not(seen, kept)
+    rules = table.filter(dropped).column("rule").value_counts().to_pylist()
+    counts: dict[str, Any] = {
+        "seen": _sum(seen),
+        "kept": _sum(kept),
+        "dropped": _sum(dropped),
+        "seen_bytes": _sum(size.filter(seen)),
+        "kept_bytes": _sum(size.filter(kept)),
+        "rules": {str(pair["values"]): pair["counts"] for pair in sorted(rules, key=lambda pair: str(pair["values"]))},
+    }
+    if counts["seen"] != counts["kept"] + counts["dropped"]:
+        raise StageError(f"{step} lost documents: {counts['seen']} seen, {counts['kept']} kept, {counts['dropped']} dropped")
+    return table, counts, _mask(kept)
+
+
+def _mask(kept: pa.ChunkedArray) -> str | None:
+    flags = kept.to_numpy().astype(bool)
+    return None if flags.all() else hashlib.sha256(len(flags).to_bytes(8, "little") + np.packbits(flags).tobytes()).hexdigest()
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(column, min_count=0).as_py())
+
+
+# Records
+
+
+@functools.lru_cache(maxsize=4)
+def opened(url: str) -> Store:
+    """The store, opened once in this process."""
+    return Store.open(url)
+
+
+def made_by() -> dict[str, Any]:
+    """Who made something, when: for records, never for keys."""
+    return {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "peak_memory_bytes": _peak_memory_bytes(),
+    }
+
+
+def _peak_memory_bytes() -> int | None:
+    """Most memory that this process has held so far; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the code that runs, with a + if the tree was changed; None outside a checkout."""
+    import subprocess
+
+    from starloom.lineage.code import ROOT
+
+    if not (ROOT / ".git").exists():
+        return None
+    words = ["git", "describe", "--always", "--dirty=+", "--abbrev=12"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+    return told.stdout.strip() or None

@@ -1,0 +1,105 @@
+"""Connected components of documents that share a band key, band by band, out of core.
+
+Every band is one round: ranges of its keys are searched for buckets by workers, which see the components of the rounds
+before and tell only what is new; then one process joins. Without evidence a shared key is trusted. With evidence only
+those pairs of a bucket are joined whose similarity reaches the threshold, and pairs that are connected already are not
+compared. Guarantee: the components are those of the graph of all (similar) pairs that share a key, whatever the
+number of ranges and workers. Cost: bands x n keys read and sorted; in memory one range and its edges, and a number a
+document that may be paged out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from starloom.tasks.kernels.duplicates import linking, lsh, union_find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from starloom.tasks.kernels.duplicates.band_files import BandFiles
+
+    Mapper = Callable[[Callable[[Any], Any], list[Any]], list[Any]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What pairs are compared by, in arrays beside the band files, a row a node.
+
+    Nodes are the documents of the array `rows` (ascending), numbered anew. `is_compared` says which of them take part;
+    another is identical to one of those and joined with it already.
+    """
+
+    threshold: float
+    is_exact: bool
+    """By the shingles in `set_starts` and `sets`; else by `signatures`."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    files: BandFiles
+    parents: str
+    evidence: Evidence | None
+    band: int
+    number: int
+
+
+def connect(
+    files: BandFiles, parents: str, mapper: Mapper, *, evidence: Evidence | None = None, on_band: Callable[[int], None] | None = None
+) -> None:
+    """Join all documents that are connected.
+
+    Args:
+        files: the keys.
+        parents: name of the array of parents, of all documents or of the nodes of the evidence; compressed before and after.
+        mapper: runs a function over items, in this process or others, in order.
+        evidence: what pairs are compared by; None trusts every shared key.
+        on_band: is told how many bands are done.
+    """
+    parent = files.arrays.open(parents, writable=True)
+    for band in range(files.num_bands):
+        for found in mapper(_write_new_edges, [_Job(files, parents, evidence, band, number) for number in range(files.num_ranges)]):
+            union_find.unite(parent, np.load(found))
+            found.unlink()
+        union_find.compress(parent)
+        if on_band is not None:
+            on_band(band + 1)
+
+
+def _write_new_edges(job: _Job) -> Path:
+    """Find the edges that one range of one band adds."""
+    keys, rows = job.files.read(job.band, job.number)
+    members, starts = lsh.buckets(keys)
+    parent, members = job.files.arrays.open(job.parents), rows[members]
+    if job.evidence is not None:
+        edges = _similar(job, job.evidence, parent, members, starts)
+    else:
+        edges = linking.link_trusting(parent, members, starts)
+    job.files.arrays.save(f"edges-{job.number}", edges)
+    return job.files.arrays.path(f"edges-{job.number}")
+
+
+def _similar(
+    job: _Job, evidence: Evidence, parent: NDArray[Any], members: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    arrays = job.files.arrays
+    nodes = np.searchsorted(arrays.open("rows"), members)  # whoever shares a key is a node
+    nodes, starts = lsh.among(nodes, starts, arrays.open("is_compared")[nodes])
+    if evidence.is_exact:
+        return linking.link_exact(parent, nodes, starts, arrays.open("set_starts"), arrays.open("sets"), evidence.threshold)
+    signatures = arrays.open("signatures")
+    return linking.link_estimated(parent, nodes, starts, signatures, least_agreeing(evidence.threshold, signatures.shape[1]))
+
+
+def least_agreeing(threshold: float, num_perm: int) -> int:
+    """Give the positions of two signatures that must agree for their estimate to reach a threshold."""
+    least = int(threshold * num_perm)
+    while least / num_perm < threshold:
+        least += 1
+    return least

@@ -1,0 +1,1 @@
+"""From token ids to training sequences: fill-in-the-middle, mixtures, packing, and the origin of every token."""

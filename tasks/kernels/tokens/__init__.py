@@ -1,0 +1,1 @@
+"""Byte-level BPE: pre-tokens, merges, special tokens, and tokenizers made elsewhere."""

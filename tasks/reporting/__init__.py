@@ -1,0 +1,1 @@
+"""What people read of a run: cards in Markdown and charts."""
