@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starloom.flows.walk import Walk
-    from starloom.lineage.records import Run
+    from starloom.lineage.records import Run, StepState
 
 GRACE_SECONDS = 3.2
 """From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
@@ -247,5 +247,14 @@ def _settle_prefect() -> None:
         os.environ.setdefault(name, value)
 
 
-class NoWatcher(Watcher):
+class NoWatcher:
     """Watches a run and says nothing."""
+
+    def started(self, step: str, num_actions: int, num_cached: int) -> None:
+        """Say nothing."""
+
+    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
+        """Say nothing."""
+
+    def finished(self, state: StepState) -> None:
+        """Say nothing."""
