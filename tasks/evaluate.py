@@ -317,7 +317,11 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
         table = measured.filter(pc.equal(measured["part"], number))
         rows = np.asarray(table["row"]).astype(np.int64)
         tokens = packed.parts[number].read(["tokens"])["tokens"].take(rows)
-        parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
+        try:
+            parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
+        except ValueError as error:
+            hint = "give evaluate the Packed and Spans of one step, and its tokenizer"
+            raise InputError(f"packed sequences, spans and tokenizer do not belong together: {error}", hint=hint) from error
     languages = dict(zip(heldout["doc_id"].to_pylist(), heldout["language"].to_pylist(), strict=True))
     scores = []
     for language, group in by_group(parts, languages, UNKNOWN).items():
