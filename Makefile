@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= auto
 STAMP := .venv/.installed
 
-.PHONY: help install demo test lint format bench lock clean
+.PHONY: help install demo check test test-all lint format bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,13 +17,20 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/starloom compile
 	touch $(STAMP)
 
 demo: install ## the whole pipeline on the packages of .venv: a trained, evaluated, traceable tiny model
 	$(BIN)/starloom run conf/demo.yaml
 
-test: install ## all tests
-	$(BIN)/python -m pytest
+check: install ## what a developer runs after each change: the quickest tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not long and not slow"
+
+test: install ## all tests but the longest, which repeat what shorter ones show on more and larger cases
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not long"
+
+test-all: install ## all tests, on many more generated cases (nightly)
+	STARLOOM_TESTS=all $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 lint: install ## ruff, types, floors
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from typing import NoReturn
 VERBS = {
     "run": ("starloom.cli.run", "carry out a recipe; what is done already is not done again"),
     "plan": ("starloom.cli.plan", "say what a run would do, and why"),
+    "compile": ("starloom.cli.compile", "compile all kernels now, so that no run waits for it"),
     "stages": ("starloom.cli.stages", "list the stages, what each reads and writes"),
     "stage": ("starloom.cli.stage", "run one stage on a Parquet file: no store, no recipe"),
     "runs": ("starloom.cli.runs", "list runs, and tag the ones to keep"),

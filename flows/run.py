@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starloom.flows.walk import Walk
-    from starloom.lineage.records import Run
+    from starloom.lineage.records import Run, StepState
 
 GRACE_SECONDS = 3.2
 """From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
@@ -88,7 +88,7 @@ def _beside(recipe: Path, store: str) -> str:
 def take_cached(prepared: Prepared) -> tuple[Run, bool]:
     """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new."""
     run = new_run(prepared.plan)
-    session = Session(prepared.plan, prepared.store, Workers(0), _Nobody(), set(), run)
+    session = Session(prepared.plan, prepared.store, Workers(0), NoWatcher(), set(), run)
     for step in prepared.plan.steps:
         bound = prepared.walk.bind(step)
         session.take(step, bound, prepared.walk)
@@ -249,7 +249,14 @@ def _settle_prefect() -> None:
         os.environ.setdefault(name, value)
 
 
-class _Nobody:
-    def started(self, step: str, num_actions: int, num_cached: int) -> None: ...
-    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None: ...
-    def finished(self, state: Any) -> None: ...
+class NoWatcher:
+    """Watches a run and says nothing."""
+
+    def started(self, step: str, num_actions: int, num_cached: int) -> None:
+        """Say nothing."""
+
+    def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
+        """Say nothing."""
+
+    def finished(self, state: StepState) -> None:
+        """Say nothing."""

@@ -30,7 +30,7 @@ PACKAGES = ("starloom.tasks", "starloom.model")
 FRAME = "starloom.tasks.frame"
 """The package that carries stages out."""
 
-ONLOOKERS = frozenset(("starloom.model.watching",))
+ONLOOKERS = frozenset(("starloom.model.watching", "starloom.tasks.kernels.compiled"))
 """Modules that tell what happens and shape no output: who wants another line on a screen need not train again."""
 
 WRAPPERS = frozenset(

@@ -110,7 +110,12 @@ class Launching(Config):
         return self
 
     def launcher(self, threads: int) -> list[str]:
-        """`accelerate launch` with every value given, so that it asks, guesses and warns about nothing."""
+        """`accelerate launch` with every value given, so that it asks, guesses and warns about nothing; for one process, none.
+
+        Python with torch takes two seconds to start, and a launcher is one more of them.
+        """
+        if self.num_processes == 1:
+            return []
         words = ["-m", "accelerate.commands.launch", "--quiet", *(["--multi_gpu"] if self.num_processes > 1 else [])]
         words += ["--num_processes", str(self.num_processes), "--num_machines", str(self.num_machines)]
         words += ["--machine_rank", str(self.machine_rank), "--main_process_port", str(self.main_process_port)]
@@ -206,7 +211,7 @@ def train_model(
     config.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     argv = [sys.executable, *cfg.launcher(cfg.threads), "-m", "starloom.model.train", str(config)]
     # On busy cores, threads that spin while they wait for each other make a step five times slower; on idle ones nothing is lost.
-    patient = {"OMP_WAIT_POLICY": "PASSIVE"}
+    patient = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(cfg.threads)}
     listener = _Listener(runtime, cfg.num_steps)
     try:
         runtime.subprocess(argv, listener, patient, grace_seconds=cfg.grace_seconds + LEAVING_SECONDS)

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.corpus import make_repositories
+from tests.history import make_history
+from tests.prefect_server import PrefectServer, serving
+from tests.sizes import examples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side: threads that wait for each other would take their cores
+settings.register_profile("house", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under xdist a file stays on one worker, for its fixtures; what starts processes begins first, for it takes longest."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store of `make_history`, to be read or copied; tests that ask for it carry `xdist_group("history")`."""
+    return make_history(tmp_path_factory.mktemp("history")).parent
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server; tests that ask for it carry the mark `xdist_group("prefect")`, so that there is one."""
+    with serving(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
 
 
 @pytest.fixture

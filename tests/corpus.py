@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from starloom.flows.run import Request, execute, prepare, take_cached
+from starloom.flows.run import NoWatcher, Request, execute, prepare, take_cached
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 MIT = """MIT License
@@ -23,14 +23,6 @@ MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVE
 ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH
 THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-
-
-class Nobody:
-    """Watches a run and says nothing."""
-
-    def started(self, step, num_actions, num_cached): ...
-    def progressed(self, step, done, total, unit, metrics): ...
-    def finished(self, state): ...
 
 
 def function(name: str, body: int) -> str:
@@ -65,7 +57,7 @@ def run_recipe(recipe: Path, store: Path | str, *settings_: str, workers: int = 
     prepared = prepare(Request(str(recipe), settings_, str(store), **words))
     if prepared.is_cached:
         return take_cached(prepared)[0]
-    return execute(prepared, Nobody(), workers=workers, with_prefect=False)
+    return execute(prepared, NoWatcher(), workers=workers, with_prefect=False)
 
 
 def hashes(run) -> dict[str, dict[str, str]]:

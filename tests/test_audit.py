@@ -15,12 +15,8 @@ from starloom.lineage.audit import MISSING, repair, verify
 from starloom.lineage.records import Action, Artifact, Components
 from starloom.lineage.store import FORMAT, Store, action_name, object_name
 from tests.corpus import hashes, run_recipe
-from tests.history import make_history
 
-
-@pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return make_history(tmp_path_factory.mktemp("history")).parent
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]
 
 
 @pytest.fixture

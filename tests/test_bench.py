@@ -19,6 +19,8 @@ from starloom.bench._tool import Corpus, Dropped, Tool, environment_corpus, read
 from starloom.lineage.errors import InputError
 from starloom.tasks.schemas import Docs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

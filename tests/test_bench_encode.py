@@ -11,6 +11,8 @@ from starloom.bench._measure import Timing
 from starloom.bench._tool import Corpus, Tool, environment_corpus
 from starloom.tasks.schemas import Docs
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "def main(x):\n    return x + 12345\n\n\n\tif x:  # it's done, isn't it?\n",
     "Größe — 漢字 ٣٤٥ 😀\u00a0\u2003 1234  5 \r\n a<|endoftext|>b <fim_prefix>",

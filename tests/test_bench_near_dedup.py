@@ -21,6 +21,8 @@ from starloom.bench._tool import Corpus, Dropped, Tool, environment_corpus
 from starloom.tasks.kernels.duplicates.minhash import shingles
 from starloom.tasks.schemas import Docs
 
+pytestmark = pytest.mark.slow
+
 LONG = " ".join(f"word{i}" for i in range(200))
 TEXTS = [
     LONG,

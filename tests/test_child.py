@@ -11,6 +11,8 @@ import pytest
 from starloom.lineage.errors import Cancelled, StageError
 from starloom.tasks.frame.stage import Runtime
 
+pytestmark = pytest.mark.slow
+
 TRAINER = """
 import pathlib, signal, sys, time
 def saved(*_):

@@ -59,6 +59,7 @@ def test_help_imports_nothing_that_is_slow():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.slow
 def test_a_cached_run_and_a_plan_import_no_orchestrator(tmp_path, repositories):
     recipe = write_recipe(tmp_path / "r.yaml", repositories, "- license_filter\n")
     script = (
@@ -104,6 +105,7 @@ def suggested(out: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+@pytest.mark.slow
 def test_what_a_run_suggests_can_be_typed_as_it_stands_from_where_it_ran(capsys, tmp_path, repositories, monkeypatch):
     (tmp_path / "my recipes").mkdir()
     recipe = write_recipe(tmp_path / "my recipes" / "r.yaml", tmp_path / "nowhere", "- near_dedup\n- redact_pii\n")
@@ -123,6 +125,7 @@ def test_what_a_run_suggests_can_be_typed_as_it_stands_from_where_it_ran(capsys,
             assert call(capsys, *line)[0] == 0, line
 
 
+@pytest.mark.slow
 def test_a_plan_knows_what_is_forced_what_failed_and_what_a_step_took(capsys, tmp_path, repositories):
     recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n- near_dedup\n")
     words = [str(recipe), "--store", str(tmp_path / "s")]

@@ -14,18 +14,15 @@ import pytest
 from starloom.cli import main
 from starloom.lineage.queries.rows import Rows
 from starloom.lineage.store import Store, object_name
-from tests.history import EMAIL, make_history
+from tests.history import EMAIL
 
-
-@pytest.fixture(scope="module")
-def history(tmp_path_factory):
-    return make_history(tmp_path_factory.mktemp("history"))
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]
 
 
 @pytest.fixture
 def place(history, tmp_path, monkeypatch):
     """A folder with the store where it is looked for."""
-    shutil.copytree(history, tmp_path / "conf" / ".starloom", symlinks=True)
+    shutil.copytree(history / "store", tmp_path / "conf" / ".starloom", symlinks=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

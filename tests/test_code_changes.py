@@ -12,6 +12,8 @@ import pytest
 from tests.checkouts import copy_house
 from tests.corpus import make_repositories, write_recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 STAGES = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
 

@@ -25,6 +25,7 @@ from starloom.lineage.records import Action, Artifact, Components, Run, StepStat
 from starloom.lineage.store import FORMAT, Store, action_name, object_name
 from tests.corpus import hashes, run_recipe
 from tests.history import make_history
+from tests.sizes import examples
 
 ROOTS = ("objects", "artifacts", "actions", "runs", "tags")
 
@@ -82,7 +83,7 @@ def make_run(store, number, steps):
     return run.id, used
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(RUNS, st.sets(st.integers(0, 3)), st.none() | st.integers(0, 4), st.booleans())
 def test_whatever_is_collected_every_run_that_stays_is_whole_and_nothing_else_is_left(
     tmp_path_factory, runs, tagged, keep_last, with_leftovers
@@ -243,6 +244,7 @@ def test_where_a_record_cannot_be_read_nothing_is_removed(tmp_path, where):
 # On real runs
 
 
+@pytest.mark.slow
 def test_after_a_collection_the_next_run_has_nothing_to_do(tmp_path):
     make_history(tmp_path)
     store = Store.open(str(tmp_path / "store"))

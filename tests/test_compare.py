@@ -16,6 +16,8 @@ from starloom.lineage.store import Store
 from tests.corpus import function, run_recipe, write_recipe
 from tests.history import make_history
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

@@ -15,9 +15,11 @@ import pytest
 
 from starloom.lineage.store import Store
 from tests.corpus import hashes, make_repositories, run_recipe, write_recipe
+from tests.sizes import ALL
 
 STAGES = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
 GONE_SECONDS = 5.0
+pytestmark = pytest.mark.slow
 
 
 def start(recipe, store, *words, **env) -> subprocess.Popen:
@@ -40,7 +42,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_hashes(recipe,
     undisturbed = run_recipe(recipe, tmp_path / "calm")
     moments = random.Random(7)
     seen_before = 0
-    for _ in range(6):
+    for _ in range(6 if ALL else 3):
         process = start(recipe, tmp_path / "s", "--no-prefect")
         time.sleep(moments.uniform(0.6, 1.6))
         process.kill()
@@ -70,10 +72,11 @@ def test_only_the_parts_that_were_not_finished_are_redone(recipe, tmp_path):
     assert hashes(again) == hashes(done)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(recipe, tmp_path, how):
+@pytest.mark.xdist_group("prefect")
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(recipe, tmp_path, how, prefect_server):
     slow = write_recipe(tmp_path / "slow.yaml", make_repositories(tmp_path / "many", num_repos=40, files=30), STAGES, 20_000)
-    process = start(slow, tmp_path / "s", PREFECT_HOME=str(tmp_path / "prefect"))
+    process = start(slow, tmp_path / "s", PREFECT_HOME=str(prefect_server.home))
     lines = []
     for line in process.stdout:
         lines.append(line)

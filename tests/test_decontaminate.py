@@ -30,6 +30,7 @@ from starloom.tasks.decontaminate import (
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.text.substrings import all_matches, first_matches, normalised, normalised_column, prepare_patterns
 from starloom.tasks.schemas import Docs
+from tests.sizes import examples
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "conf" / "benchmarks" / "starloom_tiny.jsonl"
@@ -198,7 +199,7 @@ LETTERS = st.sampled_from(
 TEXTS = st.lists(LETTERS, max_size=24).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(TEXTS, max_size=6), st.booleans())
 @example(texts=["", "Aa", "İ", "", "bΣ", " \n"], keep_whitespace=False)
 def test_columns_are_normalised_as_python_would(texts: list[str], keep_whitespace: bool) -> None:
@@ -207,7 +208,7 @@ def test_columns_are_normalised_as_python_would(texts: list[str], keep_whitespac
     assert got == [normalised(text, keep_whitespace=keep_whitespace) for text in texts]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(
     st.lists(st.binary(max_size=40).map(lambda b: bytes(97 + byte % 3 for byte in b)), max_size=5),
     st.lists(st.binary(min_size=1, max_size=14).map(lambda b: bytes(97 + byte % 3 for byte in b)), max_size=6),
@@ -220,7 +221,7 @@ def test_first_matches_is_python_in(texts: list[bytes], patterns: list[bytes]) -
     assert found.tolist() == [next((i for i, pattern in enumerate(patterns) if pattern in text), -1) for text in texts]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.binary(max_size=60) | st.text("ab", max_size=3000).map(str.encode),
     st.lists(st.text("ab", min_size=1, max_size=12).map(str.encode), max_size=6),
@@ -236,7 +237,7 @@ def test_all_matches_is_python_find(text: bytes, patterns: list[bytes]) -> None:
     assert sorted(all_matches(text, prepare_patterns(patterns)).tolist()) == sorted(found)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(
     st.lists(TEXTS, min_size=1, max_size=6),
     st.lists(TEXTS.filter(str.strip), min_size=1, max_size=4),

@@ -12,6 +12,8 @@ from starloom.lineage.queries.rows import Rows
 from starloom.lineage.store import Store
 from tests.corpus import MIT, function, hashes, make_repositories, run_recipe, write_recipe
 
+pytestmark = pytest.mark.slow
+
 BENCHMARK = Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl"
 EMAIL, KEY = "margaret.hamilton@apollo-guidance.org", "AKIAQYLPMN5HHHFPZAM2"
 STAGES = f"""

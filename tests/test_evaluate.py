@@ -28,6 +28,8 @@ from starloom.tasks.pack_fim import PackFim, pack_fim
 from starloom.tasks.schemas import Checkpoint, Docs, Packed, Spans, Tokens
 from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 CONTEXT_TOKENS, VOCAB = 128, 512
 PROBLEMS = [
     {"task_id": "t/empty", "prompt": "def one():\n    return 1\n", "entry_point": "one", "test": "def check(f):\n    assert f() == 1\n"},

@@ -19,6 +19,8 @@ from starloom.tasks.schemas import Docs
 from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
 from tests.hub import answer_of, serving
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAMED = f"org/name@{COMMIT}"

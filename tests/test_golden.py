@@ -16,6 +16,8 @@ import pytest
 from tests.corpus import hashes, run_recipe, write_recipe
 from tests.test_end_to_end import STAGES, plant
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).parent / "golden" / "stage_hashes.json"
 LIBRARIES = ("pyarrow", "tokenizers", "numpy", "presidio-analyzer", "detect-secrets", "identify", "license-expression")
 BEFORE_TRAINING = STAGES.partition("- train_model")[0]

@@ -26,6 +26,8 @@ from starloom.tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
 from tests.corpus import hashes, make_repositories, run_recipe, write_recipe
 from tests.hub import answer_of, serving
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAMED = f"org/name@{COMMIT}"

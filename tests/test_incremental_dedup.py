@@ -19,6 +19,8 @@ from tests.test_kernel_sources import install
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 STAGES = """\
 - license_filter: {allow_classes: [permissive, no-license, unknown-license, non-permissive]}
 - exact_dedup

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starloom.tasks.kernels.duplicates.band_files import BYTES_PER_KEY, BandFiles, ranges_for
+from tests.sizes import examples
 
 KEYS = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63, 2**64 - 1]))
 
 
 @given(data=st.data(), sizes=st.lists(st.integers(0, 6), min_size=1, max_size=4), num_ranges=st.sampled_from([1, 2, 8, 64]))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_every_key_is_read_once_in_its_range(data: st.DataObject, sizes: list[int], num_ranges: int) -> None:
     num_bands = data.draw(st.integers(1, 3))
     keys = [

@@ -16,6 +16,7 @@ from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
 from starloom.tasks.kernels.tokens.byte_pairs import Encoder, _Cache, not_covered
 from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER, STARCODER2
+from tests.sizes import examples
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 SPLITS = {
@@ -76,7 +77,7 @@ def pair(request):
     return tokenizer, Encoder.of(tokenizer)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(texts=st.lists(TEXTS, max_size=6))
 def test_ids_are_those_of_tokenizers(pair, texts):
     tokenizer, encoder = pair
@@ -84,7 +85,7 @@ def test_ids_are_those_of_tokenizers(pair, texts):
     assert ids(encoder, texts) == expected(tokenizer, texts), "now that all is known"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     sample=st.lists(TEXTS, min_size=1, max_size=4),
     size=st.integers(275, 600),
@@ -96,7 +97,7 @@ def test_vocabularies_learnt_from_anything(sample, size, texts, split):
     assert ids(Encoder.of(tokenizer), texts + sample) == expected(tokenizer, texts + sample)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(data=st.data(), texts=st.lists(st.text("abc ", max_size=40), max_size=6))
 def test_merges_in_any_order_even_where_two_make_the_same_token(data, texts):
     """No trainer orders merges so; a token may be made by a merge that ranks before its parts."""
@@ -134,7 +135,7 @@ def test_one_long_line(starcoder, line):
     assert ids(encoder, ["a", line, "b"]) == expected(tokenizer, ["a", line, "b"])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(texts=st.lists(st.one_of(st.binary(max_size=90), TEXTS.map(str.encode)), max_size=4), behind=st.binary(min_size=80, max_size=80))
 def test_any_bytes_are_spelt_and_what_lies_behind_them_does_not_count(starcoder, texts, behind):
     tokenizer, encoder = starcoder

@@ -10,6 +10,8 @@ import pytest
 
 from starloom.tasks.kernels.programs.execution import Limits, run_program, run_programs
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(cpu_seconds=1, memory_bytes=256 << 20, wall_seconds=4)
 TESTS = "\nassert add(1, 2) == 3\n"
 RIGHT = "def add(a, b):\n    return a + b\n"

@@ -14,6 +14,7 @@ from starloom.tasks.kernels.tokens.byte_level import Ragged, encode_texts, first
 from starloom.tasks.kernels.tokens.byte_pairs import not_covered
 from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER, STARCODER2, star_bucket
+from tests.sizes import examples
 
 CODE = "def area(self, r=1.5):\n    '''It's 3.14 * r²'''\n\n    return self.pi*r ** 2  # don't\r\n\tif x >= 10:\n" * 3
 PROSE = "the 'll 're don't I've we'll naïve café déjà vu Straße, Ωmega aΩ; a\u0301b²½ x²y\n\n\n        return x\n" * 3
@@ -84,7 +85,7 @@ def _rearranged(model, documents, draws, is_spm, *, has_joints):
     return pool, pieces
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(text=texts, draw_1=draws64, draw_2=draws64, is_spm=st.booleans(), has_joints=st.booleans())
 def test_the_same_tokens_as_encoding_three_pieces(model, text, draw_1, draw_2, is_spm, has_joints):
     prefix, middle, suffix = (model.encode(piece).ids for piece in _plain_cuts(text, draw_1, draw_2))
@@ -101,7 +102,7 @@ def test_the_same_tokens_as_encoding_three_pieces(model, text, draw_1, draw_2, i
     assert _expanded(pieces, pool) == merged
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(text=texts, ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), draw_1=draws64, draw_2=draws64)
 def test_a_piece_of_a_document_gives_what_its_own_text_gives(model, text, ends, draw_1, draw_2):
     """The tokens at a border inside a document are not those of the piece: `hello` cut in `he` and `llo`."""

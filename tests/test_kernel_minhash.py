@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from starloom.tasks.kernels.duplicates.minhash import estimated_jaccard, permutations, shingle_hash, shingle_sets, shingles, sign_texts
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
+from tests.sizes import examples
 
 PIECES = [
     "",
@@ -172,7 +173,7 @@ def test_blocks_of_a_long_text_join_without_a_seam(size: int, piece: str, words:
 
 
 @given(filler=st.integers(1950, 2050), texts=st.lists(TEXTS, min_size=1, max_size=6), words=WORDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_lies_across_the_end_of_a_block_is_read_whole(filler: int, texts: list[str], words: str) -> None:
     text = "+" * filler + "".join(texts) * 3 + " z" * 9
     assert sets([text], words=words, ngram=3) == [sorted({whole_hash(shingle) for shingle in shingles(text, 3, words)})]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from starloom.tasks.kernels.pii import screens as pii_screens
 from starloom.tasks.kernels.pii.detectors import ENTROPY_PLUGINS, MARKED_PLUGINS, email_matches, ip_matches, key_plugins, recognizers
+from tests.sizes import examples
 
 LIMITS = (4.5, 3.0)
 PLUGINS = key_plugins(*LIMITS)
@@ -60,19 +61,19 @@ def assert_ips_equal(text: str) -> None:
     assert spans_in_tokens(text, pii_screens.ip_tokens(as_data(text)), ip_matches) == spans_in_text(text, "IP_ADDRESS")
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(st.lists(ADDRESS_PIECES | ADDRESSES, max_size=12).map("".join))
 def test_email_tokens_hold_all_that_presidio_finds_in_the_text(text: str) -> None:
     assert_emails_equal(text)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.from_regex(re.compile(recognizers()["EMAIL"].patterns[0].regex, re.IGNORECASE)), PADDING, PADDING)
 def test_email_tokens_of_what_the_pattern_generates(address: str, before: str, after: str) -> None:
     assert_emails_equal(before + address + after)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 @given(st.lists(IP_PIECES, max_size=30).map("".join))
 def test_ip_tokens_hold_all_that_presidio_finds_in_the_text(text: str) -> None:
     assert_ips_equal(text)
@@ -80,7 +81,7 @@ def test_ip_tokens_hold_all_that_presidio_finds_in_the_text(text: str) -> None:
 
 @pytest.mark.parametrize("pattern", recognizers()["IP_ADDRESS"].patterns, ids=lambda pattern: pattern.name)
 def test_ip_tokens_of_what_each_pattern_generates(pattern) -> None:
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(st.from_regex(re.compile(pattern.regex, re.IGNORECASE)), PADDING, PADDING)
     def check(address: str, before: str, after: str) -> None:
         assert_ips_equal(before + address + after)
@@ -92,7 +93,7 @@ def test_ip_tokens_of_what_each_pattern_generates(pattern) -> None:
 def test_key_marks_flag_every_line_on_which_a_plugin_finds_a_key(name: str, expression: re.Pattern[str]) -> None:
     flagged = []
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(st.from_regex(expression), PADDING, PADDING, st.randoms(use_true_random=False))
     def check(secret: str, before: str, after: str, draw) -> None:
         secret = secret.replace("\n", " ")
@@ -114,7 +115,7 @@ SECRETS = (
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(
     SECRETS,
     st.sampled_from("'\""),
@@ -128,7 +129,7 @@ def test_quoted_entropy_flags_every_line_on_which_a_plugin_finds_a_key(secret: s
     assert set(found) <= flagged
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(SECRETS, st.sampled_from(["=", ": ", " = ", ":\t"]))
 def test_assigned_entropy_flags_what_the_plugins_would_find_in_quotes(secret: str, sign: str) -> None:
     found = [key for name in ENTROPY_PLUGINS for key in PLUGINS[name].analyze_line(filename="", line=f'"{secret}"')]

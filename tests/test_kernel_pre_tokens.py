@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from starloom.tasks.kernels.tokens.pre_tokens import DIGIT, GPT4_PATTERN, LETTER, NUMBER, SPACE, character_classes, start_bits
+from tests.sizes import examples
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 REFERENCES = {
@@ -62,7 +63,7 @@ def check(split, texts):
 
 
 @pytest.mark.parametrize("split", REFERENCES)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(texts=st.lists(TEXTS, max_size=6))
 def test_texts_are_cut_as_tokenizers_cuts_them(split, texts):
     check(split, texts)

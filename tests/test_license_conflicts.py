@@ -16,6 +16,8 @@ import pytest
 from starloom.cli import main
 from tests.corpus import MIT, function, make_repositories, run_recipe, write_recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 JUDGE = "- license_filter: {allow_classes: [permissive, no-license, unknown-license, non-permissive]}\n"
 NEAR, GATE = "- near_dedup\n", "- license_gate\n"

@@ -21,6 +21,7 @@ from starloom.tasks.kernels.tokens.byte_level import untrained
 from starloom.tasks.measure_tokenizer import MeasureTokenizer, measure_tokenizer
 from starloom.tasks.schemas import Docs, TokenizerSample
 from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from tests.sizes import examples
 
 
 def docs_of(texts, languages, parts=1):
@@ -106,7 +107,7 @@ documents = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(documents=documents, parts=st.integers(1, 3), language_bytes=st.integers(1, 60), seed=st.integers(0, 2))
 def test_like_counting_by_hand_however_the_corpus_is_cut(tmp_path_factory, pair, documents, parts, language_bytes, seed):
     merged, single = pair

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from starloom.model import attention
 from starloom.model.attention import attend, has_flash, has_varlen, kernel_for
+from tests.sizes import examples
 
 
 def one_by_one(query_BTHK, key_BTGK, value_BTGK, window, ends):
@@ -44,7 +45,7 @@ def drawn(shape, seed, device="cpu", dtype=torch.float32):
     return [torch.randn(B, T, heads, K, generator=generator).to(device, dtype) for heads in (H, G, G)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(cases())
 def test_it_equals_every_query_alone(case):
     shape, window, ends, seed = case
@@ -95,7 +96,7 @@ def test_the_first_kernel_that_can_run_is_taken(monkeypatch, installed, dropout,
 
 
 @pytest.mark.skipif(not has_varlen(), reason="needs torch 2.11")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(cases())
 def test_torchs_kernel_for_documents_is_asked_for_the_same(case):
     """Its arguments, as its documentation has them, in place of the GPU that it needs."""

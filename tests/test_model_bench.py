@@ -21,6 +21,8 @@ from starloom.model.contenders import TECHNIQUES, Setting, Variant, variants
 from starloom.model.flops import flops_per_token
 from starloom.model.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 HOUSE = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 TOYS = {

@@ -25,9 +25,10 @@ from starloom.model.data import (
     read_split,
     share_of,
 )
+from tests.sizes import examples
 
 sizes = st.integers(1, 3000)
-examples = settings(max_examples=40, deadline=None)
+thoroughly = settings(max_examples=examples(40), deadline=None)
 
 
 def write_part(path: Path, splits: list[str], *, length: int = 4, first: int = 0, kind: pa.DataType | None = None, starts=None) -> Path:
@@ -71,13 +72,13 @@ def sets_of_starts(draw) -> tuple[int, list[list[int]]]:
     return length, draw(st.lists(st.sets(st.integers(1, length - 1)).map(sorted), min_size=1, max_size=20))
 
 
-@examples
+@thoroughly
 @given(sizes, st.text())
 def test_a_shuffle_is_a_permutation(size, key):
     assert sorted(permute(np.arange(size), size, key)) == list(range(size))
 
 
-@examples
+@thoroughly
 @given(sizes, st.text())
 def test_a_shuffle_sends_a_number_where_it_would_among_others(size, key):
     everywhere = permute(np.arange(size), size, key)
@@ -93,14 +94,14 @@ def test_a_shuffle_is_spread_evenly():
     assert neighbours.mean() == pytest.approx(size / 3, rel=0.01)  # as far apart as two independent places
 
 
-@examples
+@thoroughly
 @given(st.integers(40, 3000), st.integers(0, 2**40), st.integers(0, 3000), st.integers(1, 300))
 def test_any_place_of_the_stream_is_found_without_the_ones_before(size, seed, start, count):
     order = Order(size, seed)
     assert (order.places(start, count) == order.places(0, start + count)[start:]).all()
 
 
-@examples
+@thoroughly
 @given(sizes, st.integers(0, 99))
 def test_every_epoch_shows_every_sequence_once_in_an_order_of_its_own(size, seed):
     epochs = Order(size, seed).places(0, 3 * size).reshape(3, size)
@@ -111,7 +112,7 @@ def test_every_epoch_shows_every_sequence_once_in_an_order_of_its_own(size, seed
         assert (epochs[0] != Order(size, seed + 1).places(0, size)).any()
 
 
-@examples
+@thoroughly
 @given(st.integers(1, 8), st.integers(1, 16))
 def test_processes_share_a_batch_without_overlap(world, share):
     batch = Order(1000, 0).places(0, world * share)
@@ -168,7 +169,7 @@ def test_data_that_cannot_be_trained_on_is_refused(tmp_path):
     assert list(tmp_path.glob(".*.partial")) == []
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(num=st.integers(1, 40), seed=st.integers(0, 9), worlds=st.lists(st.sampled_from([1, 2, 3, 6]), min_size=1, max_size=6))
 def test_the_stream_goes_on_whatever_the_number_of_processes(num, seed, worlds):
     """Six sequences a step; each step is read by another number of processes, started anew at that step."""
@@ -200,7 +201,7 @@ def test_reading_ahead_gives_what_is_asked_for():
     reader.close()
 
 
-@examples
+@thoroughly
 @given(sets_of_starts(), st.data())
 def test_documents_of_a_batch_are_those_of_its_sequences(drawn, data):
     length, starts = drawn
@@ -224,7 +225,7 @@ def test_documents_of_a_batch_are_those_of_its_sequences(drawn, data):
     assert document_offsets(sliced, length).tolist() == part.offsets_N.tolist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(sets_of_starts(), sets_of_starts(), st.booleans())
 def test_starts_are_mapped_as_they_were_packed(drawn, other, says_zero):
     """Whether or not the column says that a document begins at 0; a part without the column has none."""
@@ -261,7 +262,7 @@ def test_starts_that_make_no_sense_are_refused(tmp_path, wrong):
         PackedSequences.open([path], tmp_path, 50)
 
 
-@examples
+@thoroughly
 @given(st.sets(st.tuples(st.integers(0, 2), st.integers(0, 9))).map(sorted))
 def test_chosen_rows_are_read_with_their_neighbours_left_out(tmp_path_factory, chosen):
     folder = tmp_path_factory.mktemp("rows")

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from starloom.model.architecture import Architecture
 from starloom.model.formats import Weights, load_network, save_network
 from starloom.model.network import GPT
+from tests.sizes import examples
 
 CPU = torch.device("cpu")
 ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)
-slowly = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+slowly = settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @st.composite

@@ -27,6 +27,7 @@ from starloom.model.generate import Continuation, complete, main
 from starloom.model.network import GPT, targets_of
 from starloom.model.prompting import asked, open_tokenizer
 from starloom.model.sampling import choose, draw, in_nucleus, uniform
+from tests.sizes import examples
 
 SPECIAL = ["<|endoftext|>", "<fim_pad>", "<fim_middle>", "<fim_prefix>", "<fim_suffix>", "<file_sep>"]
 EOD, PAD, MIDDLE, PREFIX, SUFFIX, FILE_SEP = range(len(SPECIAL))
@@ -125,7 +126,7 @@ class Bytes:
         return b"".join(PIECES[token] for token in ids).decode(errors="replace")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.lists(st.integers(0, len(PIECES) - 1), min_size=1, max_size=40),
     st.lists(st.lists(st.sampled_from(LETTERS), min_size=1, max_size=4), max_size=3),
@@ -188,7 +189,7 @@ def one_by_one(logits_V, temperature, top_p, number):
     return int((cumulative_V <= number * cumulative_V[-1]).sum())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 2000), st.integers(1, 5), st.sampled_from([0.3, 3.0, 20.0]), st.booleans(), st.randoms(use_true_random=False))
 def test_the_next_tokens_of_a_batch_are_those_of_each_row_alone(size, rows, scale, has_ties, random):
     logits_BV = scale * torch.randn(rows, size, generator=torch.Generator().manual_seed(random.randrange(1 << 30)))
@@ -263,7 +264,7 @@ def test_both_sides_of_a_gap_stand_between_sentinels(tokenizer):
     assert middle(tokenizer, prefix="<fim_middle>").tokens == [PREFIX, *letters("<fim_middle>"), SUFFIX, *letters("cde"), MIDDLE]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text("abc", max_size=60), st.text("xyz", max_size=60), st.integers(1, 45), st.sampled_from(["psm", "spm"]))
 def test_what_is_nearest_to_the_gap_is_kept(prefix, suffix, max_new_tokens, fim):
     tokenizer = of_bytes(SPECIAL)
@@ -442,6 +443,7 @@ PROMPT_LINES = [
 ]
 
 
+@pytest.mark.slow
 def test_completions_come_in_order_and_are_the_same_every_time(job, network, tokenizer, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps(line) + "\n" for line in PROMPT_LINES))

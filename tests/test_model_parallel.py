@@ -24,6 +24,8 @@ from starloom.model.architecture import Architecture
 from starloom.model.network import GPT, first_weight, targets_of
 from starloom.model.parallel import accumulating, clip_gradients, distribute, fill, full_weights
 
+pytestmark = pytest.mark.slow
+
 HOUSE = Path(__file__).parents[1]
 ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=3, num_heads=3, width=24)
 TWO = dataclasses.replace(ONE, family="starcoder2", num_heads=4, num_key_value_heads=2, sliding_window=7, rope_theta=100.0, tied_head=False)

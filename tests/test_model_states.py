@@ -29,6 +29,7 @@ from starloom.model.architecture import Architecture
 from starloom.model.network import GPT, first_weight, targets_of
 from starloom.model.parallel import distribute, fill
 from starloom.model.states import HASHES, HEAD, States
+from tests.sizes import ALL
 
 HOUSE = Path(__file__).parents[1]
 SHAPE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)
@@ -347,9 +348,10 @@ def save_for_ever(folder: Path) -> None:
         print(step - 1, flush=True)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_a_sound_newest_state(tmp_path):
     folder, moments, safe = tmp_path / "states", random.Random(0), 0
-    for _ in range(4):
+    for _ in range(4 if ALL else 2):
         argv = [sys.executable, __file__, "save", str(folder)]
         process = subprocess.Popen(
             argv,
@@ -458,6 +460,7 @@ def check_damage_anywhere(work: Path, accelerator: Accelerator) -> None:
             flip(work / "fsdp" / "step-00000004" / name)  # and back
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_goes_on_with_what_another_number_wrote(tmp_path):
     network, optimizer = training(architecture=UNTIED)
     states = States(tmp_path / "one")

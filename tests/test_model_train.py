@@ -30,6 +30,8 @@ from starloom.model.network import GPT, targets_of
 from starloom.model.train import Interruption, TrainingError, learning_rate_at
 from tests.trainings import ARCHITECTURE, HOUSE, TRAINING, finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "golden" / "tiny_losses.json"
 RESULTS = ["batches.parquet", "config.json", "losses.parquet", "model.safetensors", "trainer_state.json", "validation.parquet"]
 

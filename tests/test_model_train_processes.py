@@ -13,6 +13,8 @@ from starloom.model.data import Order
 from starloom.model.train import Interruption
 from tests.trainings import finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 
 
@@ -31,7 +33,10 @@ def test_two_processes_see_the_same_batches_and_learn_the_same(tmp_path, packed)
     np.testing.assert_allclose(pq.read_table(job.out / "losses.parquet")["loss"], losses_of(alone), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("first", "second"), [("ddp", None), (None, "fsdp"), ("fsdp", "ddp")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [pytest.param("ddp", None, marks=pytest.mark.long), (None, "fsdp"), pytest.param("fsdp", "ddp", marks=pytest.mark.long)],
+)
 def test_a_training_goes_on_with_another_number_of_processes(tmp_path, packed, first, second):
     """No sequence repeats or is lost, and the curve is that of one process but for rounding."""
     alone = trainer_of(tmp_path / "alone", packed, num_steps=14, spike_factor=1e9)

@@ -23,6 +23,7 @@ from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 from starloom.tasks.schemas import Docs
 from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from tests.sizes import examples
 
 TEXT = "def add(a, b):\n\n    return a + b  # 12 é , . 's\n"
 CONTEXT_TOKENS = 64
@@ -127,8 +128,9 @@ def greedily(network, tokens, count):
     return tokens[-count:], margins
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(architectures(), st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 18), st.booleans(), st.integers(0, 1 << 30))
+@pytest.mark.slow
 def test_any_batch_is_continued_as_transformers_does_with_a_cache_or_without(architecture, lengths, count, use_cache, seed):
     ours = GPT(architecture)
     ours.init_weights(seed)

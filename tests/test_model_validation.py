@@ -19,6 +19,7 @@ from starloom.tasks.kernels.tokens.byte_level import untrained
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 from starloom.tasks.pack_fim import PackFim, pack_fim
 from starloom.tasks.schemas import Spans, Tokenizer, Tokens
+from tests.sizes import examples
 
 LANGUAGES = ["Python", "C", None, "Rust"]
 TEXT_ROLES = {"text", "prefix", "middle", "suffix"}
@@ -138,7 +139,7 @@ def test_spans_of_other_data_are_refused(packs, tmp_path):
         ValidationSet.open(packed[:1], [old], 20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 20, width=32), st.booleans(), st.integers(FILLER, 2)), max_size=60), st.integers(0, 60))
 def test_losses_add_up_by_group_whatever_the_batches(rows, border):
     names = ("a", "b", "c")

@@ -285,6 +285,7 @@ def test_tensorboard_shows_every_step_once_however_often_it_was_taken(tmp_path):
     assert points["validation/Python"] == [(4, 1.5)]
 
 
+@pytest.mark.slow
 def test_without_tensorboard_nothing_is_missed(tmp_path):
     """As on a bare machine, where importing it fails."""
     (tmp_path / "tensorboard").mkdir()

@@ -27,6 +27,7 @@ from starloom.tasks.kernels.duplicates.lsh import optimal_bands
 from starloom.tasks.kernels.duplicates.minhash import shingle_hash, shingles
 from starloom.tasks.near_dedup import NearDedup, Shingling, near_dedup, signatures
 from starloom.tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
+from tests.sizes import examples
 
 
 def document(number: int, content: str, language: str | None = "Python", stars: int | None = None) -> dict[str, Any]:
@@ -153,6 +154,7 @@ DECISIONS = [
 
 
 @pytest.mark.parametrize("cfg", DECISIONS, ids=lambda cfg: f"{cfg.threshold}-{cfg.verify}-{cfg.scope}-{cfg.bands}")
+@pytest.mark.slow
 def test_drops_what_datasketch_and_connected_components_drop(
     corpus: list[dict[str, Any]], sketches: dict[str, MinHash], runtime: Runtime, cfg: NearDedup
 ) -> None:
@@ -207,6 +209,7 @@ def test_nothing_depends_on_the_cut_or_the_order(corpus: list[dict[str, Any]], r
 
 
 @pytest.mark.parametrize(("verify", "pools"), [("none", [2]), ("estimated", [1]), ("exact", [8])])
+@pytest.mark.slow
 def test_workers_and_ranges_change_nothing(
     corpus: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: Any, pools: list[int]
 ) -> None:
@@ -233,6 +236,7 @@ def word_hash(word: bytes) -> int:
     return value
 
 
+@pytest.mark.slow
 def test_drops_what_datasketch_drops_of_two_thousand_real_files(runtime: Runtime) -> None:
     paths = [p for root in ("stdlib", "purelib") for p in Path(sysconfig.get_path(root)).rglob("*.py") if 200 < p.stat().st_size < 6000]
     chosen = sorted(paths, key=lambda path: hashlib.sha256(str(path).encode()).digest())
@@ -267,6 +271,7 @@ def finished(words: tuple[int, ...]) -> int:
 
 
 @pytest.mark.parametrize(("bands", "rows"), [(None, None), (20, 5)])
+@pytest.mark.slow
 def test_recall_is_what_theory_says(runtime: Runtime, bands: int | None, rows: int | None) -> None:
     num_pairs, size = 300, 200
     for tenth in range(3, 11):
@@ -426,7 +431,7 @@ HOSTILE = [
 @given(
     texts=st.lists(st.sampled_from(HOSTILE), max_size=12), cut=st.integers(0, 12), verify=st.sampled_from(["none", "estimated", "exact"])
 )
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hostile_texts_unite_exactly_with_those_of_the_same_shingles(texts: list[str], cut: int, verify: Any, runtime: Runtime) -> None:
     rows = [document(i, text) for i, text in enumerate(texts)]
     groups = defaultdict(list)

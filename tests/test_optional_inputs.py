@@ -21,6 +21,8 @@ from tests.test_code_changes import Checkout
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 STAGE = '''"""Count the licences that are known.
 
 Reads   Docs      doc_id

@@ -18,6 +18,7 @@ from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 from starloom.tasks.pack_fim import PackFim, pack_fim
 from starloom.tasks.schemas import Packed, Spans, Tokenizer, Tokens
+from tests.sizes import examples
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD = range(5)
 DOCUMENT_ROLES = {"text", "prefix", "middle", "suffix"}
@@ -131,7 +132,7 @@ texts = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(texts=texts, length=st.integers(1, 20), rate=st.sampled_from([0, 0.5, 1]), metadata=st.sampled_from(["", "o/r"]))
 def test_every_document_is_rebuilt_through_its_spans(tokenizer, model, runtime, texts, length, rate, metadata):
     table = _tokens(model, texts, metadata=metadata)
@@ -285,6 +286,7 @@ def test_no_documents(tokenizer, model, runtime):
     assert packed.schema.names == Packed.SCHEMA.names
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_takes_wider_tokens(tokenizer, model, runtime, tmp_path):
     model = Model.from_file(str(tokenizer.path / "tokenizer.json"))
     model.add_tokens([f"added{i}" for i in range(65_536 - 600)])
@@ -306,6 +308,7 @@ def test_a_tokenizer_without_sentinels_is_refused(model, runtime, tmp_path):
         _pack(_tokens(bare, ["x"]), Tokenizer.of(tmp_path), runtime)
 
 
+@pytest.mark.slow
 def test_real_files_are_rebuilt(tokenizer, model, runtime):
     files = sorted(Path(pa.__file__).parent.glob("*.py"))[:30] + sorted(Path(__file__).parents[1].glob("t*/*.py"))
     texts = [path.read_bytes().decode() for path in files]

@@ -21,6 +21,7 @@ from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER2
 from starloom.tasks.pack_fim import Mixture, PackFim, pack_fim
 from starloom.tasks.schemas import Tokenizer, Tokens
+from tests.sizes import examples
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD, REPO_NAME, FILE_SEP = range(7)
 BYTES = ("text", "prefix", "middle", "suffix")
@@ -90,8 +91,9 @@ knobs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(repositories=repositories, knobs=knobs, is_v2=st.booleans(), is_named=st.booleans())
+@pytest.mark.slow
 def test_every_token_is_packed_or_counted_as_dropped(tokenizer, model, runtime, repositories, knobs, is_v2, is_named):
     table = _tokens(model, repositories, is_v2=is_v2, is_named=is_named)
     packed, spans, notes = _pack(table, tokenizer, runtime, **knobs)
@@ -134,7 +136,7 @@ def test_every_token_is_packed_or_counted_as_dropped(tokenizer, model, runtime, 
         assert PAD not in row["tokens"] or row["split"] != after["split"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(repositories=repositories, knobs=knobs, is_v2=st.booleans())
 def test_copies_are_numbered_as_they_are_taken(tokenizer, model, runtime, repositories, knobs, is_v2):
     table = _tokens(model, repositories, is_v2=is_v2)
@@ -174,7 +176,7 @@ def _borders(row, spans, contexts):
     return found
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(repositories=repositories, knobs=knobs.map(lambda knobs: {**knobs, "epochs": 1, "mixture": {}}), is_v2=st.booleans())
 def test_starts_are_where_another_context_begins(tokenizer, model, runtime, repositories, knobs, is_v2):
     table = _tokens(model, repositories, is_v2=is_v2)
@@ -250,7 +252,7 @@ def _after_packing(model, packed, spans, contexts, rate, fragment_rate):
     return expected
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     repositories=repositories,
     length=st.sampled_from([5, 16, 40]),
@@ -258,6 +260,7 @@ def _after_packing(model, packed, spans, contexts, rate, fragment_rate):
     rates=st.sampled_from([(1, 1), (0.7, 0.7)]),
     is_v2=st.booleans(),
 )
+@pytest.mark.slow
 def test_after_packing_each_segment_is_permuted_as_megatron_does(tokenizer, model, runtime, repositories, length, packing, rates, is_v2):
     table = _tokens(model, [[text * 3 for text in texts] for texts in repositories], is_v2=is_v2)
     same = {"sequence_length": length, "packing": packing, "fim_level": "context"}

@@ -19,6 +19,7 @@ from tests.corpus import make_repositories, run_recipe, write_recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
 GONE_SECONDS = 5.0
 """It takes a tenth of a second where the machine has nothing else to do."""
 SHAPE = "num_layers: 1, width: 16, num_heads: 2, context_tokens: 64, batch_sequences: 2, threads: 1, warmup_steps: 1"

@@ -23,6 +23,7 @@ from starloom.tasks.kernels.pii.redaction import Spans, Texts, merge_overlaps, r
 from starloom.tasks.kernels.pii.replacements import SYNTHETIC_IPS, synthetic_values
 from starloom.tasks.redact_pii import RedactPii, redact_pii
 from starloom.tasks.schemas import Docs, Verdicts
+from tests.sizes import examples
 
 AWS_ID = "AKIA" + "Q3EGRV7ZJ2KX5TNB"
 GITHUB_TOKEN = "ghp_" + "k3Jx9QmZ2rT7vLp0WcYb5NdHs8GfA1uEoR4i"
@@ -308,7 +309,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.lists(st.lists(PIECES, max_size=14).map("".join), max_size=5), st.sampled_from(["starcoder", "placeholder"]))
 def test_text_outside_the_spans_is_untouched(contents: list[str], style: str) -> None:
     docs = docs_of(*contents)
@@ -322,7 +323,7 @@ def test_text_outside_the_spans_is_untouched(contents: list[str], style: str) ->
         assert new_row["size"] == len(new_row["content"].encode())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.lists(st.lists(PIECES, max_size=10).map("".join), min_size=2, max_size=8), st.randoms(use_true_random=False))
 def test_a_document_is_rewritten_alike_whatever_stands_beside_it(contents: list[str], draw: random.Random) -> None:
     table = docs_of(*contents).read()
@@ -412,6 +413,7 @@ assert [p.regex for p in IpRecognizer().patterns if p.name != "IPv6_unspecified"
 """
 
 
+@pytest.mark.slow
 def test_no_network_no_cache_no_language_model(tmp_path: Path) -> None:
     environment = {"PATH": "", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=environment, check=False)

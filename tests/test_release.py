@@ -23,6 +23,8 @@ from starloom.tasks.release import ReleaseCards, release
 from starloom.tasks.reporting.cards import MAX_CELL_CHARS, Group, cell, group_table, table
 from starloom.tasks.schemas import Checkpoint, Docs, Fertility, Losses, Record, Scores, StepRecord, Tokenizer, Validation
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = Architecture(vocab_size=512, context_tokens=128, num_layers=2, num_heads=2, width=16)
 ROTARY = Architecture(family="starcoder2", vocab_size=512, context_tokens=16384, num_layers=2, num_heads=4, width=16)
 HASH = "ab" * 32

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import sqlite3
 import subprocess
 import sys
 
@@ -23,6 +21,8 @@ from starloom.lineage.store import Store
 from tests.checkouts import copy_house
 from tests.corpus import make_repositories, write_recipe
 from tests.test_code_changes import Checkout
+
+pytestmark = pytest.mark.slow
 
 WHOLE = '''"""Pretend to train.
 
@@ -204,13 +204,12 @@ def test_the_rows_of_a_curve_are_means_of_equal_stretches(checkout):
     assert len(loss_rows(store, step, num_rows=100)) == 40
 
 
-def test_prefect_has_the_curve_with_its_numbers(checkout, tmp_path):
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+def test_prefect_has_the_curve_with_its_numbers(checkout, prefect_server):
     command = [sys.executable, "-m", "starloom.cli", "run", str(checkout.recipe), "--store", str(checkout.store), "--workers", "1"]
-    env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
-    subprocess.run(command, cwd=checkout.root, env=env, capture_output=True, check=True, timeout=300)
-    with sqlite3.connect(tmp_path / "prefect" / "prefect.db") as database:
-        ((data,),) = database.execute("select data from artifact where key = 'pretend-loss'").fetchall()
-    database.close()
+    subprocess.run(command, cwd=checkout.root, env=prefect_server.environment, capture_output=True, check=True, timeout=300)
+    ((data,),) = prefect_server.rows("select data from artifact where key = 'pretend-loss'")
     told = json.loads(data)
     assert told.startswith("![Loss of pretend in ")
     assert "](data:image/png;base64,iVBOR" in told

@@ -11,6 +11,8 @@ from starloom.flows.run import Request, prepare
 from starloom.lineage.errors import ConfigError, InputError
 from tests.corpus import function, hashes, make_repositories, run_recipe, write_recipe
 
+pytestmark = pytest.mark.slow
+
 FILTERS = "- license_filter\n- quality_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
 
 

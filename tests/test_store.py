@@ -13,6 +13,7 @@ from starloom.lineage import parquet
 from starloom.lineage.errors import CorruptError, InputError, MissingError, StoreError
 from starloom.lineage.records import Action, Artifact, Part, Run
 from starloom.lineage.store import FORMAT, Store, object_name
+from tests.sizes import examples
 
 TABLE = pa.table({"doc_id": ["a", "b"], "content": ["x", "y\0z"]})
 
@@ -30,7 +31,7 @@ def test_a_part_is_named_by_its_bytes(store):
     assert store.put_table("Docs", TABLE, 1024) == part
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.integers(-(2**60), 2**60)), max_size=50), st.data())
 def test_bytes_of_a_part_do_not_depend_on_how_the_table_was_chunked(tmp_path_factory, rows, data):
     table = pa.table({"t": pa.array([t for t, _ in rows], pa.string()), "n": pa.array([n for _, n in rows], pa.int64())})

@@ -17,12 +17,15 @@ from starloom.lineage.queries.showing_clusters import COMPARED_LINES, SHOWN_DIFF
 from starloom.lineage.queries.tracing import trace
 from starloom.lineage.records import Artifact
 from starloom.lineage.store import Store
-from tests.history import EMAIL, make_history
+from tests.history import EMAIL
+from tests.sizes import examples
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store.open(str(make_history(tmp_path_factory.mktemp("history"))))
+def store(history):
+    return Store.open(str(history / "store"))
 
 
 def rows_of(store, run, step, kind):
@@ -51,7 +54,7 @@ def event(story, name):
 # Rows
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(1, 40), st.integers(1, 12), st.data())
 def test_rows_are_taken_by_position_however_the_part_is_grouped(tmp_path_factory, num_rows, rows_per_group, data):
     store = Store.open(str(tmp_path_factory.mktemp("s")))

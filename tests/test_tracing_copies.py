@@ -22,6 +22,8 @@ from starloom.model.data import Order
 from tests.corpus import MIT, function, run_recipe, write_recipe
 from tests.history import add_training
 
+pytestmark = pytest.mark.slow
+
 TEXT = ("text", "prefix", "middle", "suffix")
 STAGES = """\
 - train_tokenizer: {vocab_size: 600, special_tokens: starcoder2}

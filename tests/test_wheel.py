@@ -15,6 +15,8 @@ import pytest
 from tests.checkouts import ROOT, copy_house
 from tests.corpus import write_recipe
 
+pytestmark = pytest.mark.slow
+
 STAGES = """
 - license_filter
 - decontaminate

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.duplicates.array_files import ArrayFiles
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ as links are found) and 64 a member of the largest bucket.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from starloom.tasks.kernels.compiled import njit
 
 _Integers = NDArray[np.integer]
 _Int64s = NDArray[np.int64]

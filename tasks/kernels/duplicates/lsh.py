@@ -11,8 +11,9 @@ Cost: keys O(n x bands x rows); buckets one sort of n keys, 40 bytes a key.
 import functools
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from starloom.tasks.kernels.compiled import njit
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
 _HALF = np.uint64(32)

@@ -26,9 +26,9 @@ import re
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.unicode_words import lower_case, word_characters
 
 Words = Literal["ascii", "unicode"]

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.hex_digits import from_hex, to_hex
 
 LICENSE_CLASSES = ("permissive", "no-license", "unknown-license", "non-permissive")

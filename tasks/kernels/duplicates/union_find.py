@@ -7,8 +7,9 @@ component, so the result depends on the edges only, not on their order or direct
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from starloom.tasks.kernels.compiled import njit
 
 _Nodes = NDArray[np.uint32] | NDArray[np.uint64]
 _MOST_NARROW = 2**32

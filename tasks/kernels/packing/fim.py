@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.sequences import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX, Pieces
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.fim import NUM_PIECES, Stretches
 from starloom.tasks.kernels.packing.sequences import METADATA, PAD, TEXT, Layout, Pieces, chosen, in_order, runs
 

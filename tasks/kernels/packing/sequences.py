@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from starloom.tasks.kernels.compiled import njit
 
 ROLES = ("text", "prefix", "middle", "suffix", "metadata", "sentinel", "eod", "pad")
 """What a token is for; a role is stored as its position here. The first four are bytes of the document."""

@@ -27,7 +27,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from starloom.tasks.kernels.compiled import njit
 
 REACH = 512
 """Bytes that a token extends beyond its outermost sign."""

@@ -13,8 +13,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 if TYPE_CHECKING:

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]  # comes with numba
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from starloom.tasks.kernels.compiled import njit
 
 _Bytes = NDArray[np.uint8]
 _Int64s = NDArray[np.int64]

@@ -19,9 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]  # comes with numba
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from starloom.tasks.kernels.compiled import njit
 
 Split = Literal["starcoder", "gpt2", "gpt4"]
 

@@ -1,0 +1,71 @@
+"""One Prefect server for all tests that need one: its database takes longer to make than most of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+}
+
+
+@dataclass
+class PrefectServer:
+    """A server, and the folder with its database, which an ephemeral server may use as well."""
+
+    home: Path
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a child that is to use the server."""
+        return {**os.environ, "PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.url}
+
+    def rows(self, query: str, *values: str) -> list[tuple]:
+        with contextlib.closing(sqlite3.connect(self.home / "prefect.db")) as database:
+            return database.execute(query, values).fetchall()
+
+
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[PrefectServer]:
+    """A server on a free port, until the end of the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, **SETTINGS, "PREFECT_HOME": str(home)}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    server = PrefectServer(home, f"http://127.0.0.1:{port}/api")
+    try:
+        _wait_until_healthy(server, process)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(f"{server.url}/health", timeout=5):
+            return
+        time.sleep(0.1)
+    raise RuntimeError((server.home / "server.log").read_text())
