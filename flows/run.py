@@ -22,6 +22,7 @@ from starloom.lineage.queries.curves import loss_rows, picture
 from starloom.lineage.queries.fates import funnel
 from starloom.lineage.store import Store
 from starloom.tasks.frame.child import longest_grace_seconds
+from starloom.tasks.frame.reaper import ensure_reaper
 from starloom.tasks.frame.workers import Workers, stopped_error
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def _in_order(session: Session) -> None:
 def _as_flow(session: Session) -> None:
     """Walk the plan as one Prefect flow, a task for each step, submitted as its inputs are ready."""
     _settle_prefect()
+    ensure_reaper()  # before Prefect starts a server
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from starloom.lineage.leases import STALE_SECONDS, collecting, process_lives
+from starloom.lineage.leases import abandoned, collecting, process_lives
 from starloom.lineage.reach import Reach, split_action
 
 if TYPE_CHECKING:
@@ -127,10 +127,7 @@ class _Sweep:
         self.found.num_kept["runs"] = len(kept)
         known = kept | set(self.found.removed_runs)
         stale = [name for name in self.storage.names("runs") if name.split("/")[1] not in known]
-        stale += [
-            name for name in self.storage.names("leases") if self.storage.age_seconds(name, self.now) > max(self.age_seconds, STALE_SECONDS)
-        ]
-        for name in stale:
+        for name in [*stale, *abandoned(self.store)]:
             self._remove(name)
 
     def _remove(self, name: str) -> None:

@@ -67,6 +67,11 @@ def status(store: Store, run: Run) -> str:
     return "killed" if run.status == "running" and name not in _live(store, "run") else run.status
 
 
+def abandoned(store: Store) -> list[str]:
+    """Names of the leases whose holders died, of runs and collections alike."""
+    return [name for name in store.storage.names("leases") if not _holder_lives(store, name)]
+
+
 @contextmanager
 def _held(store: Store, name: str) -> Iterator[None]:
     content = json.dumps({"host": platform.node(), "pid": os.getpid()}).encode()
@@ -103,11 +108,10 @@ def _holder_lives(store: Store, name: str) -> bool:
 
 
 def process_lives(pid: int) -> bool:
-    """Whether a process of this host is there."""
+    """Whether a process of this host is there; one that is dead and only waits for its parent to notice is not."""
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # somebody else's, and alive
-        return True
-    return True

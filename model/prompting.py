@@ -35,7 +35,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of this file; what it encodes is plain text, even where that spells a special token.
 
     Raises:
-        ValueError: the file is not there, or no tokenizer.
+        ValueError: the file is not there, no tokenizer, or one that draws lots.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the tokenizer.json that the network was trained with")
@@ -43,6 +43,11 @@ def open_tokenizer(path: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises Exception itself
         raise ValueError(f"{path} is no tokenizer.json ({error})") from error
+    dropout = getattr(tokenizer.model, "dropout", None)
+    if dropout:
+        raise ValueError(
+            f"{path} draws lots (model.dropout {dropout:g}), so one prompt would have other tokens each time; make it null there"
+        )
     tokenizer.encode_special_tokens = True
     return tokenizer
 

@@ -7,14 +7,13 @@ Reads   Docs      doc_id, content
 Writes  Verdicts  dropped: rule = benchmark-leak, detail = <benchmark>/<task_id>, value = characters of the longest string
                   found (normalised), threshold = min_length; so a greater min_length needs no second reading
 
-Strings too short or too common to prove anything are left out: those below `min_length`, and those in `exempt`. The
-record's notes name them.
+Of a problem in HumanEval's format that is its docstring and its solution; without a docstring its whole prompt, unless that is
+one line, a signature. Strings too short or too common to prove anything are left out: those below `min_length`, and those in
+`exempt`. The record's notes name them, and the problems of which nothing is looked for.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -46,9 +45,9 @@ class Benchmark(Config):
     name: str = Field(min_length=1)
     """What its leaks are called."""
     path: File
-    """JSON lines, plain or gzipped (`.gz`)."""
+    """JSON lines, plain or gzipped."""
     format: Literal["humaneval", "fields"] = "humaneval"
-    """`humaneval`: the docstring in `prompt`, and `canonical_solution`; `fields`: the fields named in `fields`, whole."""
+    """`humaneval`: the docstring in `prompt`, else all of it, and `canonical_solution`; `fields`: the fields named in `fields`, whole."""
     fields: tuple[str, ...] = ()
     """Fields whose strings are looked for, with `format: fields`."""
     id_field: str = "task_id"
@@ -89,8 +88,8 @@ def decontaminate(docs: Docs, cfg: Decontaminate, runtime: Runtime) -> Verdicts:
 
     from starloom.tasks.kernels.text.substrings import first_matches, normalised_column, prepare_patterns
 
-    needles, left_out = find_needles(cfg)
-    runtime.note(num_strings=len(needles), left_out=left_out)
+    needles, left_out, unsought = find_needles(cfg)
+    runtime.note(num_strings=len(needles), left_out=left_out, unsought=unsought)
     patterns = prepare_patterns([needle.text.encode() for needle in needles])
     found, total = [np.zeros(0, np.int64)], docs.num_rows
     for batch in docs.batches(["content"]):
@@ -117,36 +116,67 @@ def _strings(values: Iterator[str | None]) -> Any:
     return pa.array(values, pa.string())
 
 
-def find_needles(cfg: Decontaminate) -> tuple[list[Needle], list[str]]:
-    """What to look for, longest first, each string once; and what is left out, as `<benchmark>/<task_id>: string`."""
+class Search(NamedTuple):
+    """What to look for, and what not."""
+
+    needles: list[Needle]
+    """Longest first, each string once."""
+    left_out: list[str]
+    """Strings too short or exempt: `<benchmark>/<task_id>: string`."""
+    unsought: list[str]
+    """Problems of which nothing is looked for: <benchmark>/<task_id>."""
+
+
+def find_needles(cfg: Decontaminate) -> Search:
+    """What to look for.
+
+    Raises:
+        InputError: for a benchmark that cannot be read, holds no problem, or has one without the fields asked for.
+    """
     from starloom.tasks.kernels.text.substrings import normalised
 
     needles: dict[str, Needle] = {}
-    left_out = []
+    left_out, unsought = [], []
     for benchmark in cfg.benchmarks:
-        for task_id, string in benchmark_strings(benchmark):
-            source = f"{benchmark.name}/{task_id}"
-            text = normalised(string, keep_whitespace=cfg.normalise == "lower")
-            if string in cfg.exempt or len(text) < cfg.min_length:
-                left_out.append(f"{source}: {string}")
-            else:
-                needles.setdefault(text, Needle(text, source))
-    return sorted(needles.values(), key=lambda needle: -len(needle.text)), left_out
+        for task_id, strings in benchmark_strings(benchmark):
+            source, is_sought = f"{benchmark.name}/{task_id}", False
+            for string in strings:
+                text = normalised(string, keep_whitespace=cfg.normalise == "lower")
+                if string in cfg.exempt or len(text) < cfg.min_length:
+                    left_out.append(f"{source}: {string}")
+                else:
+                    needles.setdefault(text, Needle(text, source))
+                    is_sought = True
+            if not is_sought:
+                unsought.append(source)
+    return Search(sorted(needles.values(), key=lambda needle: -len(needle.text)), left_out, unsought)
 
 
-def benchmark_strings(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
-    """(task_id, string) of all strings of a benchmark, without space around them, empty ones left out.
+def benchmark_strings(benchmark: Benchmark) -> list[tuple[str, list[str]]]:
+    """(task_id, strings) of all problems of a benchmark; strings without space around them, empty ones left out.
 
     Raises:
-        InputError: for a file that cannot be read, or a problem without the fields asked for.
+        InputError: for a file that cannot be read or holds no problem, or a problem without the fields asked for.
     """
-    for place, problem in _problems(Path(benchmark.path)):
-        task_id = _field(problem, benchmark.id_field, place)
-        if benchmark.format == "humaneval":
-            strings = [docstring(_field(problem, "prompt", place)), _field(problem, "canonical_solution", place)]
-        else:
-            strings = [_field(problem, name, place) for name in benchmark.fields]
-        yield from ((task_id, string.strip()) for string in strings if string.strip())
+    from starloom.tasks.kernels.programs.benchmark_files import read_lines
+
+    try:
+        problems = read_lines(Path(benchmark.path))
+        found = [_strings_of(problem, benchmark, where) for where, problem in problems]
+    except ValueError as error:
+        hint = "a benchmark is JSON lines, gzipped or not, with a task_id; for other fields set `format`, `fields` or `id_field`"
+        raise InputError(f"the benchmark {benchmark.name} cannot be used: {error}", hint=hint) from error
+    return [(task_id, [string.strip() for string in strings if string.strip()]) for task_id, strings in found]
+
+
+def _strings_of(problem: dict[str, Any], benchmark: Benchmark, where: str) -> tuple[str, list[str]]:
+    from starloom.tasks.kernels.programs.benchmark_files import text_of
+
+    task_id = text_of(problem, benchmark.id_field, where, or_number=True)
+    if benchmark.format == "fields":
+        return task_id, [text_of(problem, name, where) for name in benchmark.fields]
+    prompt = text_of(problem, "prompt", where)
+    return task_id, [docstring(prompt) or described(prompt), text_of(problem, "canonical_solution", where)]
 
 
 def docstring(prompt: str) -> str:
@@ -154,32 +184,10 @@ def docstring(prompt: str) -> str:
     for quotes in ('"""', "'''"):
         pieces = prompt.split(quotes)
         if len(pieces) >= len(("before", "docstring", "after")):
-            return pieces[-2]
+            return pieces[-2].strip()
     return ""
 
 
-def _problems(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, problem) for each line."""
-    hint = "a benchmark is JSON lines: one object a line, with a task_id; gzipped files end in .gz"
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = data.decode("utf-8").split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"benchmark {path} cannot be read: {error}", hint=hint) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            problem = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number} is no JSON: {error}", hint=hint) from error
-        if not isinstance(problem, dict):
-            raise InputError(f"{path}:{number} is a {type(problem).__name__}, not an object", hint=hint)
-        yield f"{path}:{number}", problem
-
-
-def _field(problem: dict[str, Any], name: str, place: str) -> str:
-    value = problem.get(name)
-    if not isinstance(value, (str, int)):
-        raise InputError(f"{place} has no text in {name!r}; it has {sorted(problem)[:12]}", hint="set `format`, `fields` or `id_field`")
-    return str(value)
+def described(prompt: str) -> str:
+    """A prompt without a docstring, if it says more than a signature, which anybody may write: a comment, or another language's."""
+    return prompt if len([line for line in prompt.split("\n") if line.strip()]) > 1 else ""

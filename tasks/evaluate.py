@@ -186,7 +186,7 @@ def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
 
 def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
     """Every sample of every problem."""
-    from starloom.tasks.kernels.programs.human_eval import read_problems
+    from starloom.tasks.kernels.programs.human_eval import FIELDS, read_problems
     from starloom.tasks.kernels.programs.questions import Decoding, problem_questions
 
     if cfg.benchmarks and cfg.max_new_tokens >= context_tokens:
@@ -195,8 +195,10 @@ def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
     for benchmark in cfg.benchmarks:
         try:
             problems = read_problems(Path(benchmark.path))
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"the benchmark {benchmark.name} cannot be used: {error}", hint="give a file in HumanEval's format") from error
+        except ValueError as error:
+            raise InputError(
+                f"the benchmark {benchmark.name} cannot be used: {error}", hint=f"give JSON lines with {', '.join(FIELDS)}"
+            ) from error
         for problem in problems:
             questions += problem_questions(benchmark.name, problem, cfg.num_samples, how)
     return questions
@@ -315,7 +317,11 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
         table = measured.filter(pc.equal(measured["part"], number))
         rows = np.asarray(table["row"]).astype(np.int64)
         tokens = packed.parts[number].read(["tokens"])["tokens"].take(rows)
-        parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
+        try:
+            parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
+        except ValueError as error:
+            hint = "give evaluate the Packed and Spans of one step, and its tokenizer"
+            raise InputError(f"packed sequences, spans and tokenizer do not belong together: {error}", hint=hint) from error
     languages = dict(zip(heldout["doc_id"].to_pylist(), heldout["language"].to_pylist(), strict=True))
     scores = []
     for language, group in by_group(parts, languages, UNKNOWN).items():

@@ -113,7 +113,9 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtim
 
     from starloom.tasks.kernels.packing.sequences import chosen
 
-    words, part, counts = _words(tokenizer), _taken(tokens.read(COLUMNS), cfg), Counter[str]()
+    words, table, counts = _words(tokenizer), tokens.read(COLUMNS), Counter[str]()
+    _check_ids(table, len(words.encoder.spelled.lengths))
+    part = _taken(table, cfg)
     pool, pieces = _documents(part, words, cfg, counts)
     packed, spans, num_sequences = [], [], 0
     for split, wanted in (("train", False), ("heldout", True)):
@@ -144,6 +146,19 @@ def _words(tokenizer: Tokenizer) -> _Words:
     *special, pad = (index for index in ids.values() if index is not None)
     separator = encoder.tokenizer.token_to_id(names.REPOSITORY_FIELDS[1])
     return _Words(encoder, np.array(special, np.uint32), pad, separator)
+
+
+def _check_ids(table: pa.Table, vocab_size: int) -> None:
+    import pyarrow.compute as pc
+
+    for name in ("tokens", "metadata"):
+        highest = pc.max(pc.list_flatten(table.column(name))).as_py() or 0
+        if highest >= vocab_size:
+            raise _foreign(f"{name} hold the id {highest}, and it has ids below {vocab_size}")
+
+
+def _foreign(why: str) -> InputError:
+    return InputError(f"these tokens are not of the tokenizer that was given: {why}", hint="give pack_fim the tokenizer that encode had")
 
 
 def _taken(table: pa.Table, cfg: PackFim) -> _Part:
@@ -232,7 +247,10 @@ def _arranged(
     from starloom.tasks.kernels.packing.fim import Sentinels, arrange, cut
     from starloom.tasks.kernels.text.draws import happens
 
-    cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=words.encoder.not_covered is None)
+    try:
+        cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=words.encoder.not_covered is None)
+    except ValueError as error:
+        raise _foreign(str(error)) from error
     encoded = words.encoder.encode(cuts.snippets)
     encoded_at = sum(map(len, sources))
     special_at = encoded_at + len(encoded.values)

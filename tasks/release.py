@@ -168,7 +168,8 @@ def _draw(measured: list[Measured], path: Path) -> None:
     from starloom.tasks.reporting.charts import fertility
 
     references = [row.reference for row in measured if row.reference is not None]
-    fertility([row.label for row in measured], [row.bytes_per_token for row in measured], references or None, path)
+    beside = references if len(references) == len(measured) else None
+    fertility([row.label for row in measured], [row.bytes_per_token for row in measured], beside, path)
 
 
 def _heldout_losses(rows: pa.Table, most: int) -> HeldoutLosses | None:

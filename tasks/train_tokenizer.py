@@ -184,7 +184,7 @@ def _take(existing: str, folder: Path, runtime: Runtime) -> None:
         model = load(folder)
     except ValueError as error:
         raise InputError(
-            f"{existing} cannot be read: {error.__cause__}", hint=f"give a file as `tokenizers` saves it, {instead}"
+            f"{existing} cannot be taken: {error.__cause__ or error}", hint=f"give a file as `tokenizers` saves it, {instead}"
         ) from error
     names = special_tokens(model)
     missing = [name for name in FOR_PACKING if name not in names]

@@ -238,6 +238,14 @@ def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path)
         (["near_dedup", "nocontent.parquet", "out"], "no column `content`"),
         (["encode", "in.parquet", "out", "--tokenizer", "nowhere"], "there is nothing at"),
         (["license_gate", "in.parquet", "out", "--licenses", "in.parquet"], "in.parquet does not fit the columns of Licenses: "),
+        (["license_gate", "in.parquet", "out", "--licenses", "nulls.parquet"], "Licenses: row 1 of license_class is null"),
+        (["exact_dedup", "numbers.parquet", "out"], "numbers.parquet does not fit the columns of Docs: content is int64, not string"),
+        (["exact_dedup", "twice.parquet", "out"], "twice.parquet has the doc_id '0000"),
+        (["exact_dedup", "sizes.parquet", "out"], "says that a document has size 7, and its content has 1 bytes"),
+        (["exact_dedup", "columns.parquet", "out"], "columns.parquet has more than one column `content`"),
+        (["ingest", "in.parquet", "out"], "in.parquet is no folder"),
+        (["encode", "in.parquet", "out", "--tokenizer", "in.parquet"], "in.parquet is no folder, as a Tokenizer is"),
+        (["encode", "in.parquet", "out", "--tokenizer", "empty"], "empty is no Tokenizer: "),
         (["quality_filter", "ids.parquet", "out"], "ids.parquet has the doc_id 'ABC'; a doc_id is 32 hex digits in lower case"),
     ],
 )
@@ -246,11 +254,30 @@ def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monk
     texts(tmp_path, content=["a", "b"])
     (tmp_path / "bad.parquet").write_bytes(b"not parquet")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "nocontent.parquet")
-    pq.write_table(pa.table({"content": ["a", "b"], "doc_id": ["0" * 32, "ABC"]}), tmp_path / "ids.parquet")
+    (tmp_path / "empty").mkdir()
+    judged = {"doc_id": ["a", "b"], "license_class": ["permissive", None], "evidence": ["", ""]}
+    for name, rows in {
+        "ids": pa.table({"content": ["a", "b"], "doc_id": ["0" * 32, "ABC"]}),
+        "nulls": pa.table(judged),
+        "numbers": pa.table({"content": [1, 2]}),
+        "twice": pa.table({"content": ["a", "b"], "doc_id": ["0" * 32] * 2}),
+        "sizes": pa.table({"content": ["a", "b"], "size": [1, 7]}),
+        "columns": pa.table([["a"], ["b"]], ["content", "content"]),
+    }.items():
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+    before = {path.name for path in tmp_path.iterdir()}
     code, _, err = call(capsys, "stage", *words)
     assert code in (1, 2)
     assert message in err
-    assert {p.name for p in tmp_path.iterdir()} == {"in.parquet", "bad.parquet", "nocontent.parquet", "ids.parquet"}
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_rows_that_are_no_documents_are_shown_with_their_reasons(capsys, tmp_path):
+    path = texts(tmp_path, content=[b"a", None, b"b\xff", None])
+    code, out, err = call(capsys, "stage", "exact_dedup", str(path), str(tmp_path / "out"))
+    assert code == 0, err
+    assert "skipped.parquet" in out
+    assert "1 kept, 3 dropped (null 2, undecodable 1)" in out
 
 
 def test_a_name_with_control_characters_breaks_no_table():

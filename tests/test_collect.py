@@ -184,8 +184,6 @@ def test_the_lease_of_a_killed_process_stops_nobody(tmp_path):
     put_part(store, 1)
     collect(store, older_than_seconds=0)
     assert names(store) == set()
-    grow_old(store)
-    collect(store)
     assert list(store.storage.names("leases")) == []
 
 

@@ -115,7 +115,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(recipe, tmp_path):
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    assert still_at_work(workers, 10) == []
+    assert still_at_work(workers, GONE_SECONDS) == []
 
 
 def test_a_lost_worker_costs_its_part_and_not_the_run(recipe, tmp_path):

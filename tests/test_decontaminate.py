@@ -100,7 +100,7 @@ def test_short_and_trivial_strings_are_left_out_and_noted(benchmark_path: Path, 
     runtime = Runtime.alone(tmp_path / "scratch")
     verdicts = decontaminate.function(docs_of("return x + y", "x"), cfg, runtime)
     assert verdicts.read().column("keep").to_pylist() == [True, True]
-    assert runtime.notes == {"num_strings": 3, "left_out": ["tiny/P/1: return x + y", "tiny/2: x"]}
+    assert runtime.notes == {"num_strings": 3, "left_out": ["tiny/P/1: return x + y", "tiny/2: x"], "unsought": ["tiny/2"]}
     assert [row["keep"] for row in judge(docs_of("return x + y"), benchmark_path, tmp_path, exempt=(), min_length=9)] == [False]
     assert [row["keep"] for row in judge(docs_of("x"), benchmark_path, tmp_path, min_length=1)] == [False]
 
@@ -112,11 +112,23 @@ def test_the_longest_string_is_the_evidence(benchmark_path: Path, tmp_path: Path
     assert row["keep"]
 
 
+def test_a_prompt_without_a_docstring_is_looked_for_whole_unless_it_is_a_signature(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    prompts = ["# Say how many apples\n# are left.\ndef apples(x):\n", "def many_arguments(x, y):\n", 'def h():\n    """"""\n']
+    path.write_text("".join(json.dumps({"task_id": i, "prompt": p, "canonical_solution": " "}) + "\n" for i, p in enumerate(prompts)))
+    cfg = Decontaminate(benchmarks=[{"name": "tiny", "path": str(path)}])
+    runtime = Runtime.alone(tmp_path / "scratch")
+    docs = docs_of("# say how many apples\n#  are left.\ndef apples(x):\n  return 3", "def many_arguments(x, y): pass")
+    rows = decontaminate.function(docs, cfg, runtime).read().to_pylist()
+    assert [(row["keep"], row["detail"]) for row in rows] == [(False, "tiny/0"), (True, None)]
+    assert runtime.notes["unsought"] == ["tiny/1"]
+
+
 def test_fields_of_another_format(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"question": "How many apples are left?", "answer": "seven of them", "number": 7}\n'))
     benchmark = Benchmark(name="q", path=str(path), format="fields", fields=("question", "answer"), id_field="number")
-    assert list(benchmark_strings(benchmark)) == [("7", "How many apples are left?"), ("7", "seven of them")]
+    assert benchmark_strings(benchmark) == [("7", ["How many apples are left?", "seven of them"])]
 
 
 @pytest.mark.parametrize(
@@ -135,10 +147,18 @@ def test_the_last_docstring_of_a_prompt(prompt: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b'{"task_id": 1, "prompt": "x", "canonical_solution": "y"}\n{"task_id": ', "problems.jsonl:2 is no JSON"),
-        (b"[1]\n", "problems.jsonl:1 is a list"),
-        (b'{"task_id": "a", "prompt": "x"}\n', "has no text in 'canonical_solution'; it has ['prompt', 'task_id']"),
-        (b'{"prompt": "x"}\n', "has no text in 'task_id'"),
+        (b'{"task_id": 1, "prompt": "x", "canonical_solution": "y"}\n{"task_id": ', "problems.jsonl, line 2 is not JSON"),
+        (b"[1]\n", "the benchmark tiny cannot be used: problems.jsonl, line 1 is a list"),
+        (b'{"task_id": "a", "prompt": "x"}\n', "'canonical_solution' is missing or not a string; it has prompt, task_id"),
+        (b'{"prompt": "x"}\n', "'task_id' is missing"),
+        (b'{"task_id": true, "prompt": "x"}\n', "'task_id' is missing or not a string"),
+        (b'{"task_id": 1, "prompt": 5, "canonical_solution": "y"}\n', "line 1: 'prompt' is missing or not a string"),
+        (b'{"task_id": 1, "prompt": "\\ud800", "canonical_solution": "y"}\n', "'prompt' holds half a surrogate pair ('\\ud800')"),
+        (b"", "problems.jsonl holds no problem"),
+        (b" \n\n", "problems.jsonl holds no problem"),
+        (b"[" * 100_000, "line 1 is not JSON"),
+        (b'{"task_id": ' + b"1" * 5000 + b"}", "line 1 is not JSON"),
+        (b"\x1f\x8b\x08\x00" + b"\0" * 6 + b"nonsense", "cannot be read"),
         (b"\xff\n", "cannot be read"),
     ],
 )
@@ -262,17 +282,17 @@ def test_our_own_solutions_pass_their_tests_and_nothing_less_does(problem: dict[
 
 
 def test_every_string_of_our_own_benchmark_is_looked_for() -> None:
-    needles, left_out = find_needles(Decontaminate(benchmarks=[{"name": "tiny", "path": str(TINY)}]))
+    needles, left_out, unsought = find_needles(Decontaminate(benchmarks=[{"name": "tiny", "path": str(TINY)}]))
     assert len(needles) == 2 * len(tiny_problems()) == 24
-    assert left_out == []
+    assert left_out == unsought == []
 
 
 def test_humaneval_has_one_docstring_and_one_solution_a_problem() -> None:
     if not HUMANEVAL.exists():
         pytest.skip(f"HumanEval is not at {HUMANEVAL}")
     benchmark = Benchmark(name="humaneval", path=str(HUMANEVAL))
-    strings = list(benchmark_strings(benchmark))
-    assert len(strings) == 2 * 164
-    needles, left_out = find_needles(Decontaminate(benchmarks=[benchmark]))
+    assert sum(len(strings) for _, strings in benchmark_strings(benchmark)) == 2 * 164
+    needles, left_out, unsought = find_needles(Decontaminate(benchmarks=[benchmark]))
     assert len(needles) == 2 * 164 - len(TRIVIAL_SOLUTIONS)
     assert sorted(line.split(": ")[1] for line in left_out) == sorted(TRIVIAL_SOLUTIONS)
+    assert unsought == []

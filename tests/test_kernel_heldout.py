@@ -89,3 +89,22 @@ def test_nothing_measured_is_no_group():
 def test_refuses_losses_that_do_not_pair_with_tokens():
     with pytest.raises(ValueError, match="6 losses for 5 tokens"):
         measured(([0], [[None, *[1.0] * 5]], [[1] * 5], []))
+
+
+@pytest.mark.parametrize(
+    ("span", "tokens", "named"),
+    [
+        ({"token_start": 4, "token_end": 7}, [0] * LENGTH, "reaches over the ends"),
+        ({"token_start": -1, "token_end": 3}, [0] * LENGTH, "reaches over the ends"),
+        ({"token_start": 4, "token_end": 3}, [0] * LENGTH, "reaches over the ends"),
+        ({"token_start": 0, "token_end": 6}, [0] * (LENGTH - 1) + [5], "the token 5, and the tokenizer has 5"),
+    ],
+)
+def test_refuses_spans_and_tokens_of_something_else(span, tokens, named):
+    with pytest.raises(ValueError, match=named):
+        measured(([0], [[1.0] * LENGTH], [tokens], [{"sequence": 0, "doc_id": "d0", "role": ROLES[0], **span}]))
+
+
+def test_a_span_whose_document_nobody_names_is_of_the_other_group():
+    part = [0], [[1.0] * LENGTH], [[0] * LENGTH], [{"sequence": 0, "token_start": 0, "token_end": 6, "doc_id": None, "role": ROLES[0]}]
+    assert by_group([measured(part)], GROUPS, "unknown")["unknown"].num_tokens == LENGTH

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from starloom.lineage import keys
+from starloom.lineage.errors import InputError
 from starloom.lineage.views import Tabular
+from starloom.tasks.frame.alone import run_alone
+from starloom.tasks.frame.given import given_documents, given_rows
 from starloom.tasks.frame.stage import Runtime, registry
 from starloom.tasks.frame.work import sealed_tables
 from starloom.tasks.schemas import Docs, Licenses, Repositories, Tokenizer, Tokens, Verdicts
@@ -244,3 +248,94 @@ def test_no_stage_imports_another(name):
     named |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
     named |= {f"{node.module}.{alias.name}" for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert named.isdisjoint(f"starloom.tasks.{other}" for other in STAGES)
+
+
+# What somebody hands to a stage alone
+
+KINDS = sorted({kind for stage in STAGES.values() for kind in stage.inputs.values() if issubclass(kind, Tabular)}, key=lambda k: k.__name__)
+COLUMNS = [(kind, name) for kind in KINDS for name in kind.SCHEMA.names]
+BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"ok", b"a\xff", b"\xed\xa0\x80"]).buffers())
+ODD_COLUMNS = {
+    "no type": pa.nulls(3),
+    "integers": pa.array([1, 2, -3]),
+    "too great": pa.array([2**63] * 3, pa.uint64()),
+    "fractions": pa.array([0.5, float("nan"), float("inf")]),
+    "truths": pa.array([True, False, None]),
+    "words": pa.array(["a", "", None]),
+    "bytes": pa.array([b"a", b"\xff", None]),
+    "broken": BROKEN,
+    "broken words of a dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), BROKEN),
+    "times": pa.array([0, 1, None], pa.timestamp("ns")),
+    "lists of words": pa.array([["a"], [], None]),
+    "lists with a null": pa.array([[1, None], [], [2]]),
+    "lists of lists": pa.array([[[1]], [], [[]]]),
+    "lists of one length": pa.array([[1, 2]] * 3, pa.list_(pa.int64(), 2)),
+    "structs": pa.array([{"a": 1}] * 3),
+    "mappings": pa.array([[("a", 1)]] * 3, pa.map_(pa.string(), pa.int64())),
+}
+
+
+def rows_of(kind: type[Tabular]) -> pa.Table:
+    """Three rows as they should be."""
+    if kind is Docs:
+        return docs_table(["a", "b", "c"], [0, 1, 2])
+    values = {"string": ["a", "b", "c"], "bool": [True, False, True], "double": [0.0, 0.5, 1.0]}
+    return pa.table(
+        [pa.array(values.get(str(f.type), [[1]] * 3 if pa.types.is_list(f.type) else [0, 1, 2]), f.type) for f in kind.SCHEMA], kind.SCHEMA
+    )
+
+
+def handed_over(kind: type[Tabular], table: pa.Table) -> tuple[pa.Table | None, pa.Table | None, str]:
+    """What a stage reads, the rows that it does not, and what is said where it reads nothing."""
+    try:
+        return (*given_documents(table, Path("x")), "") if kind is Docs else (given_rows(kind, table, Path("x")), None, "")
+    except InputError as error:
+        return None, None, str(error)
+
+
+@pytest.mark.parametrize(("kind", "name"), COLUMNS)
+def test_a_column_is_made_fit_refused_by_name_or_costs_its_rows(kind, name):
+    table, place = rows_of(kind), kind.SCHEMA.names.index(name)
+    holey = pa.array([None, *table.column(name).to_pylist()[1:]], kind.SCHEMA.field(name).type)
+    for odd in ({} if kind.SCHEMA.field(name).nullable else {"null": holey}) | ODD_COLUMNS:
+        given = table.set_column(place, name, holey if odd == "null" else ODD_COLUMNS[odd])
+        fit, skipped, refusal = handed_over(kind, given)
+        if fit is None:
+            assert name in refusal, odd
+            continue
+        fit.validate(full=True)
+        fit.to_pylist()  # all text is text
+        assert fit.num_rows == 3 - (skipped.num_rows if skipped else 0)
+        assert all(f.nullable or not fit.column(f.name).null_count for f in kind.SCHEMA)
+        assert not any(pc.list_flatten(fit.column(f.name)).null_count for f in kind.SCHEMA if pa.types.is_list(f.type))
+        assert all(name in detail for detail in (skipped.column("detail").to_pylist() if skipped else ()))
+
+
+ALONE = sorted(n for n, s in STAGES.items() if not s.runs and s.inputs and {k.__name__ for k in s.inputs.values()} <= {
+    "Docs", "Licenses", "Signals", "Signatures", "Tokenizer", "TokenizerSample", "Tokens"})  # fmt: skip
+"""Stages that can be run by themselves in a moment."""
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_stage_alone_drops_what_is_no_document_with_a_reason_and_needs_nothing_that_may_be_null(name, tmp_path, tmp_path_factory):
+    made = tokenizer(tmp_path_factory.getbasetemp() / "tokenizer")
+    whole = docs_table(["def f(x):\n    return x\n" * 9, "", "c"], [0, 1, 2])
+    tokens = STAGES["encode"].function(
+        docs=Docs.of(whole), tokenizer=made, cfg=STAGES["encode"].config(), runtime=Runtime.alone(tmp_path / "e")
+    )
+    tables = {Docs: whole, Licenses: judged(Docs.of(whole), tmp_path).read(), Tokens: tokens.read()}
+    files = {Tokenizer: made.path}
+    for kind, table in tables.items():
+        columns = {f.name: pa.nulls(len(table), f.type) if f.nullable else table.column(f.name) for f in kind.SCHEMA}
+        if kind is Docs:
+            columns["content"] = pa.array([b"def f(): pass\n", None, b"\xff"])
+            del columns["size"], columns["swhid"]
+        files[kind] = tmp_path / f"{kind.__name__}.parquet"
+        pq.write_table(pa.table(columns), files[kind])
+    stage = STAGES[name]
+    given = {parameter: files[kind] for parameter, kind in stage.inputs.items() if kind in files}
+    told = run_alone(stage, stage.config(), given, tmp_path / "out")
+    if Docs in stage.inputs.values():
+        facts = told["skipped.parquet"]
+        assert (facts["seen"], facts["kept"], facts["rules"]) == (3, 1, {"null": 1, "undecodable": 1})
+        assert pq.read_table(tmp_path / "out" / "skipped.parquet")["detail"].to_pylist() == ["row 1: content", "row 2: content"]

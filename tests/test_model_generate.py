@@ -364,6 +364,14 @@ def test_a_tokenizer_reads_text_as_text(folder):
     assert open_tokenizer(folder / "tokenizer.json").encode("<file_sep>").ids == letters("<file_sep>")
 
 
+def test_a_tokenizer_that_draws_lots_is_refused(folder, tmp_path):
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"] = {"type": "BPE", "dropout": 0.5, "vocab": {"a": 0}, "merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=r"draws lots \(model.dropout 0.5\)"):
+        open_tokenizer(tmp_path / "tokenizer.json")
+
+
 @pytest.fixture
 def job(tmp_path, network, tokenizer) -> EvaluationJob:
     save_network(tmp_path / "checkpoint", network.architecture, network.named_parameters())

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from starloom.lineage import keys, parquet
+from starloom.lineage import parquet
 from starloom.lineage.errors import CorruptError, InputError
 from starloom.lineage.views import Files, PartSource, Stored, Tabular
+from starloom.tasks.frame.given import given_documents, given_folder, given_rows
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.work import sealed_tables
-from starloom.tasks.schemas import Docs, Record, Repositories
+from starloom.tasks.schemas import Docs, Record, Repositories, Skipped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -
         out: a folder that does not exist or is empty.
 
     Returns:
-        File name → rows, bytes and counts of it.
+        File name → rows, bytes and counts of it; `skipped.parquet` holds the rows given that are no documents, if there are any.
 
     Raises:
         InputError: for an input that cannot be read, or an `out` that holds something.
@@ -55,13 +55,13 @@ def _made(stage: Stage, config: Config, given: dict[str, Path], aside: Path) -> 
     runtime = Runtime.alone(aside / "scratch")
     wanted = {name: kind for name, kind in stage.inputs.items() if not _from_half(stage, kind)}
     absent = stage.optional - given.keys()
-    inputs = {name: None if name in absent else _opened(kind, given.get(name), aside) for name, kind in wanted.items()}
+    told: dict[str, Any] = {}
+    inputs = {name: None if name in absent else _opened(kind, given.get(name), aside, told) for name, kind in wanted.items()}
     if stage.prepare is not None:
         first = stage.prepare
         half = first.function(**{name: inputs[name] for name in first.inputs}, cfg=stage.prepared_config(config), runtime=runtime)
         inputs |= {name: half for name, kind in stage.inputs.items() if kind is type(half)}
     result = stage.function(**inputs, cfg=config, runtime=runtime)
-    told: dict[str, Any] = {}
     docs = next((value for value in inputs.values() if isinstance(value, Docs)), None)
     for output in result if isinstance(result, tuple) else (result,):
         told |= _written(stage.name, output, docs, aside)
@@ -91,7 +91,7 @@ def _from_half(stage: Stage, kind: type) -> bool:
     return stage.prepare is not None and kind in stage.prepare.outputs
 
 
-def _opened(kind: type, path: Path | None, aside: Path) -> Any:
+def _opened(kind: type, path: Path | None, aside: Path, told: dict[str, Any]) -> Any:
     if kind is Record:
         return Record("alone", ())
     if path is None:
@@ -101,74 +101,38 @@ def _opened(kind: type, path: Path | None, aside: Path) -> Any:
     if kind is Repositories:
         return _repositories(path)
     if issubclass(kind, Files):
-        return kind.of(path)
+        return given_folder(kind, path)
     try:
         table = parquet.read_table(path)
     except CorruptError as error:
         raise InputError(error.message, hint="name a whole Parquet file") from error
-    if kind is Docs:
-        full = aside / "scratch" / "docs.parquet"
-        parquet.write_table(completed(table, path), full, Docs.ROWS_PER_GROUP)
-        return Docs([PartSource(Stored(None, str(full)))])
     assert issubclass(kind, Tabular)
-    _conformed(kind, table, path)
-    return kind([PartSource(Stored(None, str(path)))])
+    if kind is Docs:
+        fit, skipped = given_documents(table, path)
+        if skipped.num_rows:
+            told |= _kept_aside(skipped, table.num_rows, aside)
+    else:
+        fit = given_rows(kind, table, path)
+        if fit.schema.equals(table.schema):
+            return kind([PartSource(Stored(None, str(path)))])
+    file = aside / "scratch" / f"given-{kind.__name__.lower()}.parquet"
+    parquet.write_table(fit, file, kind.ROWS_PER_GROUP)
+    return kind([PartSource(Stored(None, str(file)))])
+
+
+def _kept_aside(skipped: pa.Table, num_rows: int, aside: Path) -> dict[str, Any]:
+    """Write the rows that are no documents, each with its reason, beside what the stage makes of the others."""
+    name = f"{Skipped.__name__.lower()}.parquet"
+    parquet.write_table(skipped, aside / name, Skipped.ROWS_PER_GROUP)
+    rules = {pair["values"]: pair["counts"] for pair in skipped.column("rule").value_counts().to_pylist()}
+    counts = {"seen": num_rows, "kept": num_rows - skipped.num_rows, "dropped": skipped.num_rows, "rules": dict(sorted(rules.items()))}
+    return {name: {"rows": skipped.num_rows, "bytes": (aside / name).stat().st_size, **counts}}
 
 
 def _repositories(folder: Path) -> Repositories:
     from starloom.tasks.ingest import Directory, snapshot
 
-    return Repositories(snapshot([Directory(kind="directory", name=folder.name, path=str(folder))], 0, {}))
-
-
-def completed(table: pa.Table, path: Path) -> pa.Table:
-    """`table` with all columns of Docs: what is not there is derived from `content`, or null.
-
-    Raises:
-        InputError: if there is no `content`, a column has another type than it should, or a doc_id is none.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if "content" not in table.column_names:
-        raise InputError(
-            f"{path} has no column `content`; it has {', '.join(table.column_names[:8])}", hint="rename the column that holds the text"
-        )
-    rows, made = table.num_rows, {}
-    texts = [text.encode() for text in table.column("content").to_pylist()]
-    derived: dict[str, Any] = {
-        "source": [path.stem] * rows,
-        "kind": ["code"] * rows,
-        "repo": [path.stem] * rows,
-        "path": [f"{i:09}" for i in range(rows)],
-        "size": [len(text) for text in texts],
-        "swhid": ["swh:1:cnt:" + hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest() for text in texts],
-        "doc_id": [keys.digest([path.stem, i])[:32] for i in range(rows)],
-        "is_vendor": [False] * rows,
-        "is_generated": [False] * rows,
-    }
-    for field in Docs.SCHEMA:
-        if field.name in table.column_names:
-            made[field.name] = table.column(field.name)
-        else:
-            made[field.name] = pa.array(derived.get(field.name, [None] * rows), field.type)
-    full = _conformed(Docs, pa.table(made), path)
-    ids = full.column("doc_id")
-    wrong = ids.filter(pc.invert(pc.match_substring_regex(ids, "^[0-9a-f]{32}$")))
-    if len(wrong):
-        raise InputError(
-            f"{path} has the doc_id {wrong[0].as_py()!r}; a doc_id is 32 hex digits in lower case, by which stages join and sort",
-            hint="rename the column or leave it out: ids are then made from the rows' numbers",
-        )
-    return full
-
-
-def _conformed(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    try:
-        return kind.conform(table)
-    except (ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} does not fit the columns of {kind.__name__}: {error}", hint=f"they are {', '.join(kind.SCHEMA.names)}"
-        ) from error
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder", hint="name a folder whose child folders are repositories")
+    name = folder.resolve().name or "root"
+    return Repositories(snapshot([Directory(kind="directory", name=name, path=str(folder))], 0, {}))

@@ -1,4 +1,4 @@
-"""A child process in a group of its own: streamed line by line, ended whole when the run is."""
+"""A child process in a group of its own: streamed line by line, ended whole when the run is, be it killed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections import deque
 from typing import IO, TYPE_CHECKING
 
 from starloom.lineage.errors import StageError
+from starloom.tasks.frame.reaper import ensure_reaper
 from starloom.tasks.frame.workers import stopped_error
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run_child(
     is_cancelled: Callable[[], bool],
 ) -> None:
     """Run `argv`; see `Runtime.subprocess`."""
+    ensure_reaper()
     child = subprocess.Popen(  # noqa: S603 - the command is made by a stage, not by a user
         argv,
         stdin=subprocess.DEVNULL,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Self
 
 from starloom.lineage.errors import Cancelled, StageError
+from starloom.tasks.frame.reaper import ensure_reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,8 +107,9 @@ class Workers:
     def _opened(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._pool is None:
+                ensure_reaper()
                 context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_settle_in, initargs=(os.getpid(),))
+                self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_settle_in)
             return self._pool
 
     def close(self, *, kill: bool = False) -> None:
@@ -138,14 +140,16 @@ def stopped_error() -> Cancelled:
     return Cancelled("the run was asked to stop", hint="run the same command again: finished parts are kept")
 
 
-def _settle_in(parent: int) -> None:
+def _settle_in() -> None:
     """In a worker, before it imports anything heavy: one thread a library, Ctrl-C left to the parent, no life after it."""
     os.environ.update(THREADS_OF_LIBRARIES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _leave_with_parent() -> None:
+    """Wait on the pipe that multiprocessing gave this worker, and only its parent holds: it goes even where a reaper was killed too."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

@@ -157,7 +157,8 @@ def fertility(languages: Sequence[str], ours: Sequence[float], reference: Sequen
             axes.barh(rows + shift, reference, height=height, color=PALE, label="reference")
             for row, (value, theirs) in enumerate(zip(ours, reference, strict=True)):
                 axes.text(theirs + most * 0.01, row + shift, f"{theirs:.2f}", va="center", color=QUIET, fontsize=9)
-                axes.text(most * 1.18, row, f"{value / theirs - 1:+.1%}", va="center", ha="right", color=INK, fontsize=9)
+                told = f"{value / theirs - 1:+.1%}" if theirs else "-"
+                axes.text(most * 1.18, row, told, va="center", ha="right", color=INK, fontsize=9)
             figure.legend(frameon=False, labelcolor=INK, loc="outside lower left", ncols=2, fontsize=9)
         _plain(axes, "bytes per token")
         axes.set_xlim(0, most * 1.2)

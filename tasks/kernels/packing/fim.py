@@ -71,6 +71,9 @@ def cut(values: np.ndarray, stretches: Stretches, spelled: TokenBytes, draws: np
         spelled: what the tokens spell.
         draws: two numbers for each, uniform over 64 bits: uint64 [m, 2].
         has_joints: whether the tokenizer is one that `byte_pairs` covers: of one of those patterns, and nothing added to text.
+
+    Raises:
+        ValueError: if the tokens are no such tokenizer's.
     """
     num = len(stretches.first)
     kept, at = np.zeros((num, 3, 2), np.int64), np.zeros((num, 3, 4), np.int64)
@@ -78,7 +81,8 @@ def cut(values: np.ndarray, stretches: Stretches, spelled: TokenBytes, draws: np
     text = np.empty(num_bytes.max(initial=0), np.uint8)
     snippet_offsets = np.zeros(num * 6 + 1, np.int64)
     snippet_data = np.empty(num_bytes.sum(), np.uint8)
-    _cut(values, *stretches, *spelled, draws, has_joints, text, kept, at, snippet_offsets, snippet_data)
+    if not _cut(values, *stretches, *spelled, draws, has_joints, text, kept, at, snippet_offsets, snippet_data):
+        raise ValueError("a token reaches over a place where this tokenizer never joins text")
     offset_buffer, data_buffer = pa.py_buffer(snippet_offsets), pa.py_buffer(snippet_data[: snippet_offsets[-1]])
     return Cuts(kept, at, pa.LargeStringArray.from_buffers(num * 6, offset_buffer, data_buffer))
 
@@ -108,7 +112,7 @@ def _cut(
     at: np.ndarray,
     snippet_offsets: np.ndarray,
     snippet_data: np.ndarray,
-) -> None:
+) -> bool:
     written, snippet = 0, 0
     for row in range(len(first)):
         size = _spell(values[first[row] : last[row]], token_offsets, token_data, text)
@@ -124,13 +128,15 @@ def _cut(
                 while token_byte < byte:
                     token_byte += token_offsets[values[token] + 1] - token_offsets[values[token]]
                     token += 1
-                assert head == tail or token_byte == byte, "a joint lies inside a token: another tokenizer's tokens"
+                if head != tail and token_byte != byte:
+                    return False
                 kept[row, piece, side] = token
             for left, right in ((begin, head), (tail, end)):
                 snippet_data[written : written + right - left] = text[left:right]
                 written += right - left
                 snippet += 1
                 snippet_offsets[snippet] = written
+    return True
 
 
 @njit(cache=True, nogil=True)

@@ -45,7 +45,7 @@ def span_losses(
         token_num_bytes: bytes that each token id spells, int64 [vocab].
 
     Raises:
-        ValueError: if losses and tokens do not pair up.
+        ValueError: if losses, tokens and spans do not belong together.
     """
     loss = pc.list_flatten(losses).to_numpy().astype(np.float64)
     ids, length = Ragged.of(tokens), len(loss) // max(1, len(rows))
@@ -55,6 +55,10 @@ def span_losses(
     measured = spans.filter(pc.and_(pc.is_in(spans["role"], DOCUMENT_ROLES), pc.is_in(spans["sequence"], pa.array(rows, pa.int64()))))
     first = np.searchsorted(rows, np.asarray(measured["sequence"])) * length
     begin, end = first + np.asarray(measured["token_start"]), first + np.asarray(measured["token_end"])
+    if ((begin < first) | (end < begin) | (end > first + length)).any():
+        raise ValueError(f"a span reaches over the ends of its sequence, which has {length} tokens")
+    if ids.values.max(initial=0) >= len(token_num_bytes):
+        raise ValueError(f"a sequence holds the token {ids.values.max()}, and the tokenizer has {len(token_num_bytes)}")
     per_token = (np.where(is_measured, loss, 0.0), is_measured, np.where(is_measured, token_num_bytes[ids.values], 0))
     running = [np.concatenate([[0], np.cumsum(column)]) for column in per_token]
     return SpanLosses(measured["doc_id"], *(sums[end] - sums[begin] for sums in running))
@@ -78,7 +82,8 @@ def by_group(parts: list[SpanLosses], groups: dict[str, str], other: str) -> dic
         groups: doc_id → its group.
         other: the group of a document that is not among them.
     """
-    doc_ids = pa.chunked_array([chunk for part in parts for chunk in part.doc_id.chunks], pa.string()).combine_chunks().dictionary_encode()
+    doc_ids = pa.chunked_array([chunk for part in parts for chunk in part.doc_id.chunks], pa.string()).combine_chunks()
+    doc_ids = doc_ids.fill_null("").dictionary_encode()  # a span whose document nobody names is of the other group
     named = [groups.get(doc_id, other) for doc_id in doc_ids.dictionary.to_pylist()]
     names = sorted(set(named))
     group = np.array([names.index(name) for name in named], np.int64)[np.asarray(doc_ids.indices)]

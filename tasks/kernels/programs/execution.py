@@ -4,7 +4,7 @@ A program is a model's completion followed by the tests of a benchmark; it passe
 an exception. What the child is given: `RLIMIT_CPU`, `RLIMIT_AS`, `RLIMIT_FSIZE`, `RLIMIT_NOFILE`, `RLIMIT_CORE`,
 `RLIMIT_NPROC`; an empty environment; an empty working folder, removed afterwards; no input; no output (both lead
 nowhere, so a flood costs nothing); the standard library and no other package; a process group that is killed at the
-end. A pass is answered on a pipe with a nonce drawn for that one run, so a program that merely exits early,
+end, or when this process dies. A pass is answered on a pipe with a nonce drawn for that one run, so a program that merely exits early,
 prints "passed" or kills itself is no pass.
 
 What this does NOT isolate, so a stranger's code should not be trusted with it: the network; reading any file that this
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.02
 MAX_ANSWER_BYTES = 8192
 CHILD = Path(__file__).with_name("candidate.py")
+PARENT_MARK = "STARLOOM_PARENT"
+"""Who bears it ends with this process, if this process said so (`starloom.tasks.frame.reaper`); the program does not see it."""
 FLAGS = ("-P", "-s", "-S", "-B", "-X", "utf8")
 """No script folder, user site, site-packages or bytecode files; not `-I`, which would ignore the fixed hash seed."""
 
@@ -145,7 +147,7 @@ def _start(folder: str, job: IO[bytes], writer: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - running the program is the purpose; see the module's docstring
         [sys.executable, *FLAGS, str(CHILD), str(writer)],
         cwd=folder,
-        env={"PYTHONHASHSEED": "0", "HOME": folder, "TMPDIR": folder},
+        env={"PYTHONHASHSEED": "0", "HOME": folder, "TMPDIR": folder, PARENT_MARK: os.environ.get(PARENT_MARK, "")},
         stdin=job,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -6,17 +6,16 @@ stripped and answers are cut at the stop words as in bigcode-evaluation-harness,
 
 from __future__ import annotations
 
-import gzip
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from starloom.tasks.kernels.programs.benchmark_files import read_lines, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 STOP_WORDS = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -45,25 +44,15 @@ def read_problems(path: Path) -> list[Problem]:
     Raises:
         ValueError: if a line is no problem or repeats one, naming the line; if there is no problem at all.
     """
-    data = path.read_bytes()
-    lines = (gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data).decode("utf-8").split("\n")
-    problems = [_problem(line, f"{path.name}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    problems = [_problem(fields, where) for where, fields in read_lines(path)]
     ids = [problem.task_id for problem in problems]
     if repeated := sorted({task_id for task_id in ids if ids.count(task_id) > 1}):
         raise ValueError(f"{path.name}: the task {repeated[0]!r} occurs more than once")
-    if not problems:
-        raise ValueError(f"{path.name} holds no problem")
     return problems
 
 
-def _problem(line: str, where: str) -> Problem:
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
-    wrong = [name for name in FIELDS if not isinstance(fields, dict) or not isinstance(fields.get(name), str)]
-    if wrong:
-        raise ValueError(f"{where}: {wrong[0]!r} is missing or not a string; a problem has {', '.join(FIELDS)}")
-    if not fields["prompt"].strip():
+def _problem(fields: dict[str, Any], where: str) -> Problem:
+    problem = Problem(**{name: text_of(fields, name, where) for name in FIELDS})
+    if not problem.stripped_prompt:
         raise ValueError(f"{where}: the prompt is blank")
-    return Problem(**{name: fields[name] for name in FIELDS})
+    return problem

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 18
 """Text given to one call of `tokenizers`, whose encodings take some four hundred bytes a token."""
 
-
+DRAWN_BY = ("dropout", "alpha", "nbest_size")
+"""Knobs of a model (of BPE; of Unigram) that have it choose among the ways to spell a text."""
 _HEAD_BYTES = 8
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_HEAD_BYTES + 1)], np.uint64)
 
@@ -81,7 +82,7 @@ def load(path: Path) -> Tokenizer:
     """Load a tokenizer.json, or the one of a folder, so that it encodes every text whole, as text.
 
     Raises:
-        ValueError: if `tokenizers` cannot read it.
+        ValueError: if `tokenizers` cannot read it, or it draws lots: one text must have one encoding.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
@@ -90,6 +91,10 @@ def load(path: Path) -> Tokenizer:
             raise
         message = f"{path} is no tokenizer.json: {error}"
         raise ValueError(message) from error
+    lots = [f"model.{knob} {value:g}" for knob in DRAWN_BY if (value := getattr(tokenizer.model, knob, None))]
+    if lots:
+        message = f"{path} draws lots ({lots[0]}), so one text would have other tokens each time; make it null in that file"
+        raise ValueError(message)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -47,7 +47,7 @@ def open_encoder(path: Path) -> TextEncoder:
     """Open a tokenizer.json, or the one of a folder.
 
     Raises:
-        ValueError: if `tokenizers` cannot read it.
+        ValueError: if `tokenizers` cannot read it, or it draws lots.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     return _opened(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
