@@ -80,6 +80,7 @@ def as_document(prepared: Prepared) -> dict[str, object]:
                 "actions": look.num_actions,
                 "cached": look.num_cached,
                 "seconds": look.seconds,
+                "told": look.told,
             }
             for look in prepared.outlook
         ],
@@ -93,4 +94,5 @@ def as_text(prepared: Prepared) -> str:
         parts = "" if look.num_actions is None else f"{count(look.num_cached)} of {count(look.num_actions)}"
         seconds = "" if look.seconds is None or look.status == "cached" else f"{look.seconds:.1f} s"
         rows.append([look.step, MARKS[look.status], parts, seconds, "; ".join(look.reasons)])
-    return table(["step", "", "cached", "last time", "why"], rows)
+    told = [f"{look.step}: {look.told}" for look in prepared.outlook if look.told]
+    return "\n".join([table(["step", "", "cached", "last time", "why"], rows), *(["", *told] if told else [])])

@@ -33,6 +33,8 @@ class Outlook:
     num_cached: int | None
     seconds: float | None
     """What it took last time, in all; None if unknown."""
+    told: str | None = None
+    """What the step has to say of its result, if that is there."""
 
 
 def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Walk]:
@@ -54,7 +56,7 @@ def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepSt
             found.append(Outlook(step.name, "run", ("forced",), stands.num_actions, 0, seconds))
         elif stands.step is not None:
             walk.settle(bound, stands.step)
-            found.append(Outlook(step.name, "cached", (), stands.num_actions, stands.num_actions, 0.0))
+            found.append(Outlook(step.name, "cached", (), stands.num_actions, stands.num_actions, 0.0, stands.step.notes.get("told")))
         else:
             why = reasons(stands.components, last.components if last else None)
             if why == GONE and last is not None and not last.outputs:

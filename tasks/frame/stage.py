@@ -134,6 +134,10 @@ class Runtime:
         if self._on_progress is not None:
             self._on_progress(done, total, unit, metrics)
 
+    def tell(self, sentence: str) -> None:
+        """Have the run and every later plan say this of the step, in so many words."""
+        self.note(told=sentence)
+
     def note(self, **facts: Any) -> None:
         """Put facts about the work (seconds, tokens per second) into its record."""
         self.notes.update(facts)
@@ -230,7 +234,7 @@ def stage(
         over: `parts`: called once for each part and may not depend on how the corpus was cut; `whole`: called once.
         libraries: distributions whose version shapes the output.
         runs: project modules that it runs without importing them.
-        prepare: a part-wise first half whose output is cached by its own, smaller set of knobs.
+        prepare: a first half whose output is cached by its own, smaller set of knobs.
     """
 
     def declare(function: StageFunction) -> Stage:
@@ -239,11 +243,11 @@ def stage(
     return declare
 
 
-def prepare(*, libraries: tuple[str, ...] = ()) -> Callable[[StageFunction], Stage]:
-    """Declare the part-wise first half of a stage."""
+def prepare(*, over: Literal["parts", "whole"] = "parts", libraries: tuple[str, ...] = ()) -> Callable[[StageFunction], Stage]:
+    """Declare the first half of a stage: part by part, before what sees the whole; or over the whole, before what goes part by part."""
 
     def declare(function: StageFunction) -> Stage:
-        return _declared(function, over="parts", libraries=libraries, runs=(), prepare=None)
+        return _declared(function, over=over, libraries=libraries, runs=(), prepare=None)
 
     return declare
 
