@@ -33,6 +33,8 @@ Location = tuple[str | int, ...]
 SHOWN_ERRORS = 5
 DEEPEST = 50
 """Levels of a document; only an alias inside its own anchor goes deeper."""
+MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`."""
 NAMES = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 """Of steps: a name becomes a folder in the store and the first word of `--set name.knob=value`."""
 
@@ -70,7 +72,7 @@ class _Document:
         self.lines: dict[Location, int] = {}
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.value: Any = None if root is None else self._plain(root, ())
+            self.value: Any = None if root is None else self._plain(root, (), 0)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             line = mark.line + 1 if mark else 1
@@ -80,27 +82,48 @@ class _Document:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{path}, line {line}: {error.reason} (#x{ord(text[error.position]):04x})", hint="remove it") from error
 
-    def _plain(self, node: yaml.Node, where: Location) -> Any:
+    def _plain(self, node: yaml.Node, where: Location, depth: int) -> Any:
         line = self.lines[where] = node.start_mark.line + 1
-        if len(where) > DEEPEST:
+        if depth > DEEPEST:
             raise ConfigError(f"{self.path}, line {line}: more than {DEEPEST} levels deep", hint="an alias (*) may not name what it is in")
         if isinstance(node, yaml.SequenceNode):
-            return [self._plain(child, (*where, i)) for i, child in enumerate(node.value)]
+            return [self._plain(child, (*where, i), depth + 1) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
-            found: dict[str, Any] = {}
-            for key_node, child in node.value:
-                key = key_node.value
-                if not isinstance(key, str):
-                    raise ConfigError(f"{self.path}, line {key_node.start_mark.line + 1}: a key is a word", hint="quote it")
-                if key in found:
-                    raise ConfigError(
-                        f"{self.path}, line {key_node.start_mark.line + 1}: {key!r} is given twice", hint="keep one of the two"
-                    )
-                found[key] = self._plain(child, (*where, key))
-                self.lines[(*where, key)] = key_node.start_mark.line + 1
-            return found
+            return self._mapping(node, where, depth)
         loader = yaml.SafeLoader("")
-        return loader.construct_object(node, deep=True)
+        try:
+            return loader.construct_object(node, deep=True)
+        except ValueError as error:
+            raise ConfigError(f"{self.path}, line {line}: {node.value!r}: {error}", hint="quote it, if it is a word") from error
+
+    def _mapping(self, node: yaml.MappingNode, where: Location, depth: int) -> dict[str, Any]:
+        """What `<<` merges in, and over it the mapping's own; of several merged, the first that gives a key."""
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, child in node.value:
+            if key_node.tag == MERGE:
+                for value in self._merged(child, where, depth):
+                    merged = {**value, **merged}
+        for key_node, child in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise ConfigError(f"{self.path}, line {line}: a key is a word", hint="quote it")
+            if key in found:
+                raise ConfigError(f"{self.path}, line {line}: {key!r} is given twice", hint="keep one of the two")
+            if key_node.tag != MERGE:
+                found[key] = self._plain(child, (*where, key), depth + 1)
+                self.lines[(*where, key)] = line
+        self.lines[where] = node.start_mark.line + 1
+        return {**merged, **found}
+
+    def _merged(self, node: yaml.Node, where: Location, depth: int) -> list[dict[str, Any]]:
+        """The mappings that stand after `<<`; what is wrong in them is told by their own lines."""
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for inner in nodes:
+            if not isinstance(inner, yaml.MappingNode):
+                line = inner.start_mark.line + 1
+                raise ConfigError(f"{self.path}, line {line}: `<<` merges mappings, and this is none", hint="name an anchor: `<<: *knobs`")
+        return [self._plain(inner, where, depth + 1) for inner in reversed(nodes)][::-1]
 
     def line(self, where: Location) -> int:
         while where and where not in self.lines:

@@ -136,11 +136,10 @@ def _measured(part: _Measured) -> pa.Table:
     import pyarrow.parquet as pq
 
     from starloom.tasks.kernels.packing.holding_out import spelled_bytes
-    from starloom.tasks.kernels.tokens.byte_level import Ragged
-    from starloom.tasks.kernels.tokens.encoding import open_encoder
+    from starloom.tasks.kernels.tokens.byte_level import Ragged, load, token_bytes
 
     table = part.tokens.read(["doc_id", "repo", "tokens"])
-    num_bytes = spelled_bytes(*Ragged.of(table.column("tokens")), open_encoder(part.tokenizer).spelled.lengths)
+    num_bytes = spelled_bytes(*Ragged.of(table.column("tokens")), token_bytes(load(part.tokenizer)).lengths)
     table = pa.table([table.column("doc_id"), table.column("repo"), pa.array(num_bytes)], schema=Heldout.SCHEMA)
     pq.write_table(table, part.file)
     return _by_repo(table)
@@ -178,18 +177,18 @@ def _tell_held_out(found: pa.Table, groups: pa.Table, unit: str, cfg: HoldingOut
             "share": round(share, 6),
         }
     )
-    asked, size = f"{cfg.heldout_fraction:.3g} was asked for", f"{num_bytes:,} of {total:,} bytes of text, a share of {share:.3g}"
+    size = f"{num_bytes:,} bytes, {share:.3g} of the text (asked for: {cfg.heldout_fraction:.3g})"
     named = ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
     if len(found) and unit == "repo":
-        runtime.tell(f"held out: {len(names):,} of {len(groups):,} repositories ({named}): {size}; {asked}")
+        runtime.tell(f"held out: {len(names):,} of {len(groups):,} repositories ({named}): {size}")
     elif len(found):
         why = "each repository is over twice the share" if len(names) > 1 else f"of {named}"
-        runtime.tell(f"held out: {len(found):,} of {len(groups):,} files, {why}: {size}; {asked}")
+        runtime.tell(f"held out: {len(found):,} of {len(groups):,} files, {why}: {size}")
     else:
         sizes = groups.column("num_bytes").filter(pc.greater(groups.column("num_bytes"), 0))
         smallest = f"the smallest file, {pc.min(sizes).as_py() or 0:,} bytes, is over twice the share"
         why = {0: "there is no text", 1: "it is one file"}.get(len(sizes), smallest)
-        runtime.tell(f"nothing is held out of {total:,} bytes of text: {why}; {asked}")
+        runtime.tell(f"nothing is held out of {total:,} bytes of text: {why} (asked for: {cfg.heldout_fraction:.3g})")
 
 
 class _Words(NamedTuple):

@@ -25,7 +25,9 @@ def plainly(names, sizes, share, seed):
     total = sum(sizes)
     wanted, held, chosen = share * total, 0, set()
     for i in order:
-        if sizes[i] and held + sizes[i] <= wanted:
+        if sizes[i] and sizes[i] <= wanted:
+            if held + sizes[i] > wanted:
+                break
             chosen.add(i)
             held += sizes[i]
     may = [i for i in order if i not in chosen and sizes[i] and held + sizes[i] < total and held + sizes[i] <= 2 * wanted]

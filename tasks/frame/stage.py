@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import pkgutil
+import re
 import typing
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, SecretStr, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
 
 from starloom.lineage import keys
 from starloom.lineage.errors import ConfigError, did_you_mean
@@ -55,10 +57,40 @@ File = Annotated[str, AfterValidator(_absolute), _ContentIdentity()]
 """A file named in a recipe, relative to the recipe's folder; its identity is its content."""
 
 
+STRICT = ("int", "float", "bool")
+"""Kinds of knob that only a value of that kind may fill: a whole number is a float too."""
+EXPONENT_ALONE = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+"""A number that YAML 1.1, which wants a point in it, takes for a word."""
+
+
+def _with_strict_numbers(schema: Any) -> Any:
+    """A copy of a schema of pydantic's core whose numbers and flags take no other kind of value for one."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(_with_strict_numbers(inner) for inner in schema)
+    if not isinstance(schema, dict):
+        return schema
+    copy = {name: inner if name in ("default", "metadata") else _with_strict_numbers(inner) for name, inner in schema.items()}
+    if schema.get("type") not in STRICT:
+        return copy
+    copy["strict"] = True
+    return core_schema.no_info_before_validator_function(_number, copy) if schema["type"] == "float" else copy
+
+
+def _number(value: Any) -> Any:
+    """`1e-4` as the number that it is."""
+    return float(value) if isinstance(value, str) and EXPONENT_ALONE.fullmatch(value) else value
+
+
 class Config(BaseModel):
     """Knobs of a stage. Each field is documented by the string under it: help, docs and forms read it there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Numbers are numbers: neither `yes` counts as 1 nor a quoted word as what it spells; not of any knob, however deep."""
+        strict: CoreSchema = _with_strict_numbers(handler(source))
+        return strict
 
     def identity(self) -> dict[str, Any]:
         """What of this configuration shapes the output, as plain JSON values."""

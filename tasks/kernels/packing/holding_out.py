@@ -1,7 +1,8 @@
 """Choosing what to hold out: whole groups of a corpus whose bytes come nearest to a share of it, never over twice the share.
 
-Every group has a place in an order by a hash of (seed, name). In that order each is taken that still fits below the share; then, if it
-comes nearer, the one more that comes nearest; and if that is still a tenth off, the best exchange of one taken for one left.
+Every group has a place in an order by a hash of (seed, name). In that order they are taken, but for those over the share by themselves,
+until one does not fit below it; then, if it comes nearer, the one more of all that comes nearest; and if that is still a tenth off, the
+best exchange of one taken for one left. Filling up with whatever still fits would come nearer, and hold out nearly all that are small.
 Guarantees: a pure function of names, sizes, share and seed; never over twice the share, nor everything; at least one group, where one
 is small enough; a new group moves others only where the share is nearly full. The nearest of all subsets (subset sum) would be nearer by
 a hair, and every new group would shuffle it. Cost: two sorts, and two passes over the groups.
@@ -37,7 +38,8 @@ def hold_out(names: pa.Array | pa.ChunkedArray, num_bytes: np.ndarray, share: fl
         Which are held out, bool [n]: none, if every group is over twice the share.
     """
     order = np.lexsort((num_bytes, draw(names, seed, "heldout")[:, 0])) if len(num_bytes) else np.zeros(0, np.int64)
-    return _chosen(num_bytes.astype(np.float64), order, share)
+    is_chosen: np.ndarray = _chosen(num_bytes.astype(np.float64), order, share)
+    return is_chosen
 
 
 @njit(cache=True, nogil=True)
@@ -45,9 +47,12 @@ def _chosen(num_bytes: np.ndarray, order: np.ndarray, share: float) -> np.ndarra
     is_chosen, total = np.zeros(len(num_bytes), np.bool_), num_bytes.sum()
     wanted, held = share * total, 0.0
     for group in order:
-        if 0 < num_bytes[group] <= wanted - held:
-            is_chosen[group] = True
-            held += num_bytes[group]
+        if num_bytes[group] == 0 or num_bytes[group] > wanted:
+            continue
+        if num_bytes[group] > wanted - held:
+            break
+        is_chosen[group] = True
+        held += num_bytes[group]
     nearest, distance = -1, wanted - held
     for group in order:
         with_it = held + num_bytes[group]
