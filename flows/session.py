@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starloom.flows.walk import Walk
-from starloom.lineage.errors import Cancelled
+from starloom.lineage.errors import Cancelled, StoreError
 from starloom.lineage.records import Action, Part, Run, StepState
 from starloom.lineage.store import object_name
 from starloom.tasks.frame.step import gather, notes_of
@@ -99,7 +99,9 @@ class Session:
             self.run.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             self.run.result = self.run.outcome() if status == "done" else None
             self.store.write_run(self.run)
-        with contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError):  # no alias may hide why a run failed
+        with (
+            contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError, StoreError)
+        ):  # no alias may hide why a run failed
             for state in self.run.steps:
                 self._view(state)
 
