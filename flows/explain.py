@@ -34,7 +34,7 @@ class Outlook:
     seconds: float | None
     """What it took last time, in all; None if unknown."""
     told: str | None = None
-    """What the step has to say of its result, if that is there."""
+    """What the step has to say of its result, if that is there; else of its sources."""
 
 
 def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Walk]:
@@ -61,7 +61,8 @@ def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepSt
             why = reasons(stands.components, last.components if last else None)
             if why == GONE and last is not None and not last.outputs:
                 why = (f"{ENDED.get(last.status, last.status)} last time",)
-            found.append(Outlook(step.name, "run", why, stands.num_actions, stands.num_cached, _left(seconds, stands)))
+            told = "; ".join(dict.fromkeys(each.note for part in bound.repositories for each in part if each.note)) or None
+            found.append(Outlook(step.name, "run", why, stands.num_actions, stands.num_cached, _left(seconds, stands), told))
     return found, walk
 
 

@@ -167,8 +167,8 @@ class Runtime:
             self._on_progress(done, total, unit, metrics)
 
     def tell(self, sentence: str) -> None:
-        """Have the run and every later plan say this of the step, in so many words."""
-        self.note(told=sentence)
+        """Have the run and every later plan say this of the step, in so many words; of several parts, what each has to say."""
+        self.note(told=f"{self.notes['told']}; {sentence}" if "told" in self.notes else sentence)
 
     def note(self, **facts: Any) -> None:
         """Put facts about the work (seconds, tokens per second) into its record."""

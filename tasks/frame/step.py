@@ -219,6 +219,8 @@ def notes_of(parts: Sequence[Action]) -> dict[str, Any]:
     notes = {
         name: value for name, value in first.items() if name not in ("part", "counts") and all(a.notes.get(name) == value for a in parts)
     }
+    told = list(dict.fromkeys(action.notes["told"] for action in parts if "told" in action.notes))
+    notes = {**notes, "told": "; ".join(told)} if told else notes
     return {**notes, **({"counts": dict(counts)} if counts else {})}
 
 
