@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The words that say which recipe, changed how, from where to where."""
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as conf/demo.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="change a knob for this run (repeatable)")
+    text = "change a knob for this run, or the recipe's own name, seed or store (repeatable)"
+    parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help=text)
     parser.add_argument("--from", dest="start", metavar="STEP", help="do this step and all below it again, even if they are done")
     parser.add_argument("--until", metavar="STEP", help="stop after this step")
     parser.add_argument("--force", action="append", default=[], metavar="STEP", help="do this step again, even if it is done (repeatable)")

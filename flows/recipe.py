@@ -10,6 +10,8 @@ stages:
     from: redact_pii                     # inputs come from here rather than from the nearest step above
   - train_model: {preset: small}
     from: {initial: null}                # and an input that may be absent from nowhere
+
+Name, seed and store may be left out: the file's name, the stages' own seeds, `.starloom` beside the recipe.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ Location = tuple[str | int, ...]
 SHOWN_ERRORS = 5
 DEEPEST = 50
 """Levels of a document; only an alias inside its own anchor goes deeper."""
+OWN = ("name", "seed", "store")
+"""Keys of a recipe beside its stages."""
 MERGE = "tag:yaml.org,2002:merge"
 """What YAML calls the key `<<`."""
 NAMES = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -139,7 +143,7 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
 
     Args:
         path: the YAML file.
-        settings: `step.knob=value` overrides; values are YAML.
+        settings: `step.knob=value` overrides, or `name=`, `seed=`, `store=` of the recipe itself; values are YAML.
 
     Raises:
         ConfigError: naming the file, the line, the stage or knob, and the nearest known one.
@@ -148,18 +152,28 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
     value = document.value
     if not isinstance(value, dict) or not isinstance(value.get("stages"), list) or not value["stages"]:
         raise document.error((), "a recipe is a mapping with a list of `stages`", "see conf/demo.yaml")
-    known = ["name", "seed", "store", "stages"]
+    known = [*OWN, "stages"]
     for key in value:
         if key not in known:
             raise document.error((key,), f"a recipe has no {key!r}", did_you_mean(key, known))
-    for key in ("name", "store"):
-        if not isinstance(value.get(key, ""), str) or value.get(key) == "":
-            raise document.error((key,), f"`{key}` is a word, not {value[key]!r}", "quote it")
     uses = [_use(document, i, item) for i, item in enumerate(value["stages"])]
     _unique(document, uses)
-    overrides = _overrides(settings or [], [use.name for use in uses])
+    own, overrides = _overrides(settings or [], [use.name for use in uses])
+    value = {**value, **own}
+    for key in OWN:
+        _check_own(document, key, value, is_set=key in own)
     steps = tuple(_settled(document, use, value.get("seed"), overrides.get(use.name, [])) for use in uses)
     return Recipe(value.get("name", path.stem), path, steps, value.get("store"))
+
+
+def _check_own(document: _Document, key: str, value: dict[str, Any], *, is_set: bool) -> None:
+    """Refuse a name or store that is no word, and a seed that is no number."""
+    given, is_number = value.get(key), key == "seed"
+    is_right = type(given) is int if is_number else isinstance(given, str) and given != ""
+    if key in value and not is_right and not (is_number and given is None):
+        problem = f"`{key}` is a {'whole number' if is_number else 'word'}, not {given!r}"
+        hint = "give one such as 42" if is_number else "quote it"
+        raise ConfigError(f"--set {key}: {problem}", hint=hint) if is_set else document.error((key,), problem, hint)
 
 
 @dataclass(frozen=True)
@@ -220,20 +234,29 @@ def _unique(document: _Document, uses: list[_Use]) -> None:
         seen.add(use.name)
 
 
-def _overrides(settings: list[str], steps: list[str]) -> dict[str, list[tuple[list[str], Any]]]:
+def _overrides(settings: list[str], steps: list[str]) -> tuple[dict[str, Any], dict[str, list[tuple[list[str], Any]]]]:
+    """What is set of the recipe's own, and of each step."""
+    own: dict[str, Any] = {}
     found: dict[str, list[tuple[list[str], Any]]] = {}
     for setting in settings:
         target, equals, text = setting.partition("=")
         step, _, knob = target.partition(".")
-        if not equals or not all(knob.split(".")):
-            raise ConfigError(f"--set {setting}: not of the form step.knob=value", hint="e.g. --set near_dedup.threshold=0.8")
-        if step not in steps:
+        if not equals or not (all(knob.split(".")) or target in OWN):
+            raise ConfigError(
+                f"--set {setting}: not of the form step.knob=value; of the recipe's own, {', '.join(OWN)} can be set",
+                hint="e.g. --set near_dedup.threshold=0.8, or --set seed=7",
+            )
+        if target not in OWN and step not in steps:
             raise ConfigError(f"--set {setting}: the recipe has no step {step!r}", hint=did_you_mean(step, steps))
         try:
-            found.setdefault(step, []).append((knob.split("."), yaml.safe_load(text)))
-        except yaml.YAMLError as error:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {setting}: {text!r} is not a YAML value", hint="quote text that holds : or #") from error
-    return found
+        if target in OWN:
+            own[target] = value
+        else:
+            found.setdefault(step, []).append((knob.split("."), value))
+    return own, found
 
 
 def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[list[str], Any]]) -> RecipeStep:

@@ -7,6 +7,7 @@ import yaml
 
 from starloom.flows.plan import below, make_plan
 from starloom.flows.recipe import load
+from starloom.flows.run import Request, prepare
 from starloom.lineage.errors import ConfigError
 
 
@@ -65,6 +66,12 @@ def test_a_missing_recipe_is_named(tmp_path):
     [
         ("near_dedup.threshold", "not of the form"),
         ("near_dedup=1", "not of the form"),
+        ("stages=[]", "not of the form step.knob=value; of the recipe's own, name, seed, store can be set"),
+        ("seed=yes", "^--set seed: `seed` is a whole number, not True"),
+        ("seed='7'", "^--set seed: `seed` is a whole number, not '7'"),
+        ("name=", "^--set name: `name` is a word, not None"),
+        ("store=5", "^--set store: `store` is a word, not 5"),
+        ("near_dedup.seed=2020-13-45", "not a YAML value"),
         ("neardedup.threshold=1", r"no step 'neardedup'(?s:.*)did you mean 'near_dedup'"),
         ("near_dedup.treshold=1", r"no knob 'treshold'(?s:.*)did you mean 'threshold'"),
         ("near_dedup.threshold=[", "not a YAML value"),
@@ -196,3 +203,20 @@ def test_merge_keys_mean_what_they_mean_in_yaml(tmp_path):
 def test_what_cannot_be_merged_is_named(tmp_path, text, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(recipe(tmp_path, f"stages:\n{INGEST}{text}"))
+
+
+def test_the_recipes_own_keys_can_be_set(tmp_path):
+    path = recipe(tmp_path, f"name: old\nseed: 1\nstages:\n{INGEST}- near_dedup\n- exact_dedup\n- train_tokenizer\n- encode: {{seed: 3}}\n")
+    changed = load(path, ["seed=7", "name=new", "store=elsewhere", "near_dedup.seed=9"])
+    assert (changed.name, changed.store) == ("new", "elsewhere")
+    seeds = {step.name: step.config.seed for step in changed.steps if hasattr(step.config, "seed")}
+    assert seeds | {"ingest": 7, "near_dedup": 9, "encode": 3} == seeds
+    prepared = prepare(Request(str(path), ("store=elsewhere", "seed=7")))
+    assert prepared.store.url == str(tmp_path / "elsewhere")
+    assert prepare(Request(str(path), ("store=elsewhere",), store=str(tmp_path / "named"))).store.url == str(tmp_path / "named")
+
+
+@pytest.mark.parametrize("seed", ["yes", "'7'", "1.5", "[1]"])
+def test_a_seed_is_a_whole_number(tmp_path, seed):
+    with pytest.raises(ConfigError, match="line 1: `seed` is a whole number"):
+        load(recipe(tmp_path, f"seed: {seed}\nstages:\n{INGEST}"))
