@@ -33,6 +33,8 @@ class Outlook:
     num_cached: int | None
     seconds: float | None
     """What it took last time, in all; None if unknown."""
+    told: str | None = None
+    """What the step has to say of its result, if that is there; else of its sources."""
 
 
 def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Resolver, list[ResolvedStep]]:
@@ -53,10 +55,11 @@ def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepSt
             found.append(Outlook(step.name, "run", ("forced",), now.num_actions, 0, seconds))
         elif now.done is not None:
             resolver.settle(now, now.done)
-            found.append(Outlook(step.name, "cached", (), now.num_actions, now.num_actions, 0.0))
+            found.append(Outlook(step.name, "cached", (), now.num_actions, now.num_actions, 0.0, now.done.notes.get("told")))
         else:
             why_not = _why_not_done(now, last)
-            found.append(Outlook(step.name, "run", why_not, now.num_actions, now.num_cached, _left(seconds, now)))
+            told = "; ".join(dict.fromkeys(each.note for part in now.inputs.repositories for each in part if each.note)) or None
+            found.append(Outlook(step.name, "run", why_not, now.num_actions, now.num_cached, _left(seconds, now), told))
     return found, resolver, resolved
 
 

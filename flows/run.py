@@ -16,7 +16,7 @@ from starloom.flows.explain import Outlook, forced_steps, last_states, outlook
 from starloom.flows.plan import Plan, make_plan
 from starloom.flows.recipe import load
 from starloom.flows.session import Session, Watcher, close_run, record_cached
-from starloom.lineage.errors import StarloomError
+from starloom.lineage.errors import StarloomError, StoreError
 from starloom.lineage.leases import running
 from starloom.lineage.queries.curves import loss_rows, picture
 from starloom.lineage.queries.fates import funnel
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request resolved: nothing has run, nothing was written but caches."""
+    """A request resolved: nothing has run, nothing was written."""
 
     plan: Plan
     store: Store
@@ -78,7 +78,7 @@ def prepare(request: Request) -> Prepared:
     recipe = load(path, list(request.settings))
     plan = make_plan(recipe, until=request.until)
     forced = forced_steps(plan, list(request.force), request.start)
-    store = Store.open(request.store or _beside(path, recipe.store or DEFAULT_STORE))
+    store = Store.look(request.store or _beside(path, recipe.store or DEFAULT_STORE))
     previous, before = last_states(store, recipe.name, [step.name for step in plan.steps])
     looks, resolver, resolved = outlook(plan, store, forced, before)
     return Prepared(plan, store, forced, looks, resolver, resolved, previous)
@@ -89,7 +89,13 @@ def _beside(recipe: Path, store: str) -> str:
 
 
 def take_cached(prepared: Prepared) -> tuple[Run, bool]:
-    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new."""
+    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new.
+
+    Raises:
+        StoreError: if there is a new record and the store cannot be written.
+    """
+    with contextlib.suppress(StoreError):  # only caches: whoever cannot write them does without
+        prepared.store.make()
     run = record_cached(prepared.resolver, prepared.resolved)
     previous = prepared.previous
     if previous is not None and previous.status == "done" and _keys(previous) == _keys(run):
@@ -106,9 +112,11 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
     """Run a plan as a Prefect flow (or step by step without it), in a thread, so that this one can be interrupted.
 
     Raises:
+        StoreError: if the store cannot be made or written.
         Cancelled: after Ctrl-C or SIGTERM; workers and children are gone, finished parts are kept.
         StarloomError: what a step raised.
     """
+    prepared.store.make()
     if not prepared.store.storage.shared:
         workers = 0
     with Workers(workers) as pool:

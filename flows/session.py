@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starloom.flows.resolver import Resolver
-from starloom.lineage.errors import Cancelled
+from starloom.lineage.errors import Cancelled, StoreError
 from starloom.lineage.records import Run, StepState
 from starloom.lineage.store import object_name
 from starloom.tasks.frame.work import do_parts, do_whole, made_by
@@ -158,7 +158,8 @@ def close_run(run: Run, store: Store, status: str, error: str | None = None) -> 
     run.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.result = run.outcome() if status == "done" else None
     store.write_run(run)
-    with contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError):  # no alias may hide why a run failed
+    hidden = () if status == "done" else (OSError, StoreError)  # no alias may hide why a run failed
+    with contextlib.suppress(*hidden):
         for state in run.steps:
             _link_results(run, state, store)
 

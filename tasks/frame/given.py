@@ -165,7 +165,7 @@ def _converted(kind: type[Tabular], field: pa.Field, column: pa.ChunkedArray, pa
 
 def _is_text(kind: pa.DataType) -> bool:
     is_view = _TYPES.is_string_view(kind) or _TYPES.is_binary_view(kind)
-    return is_view or _TYPES.is_string(kind) or _TYPES.is_large_string(kind) or _TYPES.is_binary(kind) or _TYPES.is_large_binary(kind)
+    return bool(is_view or _TYPES.is_string(kind) or _TYPES.is_large_string(kind) or _TYPES.is_binary(kind) or _TYPES.is_large_binary(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from starloom.lineage import code, keys
 from starloom.lineage.errors import ConfigError, StageError
 from starloom.lineage.records import Components
-from starloom.lineage.store import FORMAT, Store
+from starloom.lineage.store import FORMAT
 from starloom.lineage.views import Tabular
 from starloom.tasks.schemas import ARTIFACTS, Record, Repositories
 
 if TYPE_CHECKING:
     from starloom.lineage.records import Action
+    from starloom.lineage.store import Store
     from starloom.tasks.frame.stage import Config, Stage
     from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
 
@@ -143,17 +144,22 @@ _digests: dict[tuple[str, str], dict[str, str]] = {}
 def _code(stage: Stage, store: Store) -> dict[str, str]:
     named = (stage.module, stage.name)
     if named not in _digests:
-        reader = _reader(store.url)
+        reader = _reader(store)
         _digests[named] = code.digests(*named, runs=stage.runs, reader=reader)
         if reader.grew:
-            store.put_index("code", reader.memory)
+            store.put_index("code", dict(reader.memory))
             reader.grew = False
     return _digests[named]
 
 
-@functools.cache
-def _reader(store_url: str) -> code.Reader:
-    return code.Reader(Store.open(store_url).index("code"))
+_readers: dict[str, code.Reader] = {}
+"""By the URL of the store that remembers what was read."""
+
+
+def _reader(store: Store) -> code.Reader:
+    if store.url not in _readers:
+        _readers[store.url] = code.Reader(store.index("code"))
+    return _readers[store.url]
 
 
 @functools.cache

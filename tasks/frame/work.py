@@ -141,6 +141,8 @@ def _gathered_notes(actions: list[Action]) -> dict[str, Any]:
         for name, value in first.items()
         if name not in ("part", "counts") and all(action.notes.get(name) == value for action in actions)
     }
+    told = list(dict.fromkeys(action.notes["told"] for action in actions if "told" in action.notes))
+    notes = {**notes, "told": "; ".join(told)} if told else notes
     return {**notes, **({"counts": dict(counts)} if counts else {})}
 
 
