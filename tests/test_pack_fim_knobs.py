@@ -413,5 +413,7 @@ def test_a_language_that_is_none_is_refused_with_its_neighbour():
     with pytest.raises(ValueError, match=re.escape("no language is called 'Pyton': did you mean 'Python'?")):
         Mixture(weights={"Pyton": 2})
     with pytest.raises(ValueError, match="less than or equal to 100"):
+        Mixture(weights={"Python": 101})
+    with pytest.raises(ValueError, match="finite number"):
         Mixture(weights={"Python": float("inf")})
     assert Mixture(by="source", weights={"Pyton": 2}).weights == {"Pyton": 2}, "sources are named by the recipe"
