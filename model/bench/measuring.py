@@ -29,9 +29,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from starloom.model.architecture import Architecture
-from starloom.model.contenders import NUM_BATCHES, TECHNIQUES, Batch, Setting, Variant, batches, ours, peer, variants
+from starloom.model.bench.contenders import NUM_BATCHES, TECHNIQUES, Batch, Setting, Variant, batches, ours, peer, variants
 from starloom.model.flops import flops_per_token, peak_memory_bytes, peak_of
-from starloom.model.presets import PRESETS
+from starloom.model.presets import load_presets
 
 WARM_UP_STEPS = 2 * NUM_BATCHES
 """So that a compiler has seen each batch, and what it made for the first of another shape."""
@@ -218,7 +218,10 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m starloom.model.bench", description=(__doc__ or "").partition("\n")[0])
     on_gpu = torch.cuda.is_available()
     parser.add_argument(
-        "--preset", action="append", choices=sorted(PRESETS), help="measure this one; may be said again (default: all, on a CPU tiny)"
+        "--preset",
+        action="append",
+        choices=sorted(load_presets()),
+        help="measure this one; may be said again (default: all, on a CPU tiny)",
     )
     parser.add_argument("--sequence", type=int, help="tokens of a sequence, at most a preset's context (default: all of it)")
     parser.add_argument("--batch", type=int, help="sequences of a step (default: what fits, 32,768 tokens at most)")
@@ -250,8 +253,9 @@ def main(arguments: Sequence[str]) -> int:
             + ", ".join(f"{name} {version}" for name, version in head["versions"].items() if version)
         )
     rows = []
-    for name in options.preset or (list(PRESETS) if torch.cuda.is_available() else ["tiny"]):
-        found = list(measure_preset(name, PRESETS[name], options, accelerator.device, accelerator))
+    presets = load_presets()
+    for name in options.preset or (list(presets) if torch.cuda.is_available() else ["tiny"]):
+        found = list(measure_preset(name, presets[name], options, accelerator.device, accelerator))
         rows += found
         if not options.json:
             _print_preset(found)
@@ -259,7 +263,3 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(head | {"rows": rows}, indent=1))
     expected = ("ok", "out of memory", "does not fit")
     return 0 if all(row["outcome"].startswith(expected) for row in rows) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
