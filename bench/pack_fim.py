@@ -42,12 +42,13 @@ def _ours(**knobs: Any) -> Callable[[Tokens], object]:
 
     def run(tokens: Tokens) -> object:
         from starloom.tasks.frame.stage import Runtime
-        from starloom.tasks.pack_fim import PackFim, pack_fim
+        from starloom.tasks.pack_fim import PackFim, held_out, pack_fim
         from starloom.tasks.schemas import Tokenizer
 
-        folder = tokenizer_folder()
-        config = PackFim(sequence_length=SEQUENCE_LENGTH, fim_rate=RATE, **knobs)
-        return pack_fim.function(tokens, Tokenizer.of(folder), config, Runtime.alone(folder))
+        tokenizer = Tokenizer.of(tokenizer_folder())
+        config, runtime = PackFim(sequence_length=SEQUENCE_LENGTH, fim_rate=RATE, **knobs), Runtime.alone(tokenizer.path)
+        heldout = held_out.function(tokens, tokenizer, config, runtime)
+        return pack_fim.function(tokens, tokenizer, heldout, config, runtime)
 
     return run
 

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """The words that say which recipe, changed how, from where to where."""
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as conf/demo.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="change a knob for this run (repeatable)")
+    text = "change a knob for this run, or the recipe's own name, seed or store (repeatable)"
+    parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help=text)
     parser.add_argument("--from", dest="start", metavar="STEP", help="do this step and all below it again, even if they are done")
     parser.add_argument("--until", metavar="STEP", help="stop after this step")
     parser.add_argument("--force", action="append", default=[], metavar="STEP", help="do this step again, even if it is done (repeatable)")
@@ -80,6 +81,7 @@ def as_document(prepared: Prepared) -> dict[str, object]:
                 "actions": look.num_actions,
                 "cached": look.num_cached,
                 "seconds": look.seconds,
+                "told": look.told,
             }
             for look in prepared.outlook
         ],
@@ -93,4 +95,5 @@ def as_text(prepared: Prepared) -> str:
         parts = "" if look.num_actions is None else f"{count(look.num_cached)} of {count(look.num_actions)}"
         seconds = "" if look.seconds is None or look.status == "cached" else f"{look.seconds:.1f} s"
         rows.append([look.step, MARKS[look.status], parts, seconds, "; ".join(look.reasons)])
-    return table(["step", "", "cached", "last time", "why"], rows)
+    told = [f"{look.step}: {look.told}" for look in prepared.outlook if look.told]
+    return "\n".join([table(["step", "", "cached", "last time", "why"], rows), *(["", *told] if told else [])])

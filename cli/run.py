@@ -129,7 +129,8 @@ def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
     ran = state.num_actions - state.num_cached if is_whole else 0
     parts = ", ".join(f"{count(number)} {what}" for number, what in ((ran, "run"), (state.num_cached, "cached")) if number)
     head = f"{state.name:<24} {state.status:<9} {parts:<20} {state.seconds:>7.1f} s"
-    return f"{head}   {_told(counts)}".rstrip() if counts else head
+    told = state.notes.get("told") or (_told(counts) if counts else "")
+    return f"{head}   {told}".rstrip()
 
 
 def _told(counts: Mapping[str, Any]) -> str:

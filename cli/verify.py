@@ -76,5 +76,5 @@ def _next(arguments: argparse.Namespace, report: Report, done: Repair | None) ->
     return (
         again(arguments, "verify --repair")
         if done is None
-        else f"starloom run RECIPE, which makes again what is missing; then {again(arguments, 'verify')}"
+        else f"{again(arguments, 'run RECIPE')}, which makes again what is missing; then {again(arguments, 'verify')}"
     )

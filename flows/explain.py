@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from starloom.flows.plan import below
-from starloom.flows.walk import Walk
+from starloom.flows.resolver import Resolver
 
 if TYPE_CHECKING:
     from starloom.flows.plan import Plan
     from starloom.lineage.records import Components, Run, StepState
     from starloom.lineage.store import Store
-    from starloom.tasks.frame.step import Standing
+    from starloom.tasks.frame.step import ResolvedStep
 
 SHOWN_REASONS = 4
 SHOWN_PARTS = 8
@@ -33,34 +33,41 @@ class Outlook:
     num_cached: int | None
     seconds: float | None
     """What it took last time, in all; None if unknown."""
+    told: str | None = None
+    """What the step has to say of its result, if that is there; else of its sources."""
 
 
-def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Walk]:
-    """The outlook of every step, in order, and the walk as far as it could go without running anything."""
-    walk, found = Walk(plan, store), []
+def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Resolver, list[ResolvedStep]]:
+    """The outlook of every step, in order, with the steps that could be resolved without running anything."""
+    resolver, found, resolved = Resolver(plan, store), [], []
     for step in plan.steps:
         last = before.get(step.name)
         seconds = _took(store, last)
-        waits = walk.waits_on(step)
-        if waits and step.name in forced:
-            found.append(Outlook(step.name, "run", ("forced",), None, None, seconds))
-            continue
+        waits = resolver.waits_on(step)
         if waits:
-            found.append(Outlook(step.name, "waits", (f"runs if the output of {' or '.join(waits[:3])} changes",), None, None, seconds))
+            is_forced = step.name in forced
+            why = "forced" if is_forced else f"runs if the output of {' or '.join(waits[:3])} changes"
+            found.append(Outlook(step.name, "run" if is_forced else "waits", (why,), None, None, seconds))
             continue
-        bound = walk.bind(step)
-        stands = walk.standing(bound)
+        resolved.append(resolver.resolve(step))
+        now = resolved[-1]
         if step.name in forced:
-            found.append(Outlook(step.name, "run", ("forced",), stands.num_actions, 0, seconds))
-        elif stands.step is not None:
-            walk.settle(bound, stands.step)
-            found.append(Outlook(step.name, "cached", (), stands.num_actions, stands.num_actions, 0.0))
+            found.append(Outlook(step.name, "run", ("forced",), now.num_actions, 0, seconds))
+        elif now.done is not None:
+            resolver.settle(now, now.done)
+            found.append(Outlook(step.name, "cached", (), now.num_actions, now.num_actions, 0.0, now.done.notes.get("told")))
         else:
-            why = reasons(stands.components, last.components if last else None)
-            if why == GONE and last is not None and not last.outputs:
-                why = (f"{ENDED.get(last.status, last.status)} last time",)
-            found.append(Outlook(step.name, "run", why, stands.num_actions, stands.num_cached, _left(seconds, stands)))
-    return found, walk
+            why_not = _why_not_done(now, last)
+            told = "; ".join(dict.fromkeys(each.note for part in now.inputs.repositories for each in part if each.note)) or None
+            found.append(Outlook(step.name, "run", why_not, now.num_actions, now.num_cached, _left(seconds, now), told))
+    return found, resolver, resolved
+
+
+def _why_not_done(step: ResolvedStep, last: StepState | None) -> tuple[str, ...]:
+    why = reasons(step.components, last.components if last else None)
+    if why == GONE and last is not None and not last.outputs:
+        return (f"{ENDED.get(last.status, last.status)} last time",)
+    return why
 
 
 def forced_steps(plan: Plan, force: list[str], start: str | None) -> set[str]:
@@ -132,8 +139,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"
 
 
-def _left(seconds: float | None, stands: Standing) -> float | None:
-    return None if seconds is None else round(seconds * (1 - stands.num_cached / stands.num_actions), 1)
+def _left(seconds: float | None, step: ResolvedStep) -> float | None:
+    return None if seconds is None else round(seconds * (1 - step.num_cached / step.num_actions), 1)
 
 
 def last_states(store: Store, recipe: str, steps: list[str]) -> tuple[Run | None, dict[str, StepState]]:

@@ -10,6 +10,8 @@ stages:
     from: redact_pii                     # inputs come from here rather than from the nearest step above
   - train_model: {preset: small}
     from: {initial: null}                # and an input that may be absent from nowhere
+
+Name, seed and store may be left out: the file's name, the stages' own seeds, `.starloom` beside the recipe.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ Location = tuple[str | int, ...]
 SHOWN_ERRORS = 5
 DEEPEST = 50
 """Levels of a document; only an alias inside its own anchor goes deeper."""
+OWN = ("name", "seed", "store")
+"""Keys of a recipe beside its stages."""
+MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`."""
 NAMES = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 """Of steps: a name becomes a folder in the store and the first word of `--set name.knob=value`."""
 
@@ -70,7 +76,7 @@ class _Document:
         self.lines: dict[Location, int] = {}
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.value: Any = None if root is None else self._plain(root, ())
+            self.value: Any = None if root is None else self._plain(root, (), 0)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             line = mark.line + 1 if mark else 1
@@ -80,27 +86,48 @@ class _Document:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{path}, line {line}: {error.reason} (#x{ord(text[error.position]):04x})", hint="remove it") from error
 
-    def _plain(self, node: yaml.Node, where: Location) -> Any:
+    def _plain(self, node: yaml.Node, where: Location, depth: int) -> Any:
         line = self.lines[where] = node.start_mark.line + 1
-        if len(where) > DEEPEST:
+        if depth > DEEPEST:
             raise ConfigError(f"{self.path}, line {line}: more than {DEEPEST} levels deep", hint="an alias (*) may not name what it is in")
         if isinstance(node, yaml.SequenceNode):
-            return [self._plain(child, (*where, i)) for i, child in enumerate(node.value)]
+            return [self._plain(child, (*where, i), depth + 1) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
-            found: dict[str, Any] = {}
-            for key_node, child in node.value:
-                key = key_node.value
-                if not isinstance(key, str):
-                    raise ConfigError(f"{self.path}, line {key_node.start_mark.line + 1}: a key is a word", hint="quote it")
-                if key in found:
-                    raise ConfigError(
-                        f"{self.path}, line {key_node.start_mark.line + 1}: {key!r} is given twice", hint="keep one of the two"
-                    )
-                found[key] = self._plain(child, (*where, key))
-                self.lines[(*where, key)] = key_node.start_mark.line + 1
-            return found
+            return self._mapping(node, where, depth)
         loader = yaml.SafeLoader("")
-        return loader.construct_object(node, deep=True)
+        try:
+            return loader.construct_object(node, deep=True)
+        except ValueError as error:
+            raise ConfigError(f"{self.path}, line {line}: {node.value!r}: {error}", hint="quote it, if it is a word") from error
+
+    def _mapping(self, node: yaml.MappingNode, where: Location, depth: int) -> dict[str, Any]:
+        """What `<<` merges in, and over it the mapping's own; of several merged, the first that gives a key."""
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, child in node.value:
+            if key_node.tag == MERGE:
+                for value in self._merged(child, where, depth):
+                    merged = {**value, **merged}
+        for key_node, child in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise ConfigError(f"{self.path}, line {line}: a key is a word", hint="quote it")
+            if key in found:
+                raise ConfigError(f"{self.path}, line {line}: {key!r} is given twice", hint="keep one of the two")
+            if key_node.tag != MERGE:
+                found[key] = self._plain(child, (*where, key), depth + 1)
+                self.lines[(*where, key)] = line
+        self.lines[where] = node.start_mark.line + 1
+        return {**merged, **found}
+
+    def _merged(self, node: yaml.Node, where: Location, depth: int) -> list[dict[str, Any]]:
+        """The mappings that stand after `<<`; what is wrong in them is told by their own lines."""
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for inner in nodes:
+            if not isinstance(inner, yaml.MappingNode):
+                line = inner.start_mark.line + 1
+                raise ConfigError(f"{self.path}, line {line}: `<<` merges mappings, and this is none", hint="name an anchor: `<<: *knobs`")
+        return [self._plain(inner, where, depth + 1) for inner in reversed(nodes)][::-1]
 
     def line(self, where: Location) -> int:
         while where and where not in self.lines:
@@ -116,7 +143,7 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
 
     Args:
         path: the YAML file.
-        settings: `step.knob=value` overrides; values are YAML.
+        settings: `step.knob=value` overrides, or `name=`, `seed=`, `store=` of the recipe itself; values are YAML.
 
     Raises:
         ConfigError: naming the file, the line, the stage or knob, and the nearest known one.
@@ -125,18 +152,28 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
     value = document.value
     if not isinstance(value, dict) or not isinstance(value.get("stages"), list) or not value["stages"]:
         raise document.error((), "a recipe is a mapping with a list of `stages`", "see conf/demo.yaml")
-    known = ["name", "seed", "store", "stages"]
+    known = [*OWN, "stages"]
     for key in value:
         if key not in known:
             raise document.error((key,), f"a recipe has no {key!r}", did_you_mean(key, known))
-    for key in ("name", "store"):
-        if not isinstance(value.get(key, ""), str) or value.get(key) == "":
-            raise document.error((key,), f"`{key}` is a word, not {value[key]!r}", "quote it")
     uses = [_use(document, i, item) for i, item in enumerate(value["stages"])]
     _unique(document, uses)
-    overrides = _overrides(settings or [], [use.name for use in uses])
+    own, overrides = _overrides(settings or [], [use.name for use in uses])
+    value = {**value, **own}
+    for key in OWN:
+        _check_own(document, key, value, is_set=key in own)
     steps = tuple(_settled(document, use, value.get("seed"), overrides.get(use.name, [])) for use in uses)
     return Recipe(value.get("name", path.stem), path, steps, value.get("store"))
+
+
+def _check_own(document: _Document, key: str, value: dict[str, Any], *, is_set: bool) -> None:
+    """Refuse a name or store that is no word, and a seed that is no number."""
+    given, is_number = value.get(key), key == "seed"
+    is_right = type(given) is int if is_number else isinstance(given, str) and given != ""
+    if key in value and not is_right and not (is_number and given is None):
+        problem = f"`{key}` is a {'whole number' if is_number else 'word'}, not {given!r}"
+        hint = "give one such as 42" if is_number else "quote it"
+        raise ConfigError(f"--set {key}: {problem}", hint=hint) if is_set else document.error((key,), problem, hint)
 
 
 @dataclass(frozen=True)
@@ -197,20 +234,29 @@ def _unique(document: _Document, uses: list[_Use]) -> None:
         seen.add(use.name)
 
 
-def _overrides(settings: list[str], steps: list[str]) -> dict[str, list[tuple[list[str], Any]]]:
+def _overrides(settings: list[str], steps: list[str]) -> tuple[dict[str, Any], dict[str, list[tuple[list[str], Any]]]]:
+    """What is set of the recipe's own, and of each step."""
+    own: dict[str, Any] = {}
     found: dict[str, list[tuple[list[str], Any]]] = {}
     for setting in settings:
         target, equals, text = setting.partition("=")
         step, _, knob = target.partition(".")
-        if not equals or not all(knob.split(".")):
-            raise ConfigError(f"--set {setting}: not of the form step.knob=value", hint="e.g. --set near_dedup.threshold=0.8")
-        if step not in steps:
+        if not equals or not (all(knob.split(".")) or target in OWN):
+            raise ConfigError(
+                f"--set {setting}: not of the form step.knob=value; of the recipe's own, {', '.join(OWN)} can be set",
+                hint="e.g. --set near_dedup.threshold=0.8, or --set seed=7",
+            )
+        if target not in OWN and step not in steps:
             raise ConfigError(f"--set {setting}: the recipe has no step {step!r}", hint=did_you_mean(step, steps))
         try:
-            found.setdefault(step, []).append((knob.split("."), yaml.safe_load(text)))
-        except yaml.YAMLError as error:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {setting}: {text!r} is not a YAML value", hint="quote text that holds : or #") from error
-    return found
+        if target in OWN:
+            own[target] = value
+        else:
+            found.setdefault(step, []).append((knob.split("."), value))
+    return own, found
 
 
 def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[list[str], Any]]) -> RecipeStep:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from starloom.flows.explain import Outlook, forced_steps, last_states, outlook
 from starloom.flows.plan import Plan, make_plan
 from starloom.flows.recipe import load
-from starloom.flows.session import Session, Watcher, new_run
-from starloom.lineage.errors import StarloomError
+from starloom.flows.session import Session, Watcher, close_run, record_cached
+from starloom.lineage.errors import StarloomError, StoreError
 from starloom.lineage.leases import running
 from starloom.lineage.queries.curves import loss_rows, picture
 from starloom.lineage.queries.fates import funnel
@@ -28,8 +28,9 @@ from starloom.tasks.frame.workers import Workers, stopped_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from starloom.flows.walk import Walk
+    from starloom.flows.resolver import Resolver
     from starloom.lineage.records import Run, StepState
+    from starloom.tasks.frame.step import ResolvedStep
 
 GRACE_SECONDS = 3.2
 """From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
@@ -50,13 +51,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request resolved: nothing has run, nothing was written but caches."""
+    """A request resolved: nothing has run, nothing was written."""
 
     plan: Plan
     store: Store
     forced: set[str]
     outlook: list[Outlook]
-    walk: Walk
+    resolver: Resolver
+    resolved: list[ResolvedStep]
+    """The steps that could be resolved without running anything: all of them if everything is cached."""
     previous: Run | None = field(default=None)
 
     @property
@@ -75,10 +78,10 @@ def prepare(request: Request) -> Prepared:
     recipe = load(path, list(request.settings))
     plan = make_plan(recipe, until=request.until)
     forced = forced_steps(plan, list(request.force), request.start)
-    store = Store.open(request.store or _beside(path, recipe.store or DEFAULT_STORE))
+    store = Store.look(request.store or _beside(path, recipe.store or DEFAULT_STORE))
     previous, before = last_states(store, recipe.name, [step.name for step in plan.steps])
-    looks, walk = outlook(plan, store, forced, before)
-    return Prepared(plan, store, forced, looks, walk, previous)
+    looks, resolver, resolved = outlook(plan, store, forced, before)
+    return Prepared(plan, store, forced, looks, resolver, resolved, previous)
 
 
 def _beside(recipe: Path, store: str) -> str:
@@ -86,17 +89,18 @@ def _beside(recipe: Path, store: str) -> str:
 
 
 def take_cached(prepared: Prepared) -> tuple[Run, bool]:
-    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new."""
-    run = new_run(prepared.plan)
-    session = Session(prepared.plan, prepared.store, Workers(0), NoWatcher(), set(), run)
-    for step in prepared.plan.steps:
-        bound = prepared.walk.bind(step)
-        session.take(step, bound, prepared.walk)
-    run.result = run.outcome()
+    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new.
+
+    Raises:
+        StoreError: if there is a new record and the store cannot be written.
+    """
+    with contextlib.suppress(StoreError):  # only caches: whoever cannot write them does without
+        prepared.store.make()
+    run = record_cached(prepared.resolver, prepared.resolved)
     previous = prepared.previous
     if previous is not None and previous.status == "done" and _keys(previous) == _keys(run):
         return previous, False
-    session.close("done")
+    close_run(run, prepared.store, "done")
     return run, True
 
 
@@ -108,14 +112,16 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
     """Run a plan as a Prefect flow (or step by step without it), in a thread, so that this one can be interrupted.
 
     Raises:
+        StoreError: if the store cannot be made or written.
         Cancelled: after Ctrl-C or SIGTERM; workers and children are gone, finished parts are kept.
         StarloomError: what a step raised.
     """
+    prepared.store.make()
     if not prepared.store.storage.shared:
         workers = 0
-    run = new_run(prepared.plan)
     with Workers(workers) as pool:
-        session = Session(prepared.plan, prepared.store, pool, watcher, prepared.forced, run)
+        session = Session(prepared.plan, prepared.store, pool, watcher, prepared.forced)
+        run = session.run
         failure: list[BaseException] = []
 
         def carry_out() -> None:
@@ -211,7 +217,7 @@ def _as_flow(session: Session) -> None:
         del recipe, steps  # shown as the run's parameters
         futures: dict[str, Any] = {}
         for step in session.plan.steps:
-            above = [futures[name] for name in session.walk.waits_on(step) if name in futures]
+            above = [futures[name] for name in session.resolver.waits_on(step) if name in futures]
             task = as_task(step.name, lambda show, step=step: session.carry_out(step, show))  # type: ignore[misc]
             futures[step.name] = task.submit(wait_for=above)
         for future in futures.values():

@@ -8,23 +8,22 @@ import secrets
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from starloom.flows.walk import Walk
-from starloom.lineage.errors import Cancelled
-from starloom.lineage.records import Action, Part, Run, StepState
+from starloom.flows.resolver import Resolver
+from starloom.lineage.errors import Cancelled, StoreError
+from starloom.lineage.records import Run, StepState
 from starloom.lineage.store import object_name
-from starloom.tasks.frame.step import gather, notes_of
-from starloom.tasks.frame.work import PartJob, do_part, do_whole, made_by
+from starloom.tasks.frame.work import do_parts, do_whole, made_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from starloom.flows.plan import Plan, Step
+    from starloom.lineage.records import Action
     from starloom.lineage.store import Store
-    from starloom.tasks.frame.step import Bound, Standing
+    from starloom.tasks.frame.step import ResolvedStep
     from starloom.tasks.frame.workers import Workers
 
 
@@ -41,176 +40,81 @@ class Watcher(Protocol):
         """A step is done, cached, failed or cancelled."""
 
 
-@dataclass
 class Session:
-    """One run of one plan."""
+    """One run of one plan: each step resolved, executed if it must be, and recorded."""
 
-    plan: Plan
-    store: Store
-    workers: Workers
-    watcher: Watcher
-    forced: set[str]
-    run: Run
-
-    def __post_init__(self) -> None:
-        self.walk = Walk(self.plan, self.store)
+    def __init__(self, plan: Plan, store: Store, workers: Workers, watcher: Watcher, forced: set[str]) -> None:
+        self.plan = plan
+        self.store = store
+        self.run = new_run(plan)
+        self.resolver = Resolver(plan, store)
         self.failure: BaseException | None = None
         """What the first step that failed raised."""
+        self._workers = workers
+        self._watcher = watcher
+        self._forced = forced
         self._lock = threading.Lock()
 
     def carry_out(self, step: Step, show: Callable[[int, int, str], None]) -> StepState:
         """Do one step. All that it reads must be done."""
         with self._lock:
-            bound = self.walk.bind(step)
-            stands = self.walk.standing(bound)
-        state = StepState(step.name, step.stage.label, stands.components.key, stands.components.to_json(), _inputs(bound))
-        state.config = step.config.model_dump(mode="json")
-        state.status, started = "running", time.perf_counter()
-        with self._lock:
+            resolved = self.resolver.resolve(step)
+            if step.name in self._forced:
+                resolved = self._forget(step, resolved)
+            state = state_of(resolved)
             self.run.steps.append(state)
+        started = time.perf_counter()
         try:
-            action = self._action(bound, stands, state, show)
+            action = resolved.done or self._execute(resolved, show)
         except BaseException as error:
             state.status = "cancelled" if isinstance(error, Cancelled) else "failed"
-            state.seconds = round(time.perf_counter() - started, 3)
             self.failure = self.failure or error
-            self._record(state)
             raise
-        state.seconds = round(time.perf_counter() - started, 3)
-        with self._lock:
-            state.outputs = self.walk.settle(bound, action)
-        self._record(state)
+        else:
+            with self._lock:
+                self.resolver.settle(resolved, action)
+                state.finish(action, self.resolver.outputs[step.name], "done" if resolved.done is None else "cached")
+        finally:
+            state.seconds = round(time.perf_counter() - started, 3)
+            self._record(state)
         return state
-
-    def take(self, step: Step, bound: Bound, walk: Walk) -> None:
-        """Record a step of which everything is done, from a walk that found it so."""
-        stands = walk.standing(bound)
-        assert stands.step is not None
-        state = StepState(step.name, step.stage.label, stands.components.key, stands.components.to_json(), _inputs(bound))
-        state.config, state.outputs = step.config.model_dump(mode="json"), walk.written[step.name]
-        state.notes, state.shown = stands.step.notes, stands.step.shown
-        state.status, state.num_actions, state.num_cached = "cached", stands.num_actions, stands.num_actions
-        self.run.steps.append(state)
 
     def close(self, status: str, error: str | None = None) -> None:
         """Write the end of the run down."""
         with self._lock:
-            self.run.status, self.run.error = status, error
-            self.run.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            self.run.result = self.run.outcome() if status == "done" else None
-            self.store.write_run(self.run)
-        with contextlib.nullcontext() if status == "done" else contextlib.suppress(OSError):  # no alias may hide why a run failed
-            for state in self.run.steps:
-                self._view(state)
+            close_run(self.run, self.store, status, error)
 
-    def _action(self, bound: Bound, stands: Standing, state: StepState, show: Callable[[int, int, str], None]) -> Action:
-        forced = bound.name in self.forced
-        if stands.step is not None and not forced:
-            state.status, state.num_actions, state.num_cached = "cached", stands.num_actions, stands.num_actions
-            state.notes, state.shown = stands.step.notes, stands.step.shown
-            return stands.step
-        if forced:
-            stands = self._forgotten(bound, stands)
-        state.num_actions, state.num_cached = stands.num_actions, stands.num_cached
-        self.watcher.started(bound.name, state.num_actions, state.num_cached)
-        action = self._parts(bound, stands, show) if bound.stage.over == "parts" else self._whole(bound, stands, show)
-        state.status, state.notes, state.shown = "done", action.notes, action.shown
-        return action
+    def _forget(self, step: Step, resolved: ResolvedStep) -> ResolvedStep:
+        """Remove what is done of a step, so that it is done again."""
+        self.store.forget(step.stage.label, resolved.components.key)
+        for key in resolved.done.actions if resolved.done else [action.key for action in resolved.parts if action]:
+            self.store.forget(step.stage.label, key)
+        return self.resolver.resolve(step)
 
-    def _forgotten(self, bound: Bound, stands: Standing) -> Standing:
-        label = bound.stage.label
-        self.store.forget(label, stands.components.key)
-        for key in stands.step.actions if stands.step else [action.key for action in stands.parts if action]:
-            self.store.forget(label, key)
-        return self.walk.standing(bound)
+    def _execute(self, step: ResolvedStep, show: Callable[[int, int, str], None]) -> Action:
+        self._watcher.started(step.name, step.num_actions, step.num_cached)
 
-    def _parts(self, bound: Bound, stands: Standing, show: Callable[[int, int, str], None]) -> Action:
-        done: list[Action | None] = list(stands.parts)
-        missing = [i for i, action in enumerate(done) if action is None]
-        count, total = len(done) - len(missing), len(done)
-
-        def on_done(_: int, action: Action) -> None:
-            nonlocal count
-            count += 1
-            self.watcher.progressed(bound.name, count, total, "parts", {})
-            show(count, total, f"{count} of {total} parts")
-            del action
-
-        half = next(step.half_of for step in self.plan.steps if step.name == bound.name)
-        home = bound.stage.module.rpartition(".")[2]
-        jobs = [
-            PartJob(
-                self.store.url,
-                bound.name,
-                home,
-                half is not None,
-                bound.config,
-                stands.part_components[i],
-                bound.refs,
-                i,
-                bound.repositories[i] if bound.repositories else (),
-            )
-            for i in missing
-        ]
-        for i, action in zip(missing, self.workers.map(do_part, jobs, on_done), strict=True):
-            done[i] = action
-        actions = [action for action in done if action is not None]
-        written = {kind.__name__: self.store.put_artifact(gather(kind, actions)) for kind in bound.stage.outputs}
-        seconds = round(sum(action.seconds for action in actions), 3)
-        keys = tuple(action.key for action in actions)
-        shown = {f"part-{i:05}/{name}": digest for i, action in enumerate(actions) for name, digest in action.shown.items()}
-        return self.store.commit(
-            bound.stage.label,
-            Action(stands.components.key, stands.components.to_json(), written, keys, seconds, notes_of(actions), made_by(), shown),
-        )
-
-    def _whole(self, bound: Bound, stands: Standing, show: Callable[[int, int, str], None]) -> Action:
         def on_progress(done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
-            self.watcher.progressed(bound.name, done, total, unit, metrics)
+            self._watcher.progressed(step.name, done, total, unit, metrics)
             show(done, total, f"{done} of {total} {unit} " + " ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-        live = f"runs/{self.run.id}/{bound.name}/live"
+        if step.stage.over == "parts":
+            return do_parts(step, self.store, self._workers, lambda done, total: on_progress(done, total, "parts", {}))
+        live = f"runs/{self.run.id}/{step.name}/live"
+        storage = self.store.storage
 
         def on_begin(scratch: Path) -> None:
             """While a step is at work, and after one that failed, its folder can be browsed: curves grow there."""
-            self.store.storage.link(live, scratch.relative_to(self.store.storage.scratch.parent).as_posix())
+            storage.link(live, scratch.relative_to(storage.scratch.parent).as_posix())
 
-        action = do_whole(
-            bound,
-            stands.components,
-            self.store,
-            workers=max(1, self.workers.workers),
-            mapper=self.workers.map,
-            on_progress=on_progress,
-            on_begin=on_begin,
-            is_cancelled=self.workers.is_cancelled,
-        )
-        self.store.storage.delete(live)
+        action = do_whole(step, self.store, self._workers, on_progress, on_begin)
+        storage.delete(live)
         return action
 
     def _record(self, state: StepState) -> None:
         with self._lock:
             self.store.write_run(self.run)
-        self.watcher.finished(state)
-
-    def _view(self, state: StepState) -> None:
-        """Aliases for people who browse: runs/<id>/<step>/part-00000.parquet, or the files of a file artifact; and what it shows."""
-        for kind, written in state.outputs.items():
-            folder = f"runs/{self.run.id}/{state.name}"
-            if len(state.outputs) > 1:
-                folder += f"/{kind.lower()}"
-            for i, part in enumerate(self.store.artifact(written["artifact"]).parts):
-                self.store.storage.link(f"{folder}/{part.name or f'part-{i:05}.parquet'}", _place(kind, part))
-        for name, digest in state.shown.items():
-            self.store.storage.link(f"runs/{self.run.id}/{state.name}/{name}", object_name("files", digest))
-
-
-def _place(kind: str, part: Part) -> str:
-    return object_name("files" if part.name else kind, part.hash)
-
-
-def _inputs(bound: Bound) -> dict[str, Any]:
-    return {name: {"type": ref.type, "artifact": ref.artifact, "verdicts": ref.verdicts} for name, ref in bound.refs.items()}
+        self._watcher.finished(state)
 
 
 def new_run(plan: Plan) -> Run:
@@ -225,3 +129,49 @@ def new_run(plan: Plan) -> Run:
         command=sys.argv[1:],
         made=made_by(),
     )
+
+
+def state_of(step: ResolvedStep) -> StepState:
+    """The record of a step that begins now."""
+    inputs = {name: {"type": ref.type, "artifact": ref.artifact, "verdicts": ref.verdicts} for name, ref in step.inputs.refs.items()}
+    state = StepState(step.name, step.stage.label, step.components.key, step.components.to_json(), inputs)
+    state.config = step.config.model_dump(mode="json")
+    state.status, state.num_actions, state.num_cached = "running", step.num_actions, step.num_cached
+    return state
+
+
+def record_cached(resolver: Resolver, steps: Iterable[ResolvedStep]) -> Run:
+    """The record of a run of a plan of which everything is done."""
+    run = new_run(resolver.plan)
+    for step in steps:
+        assert step.done is not None
+        state = state_of(step)
+        state.finish(step.done, resolver.outputs[step.name], "cached")
+        run.steps.append(state)
+    run.result = run.outcome()
+    return run
+
+
+def close_run(run: Run, store: Store, status: str, error: str | None = None) -> None:
+    """Write the end of a run down, and lay out its results for people who browse."""
+    run.status, run.error = status, error
+    run.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    run.result = run.outcome() if status == "done" else None
+    store.write_run(run)
+    hidden = () if status == "done" else (OSError, StoreError)  # no alias may hide why a run failed
+    with contextlib.suppress(*hidden):
+        for state in run.steps:
+            _link_results(run, state, store)
+
+
+def _link_results(run: Run, state: StepState, store: Store) -> None:
+    """Aliases: runs/<id>/<step>/part-00000.parquet, or the files of a file artifact; and what the step shows."""
+    for kind, written in state.outputs.items():
+        folder = f"runs/{run.id}/{state.name}"
+        if len(state.outputs) > 1:
+            folder += f"/{kind.lower()}"
+        for i, part in enumerate(store.artifact(written["artifact"]).parts):
+            target = object_name("files" if part.name else kind, part.hash)
+            store.storage.link(f"{folder}/{part.name or f'part-{i:05}.parquet'}", target)
+    for name, digest in state.shown.items():
+        store.storage.link(f"runs/{run.id}/{state.name}/{name}", object_name("files", digest))

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from starloom.lineage.leases import abandoned, collecting, process_lives
+from starloom.lineage.leases import abandoned, collecting, free, process_lives
 from starloom.lineage.reach import Reach, split_action
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class Collection:
 def collect(
     store: Store, *, keep_last: int | None = None, older_than_seconds: float = DEFAULT_AGE_SECONDS, dry_run: bool = False
 ) -> Collection:
-    """Remove what is not reached; waits for nobody.
+    """Remove what is not reached; waits for nobody. A dry run writes nothing.
 
     Raises:
         StoreError: if a run or another collection is under way.
         CorruptError: if a record cannot be read, so that what it reaches cannot be told.
     """
-    with collecting(store):
+    with free(store) if dry_run else collecting(store):
         return _Sweep(store, older_than_seconds, dry_run=dry_run).sweep(keep_last)
 
 
@@ -146,7 +146,7 @@ class _Sweep:
                 yield entry
         for entry in _entries(root / "work"):
             if entry.suffix != ".lock" and self._is_stale(entry):
-                with _unused(entry) as is_unused:
+                with _unused(entry, dry_run=self.dry_run) as is_unused:
                     if is_unused:
                         yield entry
         for entry in (root / "fetched").rglob("*"):
@@ -175,7 +175,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _unused(folder: Path) -> Iterator[bool]:
+def _unused(folder: Path, *, dry_run: bool) -> Iterator[bool]:
     """Hold the lock of a folder of work while it is removed; False if a live process holds it (see `Store.work`)."""
     key, _, beside = folder.name.partition("-")
     pid = beside.partition("-")[0]
@@ -184,12 +184,15 @@ def _unused(folder: Path) -> Iterator[bool]:
         return
     lock = folder.with_name(f"{key}.lock")
     was_there = lock.exists()
-    with lock.open("a") as handle:
+    if dry_run and not was_there:
+        yield True
+        return
+    with lock.open("r" if dry_run else "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         yield True
-        if not was_there or not folder.exists():
+        if not dry_run and (not was_there or not folder.exists()):
             lock.unlink(missing_ok=True)

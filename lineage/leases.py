@@ -54,11 +54,21 @@ def collecting(store: Store) -> Iterator[None]:
         StoreError: if a run or another collection is under way.
     """
     mine = f"leases/gc-{platform.node()}-{os.getpid()}.json"
-    with _held(store, mine):
-        others = [*_live(store, "run"), *(name for name in _live(store, "gc") if name != mine)]
-        if others:
-            raise StoreError(f"the store {store.url} is in use by {', '.join(others[:5])}", hint="wait until it is done, then collect")
+    with _held(store, mine), free(store, mine):
         yield
+
+
+@contextmanager
+def free(store: Store, mine: str = "") -> Iterator[None]:
+    """Nobody but the holder of `mine` uses the store as this begins; nothing is written.
+
+    Raises:
+        StoreError: if a run or another collection is under way.
+    """
+    others = [*_live(store, "run"), *(name for name in _live(store, "gc") if name != mine)]
+    if others:
+        raise StoreError(f"the store {store.url} is in use by {', '.join(others[:5])}", hint="wait until it is done, then collect")
+    yield
 
 
 def status(store: Store, run: Run) -> str:

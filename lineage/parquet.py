@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -24,35 +25,36 @@ def write_table(table: pa.Table, path: Path, rows_per_group: int) -> None:
             writer.write_table(table.slice(start, rows_per_group), row_group_size=rows_per_group)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a part, checking its page checksums."""
+def read_table(path: Path, columns: list[str] | None = None, store: str | None = None) -> pa.Table:
+    """Read a part, checking its page checksums; `store` is the URL that an error names."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, memory_map=True) as file:
             return file.read(columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise _corrupt(path, error) from error
+        raise corrupt(path, error, store) from error
 
 
-def read_batches(path: Path, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, columns: list[str] | None, rows: int, store: str | None = None) -> Iterator[pa.RecordBatch]:
     """Stream a part in batches of at most `rows` rows, checking its page checksums."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, memory_map=True) as file:
             yield from file.iter_batches(batch_size=rows, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise _corrupt(path, error) from error
+        raise corrupt(path, error, store) from error
 
 
-def _corrupt(path: Path, error: Exception) -> CorruptError:
-    reason = str(error).splitlines()[0]
+def corrupt(path: Path, error: Exception, store: str | None) -> CorruptError:
+    """The error for a part that cannot be read, and what to do about it."""
+    reason, named = str(error).splitlines()[0], "" if store is None else f" --store {shlex.quote(store)}"
     return CorruptError(
         f"the part {path.name} cannot be read: {reason}",
-        hint="`starloom verify --repair` sets damaged parts aside; the next run makes them again",
+        hint=f"`starloom verify --repair{named}` sets damaged parts aside; the next run makes them again",
     )
 
 
-def num_rows(path: Path) -> int:
+def num_rows(path: Path, store: str | None = None) -> int:
     """Rows of a part, from its footer."""
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
-        raise _corrupt(path, error) from error
+        raise corrupt(path, error, store) from error

@@ -141,6 +141,12 @@ class StepState:
     shown: dict[str, str] = field(default_factory=dict)
     """Name → hash of files for people to look at."""
 
+    def finish(self, action: Action, outputs: dict[str, dict[str, Any]], status: str) -> None:
+        """Note what a step has written: done now, or cached."""
+        self.status, self.outputs, self.notes, self.shown = status, outputs, action.notes, action.shown
+        if status == "cached":
+            self.num_cached = self.num_actions
+
 
 @dataclass(slots=True)
 class Run:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 import uuid
@@ -91,6 +92,11 @@ class Storage(ABC):
     def link(self, name: str, target: str) -> None:
         """A browsable alias, where the backend has such a thing; else nothing."""
 
+    def shelf(self) -> Path:
+        """A local folder for what is not in the making but stays for a while: `scratch`, or one of this machine's if it is read-only."""
+        held = next(path for path in (self.scratch, *self.scratch.parents) if path.exists())
+        return self.scratch if os.access(held, os.W_OK) else _of_this_machine(self.url)
+
     @contextlib.contextmanager
     def making(self, suffix: str = "") -> Iterator[Path]:
         """A fresh local path to write to; whatever is left of it afterwards is removed."""
@@ -101,8 +107,8 @@ class Storage(ABC):
         except OSError as error:
             raise _explained(error, self.url) from error
         finally:
-            with contextlib.suppress(NotADirectoryError):  # there never was a folder for it
-                path.unlink(missing_ok=True)
+            if path.exists():  # where nothing can be written, nothing can be removed either
+                path.unlink()
 
 
 class LocalStorage(Storage):
@@ -159,7 +165,10 @@ class LocalStorage(Storage):
 
     def delete(self, name: str) -> None:
         path = self.root / name
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _explained(error, self.url) from error
         with contextlib.suppress(OSError):  # a folder that still holds something stays
             while (path := path.parent) != self.root:
                 path.rmdir()
@@ -168,9 +177,12 @@ class LocalStorage(Storage):
         return self.root / name
 
     def link(self, name: str, target: str) -> None:
-        alias = self._target(name)
-        alias.unlink(missing_ok=True)
-        alias.symlink_to(os.path.relpath(self.root / target, alias.parent))
+        try:
+            alias = self._target(name)
+            alias.unlink(missing_ok=True)
+            alias.symlink_to(os.path.relpath(self.root / target, alias.parent))
+        except OSError as error:
+            raise _explained(error, self.url) from error
 
     def _target(self, name: str) -> Path:
         path = self.root / name
@@ -202,7 +214,7 @@ class RemoteStorage(Storage):
             ) from error
         self.url = url
         self.shared = "memory" not in _protocols(self._fs)
-        self.scratch = Path(tempfile.gettempdir()) / f"starloom-{os.getuid()}" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.scratch = _of_this_machine(url)
 
     def read(self, name: str) -> bytes:
         data: bytes = self._fs.cat_file(self._path(name))
@@ -260,6 +272,11 @@ class RemoteStorage(Storage):
         return f"{self._root.rstrip('/')}/{name}"
 
 
+def _of_this_machine(url: str) -> Path:
+    """A folder of this user beside any store, for the one at `url`."""
+    return Path(tempfile.gettempdir()) / f"starloom-{os.getuid()}" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     protocol = filesystem.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
@@ -269,7 +286,8 @@ def _explained(error: OSError, url: str) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(
             f"no room to write in the store {url}: {error.strerror}",
-            hint="free space (starloom gc removes what no run needs) and run the same command again; finished parts are kept",
+            hint=f"free space (`starloom gc --store {shlex.quote(url)}` removes what no run needs) and run the same command again; "
+            "finished parts are kept",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
         return StoreError(f"the store {url} cannot be written: {error.strerror}", hint="choose another place with --store")

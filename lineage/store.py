@@ -46,6 +46,34 @@ class Store:
         self.url = storage.url
         self.named = f" --store {shlex.quote(self.url)}"
         """What to add to a command so that it asks this store."""
+        self._kept: dict[str, Any] | None = None
+        """Caches that are not written yet: of a store that is only looked at."""
+
+    @classmethod
+    def look(cls, url: str) -> Store:
+        """The store at a folder or URL, whether or not it is there: nothing is written before `make`.
+
+        Raises:
+            StoreError: if it was written by a newer version.
+        """
+        storage = open_storage(url)
+        if storage.exists("store.json"):
+            _check_format(storage)
+        store = cls(storage)
+        store._kept = {}
+        return store
+
+    def make(self) -> None:
+        """Make the store if it is not there, and write what caches were kept while it was only looked at.
+
+        Raises:
+            StoreError: if it cannot be made.
+        """
+        if not self.storage.exists("store.json"):
+            self.storage.write("store.json", json.dumps({"format": FORMAT}).encode())
+        kept, self._kept = self._kept or {}, None
+        for name, content in kept.items():
+            self.put_index(name, content)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:
@@ -57,11 +85,12 @@ class Store:
         storage = open_storage(url)
         if storage.exists("store.json"):
             _check_format(storage)
-        elif create:
-            storage.write("store.json", json.dumps({"format": FORMAT}).encode())
-        else:
+        elif not create:
             raise StoreError(f"there is no store at {storage.url}", hint="run a recipe first, or name the store with --store")
-        return cls(storage)
+        store = cls(storage)
+        if create:
+            store.make()
+        return store
 
     # Objects
 
@@ -89,10 +118,10 @@ class Store:
         return Part(digest, 0, size, name=name)
 
     def folder(self, artifact: Artifact) -> Path:
-        """A local folder with the files of an artifact under their names."""
-        folder = self.storage.scratch / "folders" / artifact.hash
+        """A local folder with the files of an artifact under their names: of links, in the store where it can be written."""
+        folder = self.storage.shelf() / "folders" / artifact.hash
         if not folder.exists():
-            aside = self.storage.scratch / uuid.uuid4().hex
+            aside = folder.parents[1] / uuid.uuid4().hex
             for part in artifact.parts:
                 assert part.name is not None
                 file = aside / part.name
@@ -211,6 +240,8 @@ class Store:
 
     def index(self, name: str) -> dict[str, Any]:
         """A cache that was kept under that name; empty if there is none, or if it cannot be read."""
+        if self._kept is not None and name in self._kept:
+            return dict(self._kept[name])
         try:
             found = self._json(f"index/{name}.json")
         except (FileNotFoundError, CorruptError):
@@ -219,6 +250,9 @@ class Store:
 
     def put_index(self, name: str, content: dict[str, Any]) -> None:
         """Keep a cache."""
+        if self._kept is not None:
+            self._kept[name] = content
+            return
         self.storage.write(f"index/{name}.json", json.dumps(content, separators=(",", ":")).encode())
 
     @contextlib.contextmanager

@@ -66,20 +66,20 @@ class PartSource:
             return int(pc.sum(keep, min_count=0).as_py())
         if isinstance(self.data, pa.Table):
             return int(self.data.num_rows)
-        return parquet.num_rows(self.data.local())
+        return parquet.num_rows(self.data.local(), self.data.url)
 
 
 def _load(data: pa.Table | Stored, columns: list[str] | None) -> pa.Table:
     if isinstance(data, pa.Table):
         return data if columns is None else data.select(columns)
-    return parquet.read_table(data.local(), columns)
+    return parquet.read_table(data.local(), columns, data.url)
 
 
 def _stream(data: pa.Table | Stored, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
     if isinstance(data, pa.Table):
         yield from (data if columns is None else data.select(columns)).to_batches(max_chunksize=rows)
     else:
-        yield from parquet.read_batches(data.local(), columns, rows)
+        yield from parquet.read_batches(data.local(), columns, rows, data.url)
 
 
 class Tabular:

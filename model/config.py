@@ -20,11 +20,11 @@ class Frozen(BaseModel):
 class Lora(Frozen):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): the weights stand still, a narrow pair of matrices beside each is trained."""
 
-    rank: int = Field(16, gt=0)
+    rank: int = Field(16, gt=0, strict=True)
     """Width of the pair."""
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(32.0, gt=0, strict=True)
     """The pair's product counts alpha / rank times."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, strict=True)
     """Chance that a number that the pair reads is zeroed in training."""
     modules: tuple[Literal["qkv", "out", "up", "down"], ...] = Field(("qkv", "out", "up", "down"), min_length=1)
     """Which matrices of a block get a pair."""

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from starloom.lineage.errors import InputError
 from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
-from starloom.tasks.kernels.sources.repositories import SourceError, blob_id, document_id, partition
+from starloom.tasks.kernels.sources.repositories import Holds, SourceError, blob_id, document_id, partition
 from starloom.tasks.schemas import Docs, Repositories, Skipped
 
 if TYPE_CHECKING:
@@ -57,11 +57,14 @@ class Directory(Config):
     """A folder of repositories."""
 
     kind: Literal["directory"]
-    """Each child folder is a repository, at its git commit if it is a work tree."""
+    """Each child folder is a repository, at its git commit if it is a work tree; or the folder itself is."""
     name: str = Field(default="directory", min_length=1)
     """What the column `source` says."""
     path: RuntimeOnly[LocalFolder]
     """The folder, relative to the recipe's."""
+    holds: Holds = "auto"
+    """Whether its child folders are the `repositories`, or it is the `repository`; auto looks for .git, files that say how it is built
+    (pyproject.toml, package.json …), or files with no repository below, and says so."""
 
 
 Source = Annotated[PythonEnvironment | Directory, Field(discriminator="kind")]
@@ -115,7 +118,7 @@ def _read_source(source: PythonEnvironment | Directory, seed: int, cache: Cache)
     from starloom.tasks.kernels.sources import repositories as sources
 
     if isinstance(source, Directory):
-        return sources.directory(source.path, cache, source=source.name)
+        return sources.directory(source.path, cache, source=source.name, holds=source.holds)
     return sources.python_environment(
         source.prefix, cache, source=source.name, sample_bytes=source.sample_bytes, exclude=source.exclude, seed=seed
     )
@@ -131,6 +134,8 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
     ordered = sorted(repositories.snapshots, key=lambda repository: (repository.repo, repository.source))
     for done, repository in enumerate(ordered):
         runtime.progress(done, len(ordered), "repositories")
+        if repository.note:
+            runtime.tell(repository.note)
         for file in repository.files:
             kept, row = _read_file(repository, file, cfg.max_file_bytes)
             columns = docs if kept else skipped

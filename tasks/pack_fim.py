@@ -2,11 +2,14 @@
 
 Reads   Tokens     doc_id, source, repo, language, kind, context, metadata, tokens
         Tokenizer
+        Heldout    doc_id, repo, num_bytes: chosen once over the whole corpus, by the first half; a part is packed again only if what is
+                   held out of it changes
 Writes  Packed     sequence, split = train | heldout, tokens, starts: positions at which another context (or the padding) begins
         Spans      sequence, token_start, token_end, doc_id, copy, byte_start, byte_end, role, language
 
-No cluster of near-duplicates straddles the two splits: `near_dedup` leaves one file of each, and the split is drawn by
-repository, before copies and contexts. Where a recipe has no near_dedup, a file held out may have a twin in training.
+Held out are whole repositories, so many that their bytes come nearest to the share; single files where no repository is small enough.
+No cluster of near-duplicates straddles the two splits: `near_dedup` leaves one file of each. Where a recipe has no near_dedup, a file
+held out may have a twin in training.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from starloom.lineage.errors import InputError, did_you_mean
-from starloom.tasks.frame.stage import Config, Runtime, stage
-from starloom.tasks.schemas import Packed, Spans, Tokenizer, Tokens
+from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
+from starloom.tasks.schemas import Heldout, Packed, Spans, Tokenizer, Tokens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pyarrow as pa
 
@@ -53,7 +58,17 @@ class Mixture(Config):
         return self
 
 
-class PackFim(Config):
+class HoldingOut(Config):
+    """Which documents are kept from training."""
+
+    heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the text, in bytes, kept from training to measure the loss on: the whole repositories that come nearest to it, never over
+    twice as much; never written for fill-in-the-middle."""
+    seed: int = 0
+    """Seed of the draws, which depend on nothing else but the document (or its context, or its repository) and the epoch."""
+
+
+class PackFim(HoldingOut):
     """Knobs of `pack_fim`."""
 
     sequence_length: int = Field(default=2048, ge=1)
@@ -74,10 +89,106 @@ class PackFim(Config):
     """Chance of such a document or file to be written suffix first (SPM) rather than prefix first (PSM)."""
     fim_kinds: tuple[str, ...] = ("code",)
     """Kinds of document that fill-in-the-middle is for; none named means all."""
-    heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """Share of repositories kept from training, to measure the loss on; never written for fill-in-the-middle."""
-    seed: int = 0
-    """Seed of the draws, which depend on nothing else but the document (or its context, or its repository) and the epoch."""
+
+
+NAMED, SHOWN_NAMES = 20, 3
+"""Repositories held out that the record names, and that a line does; the artifact has all."""
+
+
+class _Measured(NamedTuple):
+    """A part of Tokens, and the file for the bytes of its documents: so that workers can share the parts."""
+
+    tokens: Tokens
+    tokenizer: Path
+    file: Path
+
+
+@prepare(over="whole", libraries=("tokenizers",))
+def held_out(tokens: Tokens, tokenizer: Tokenizer, cfg: HoldingOut, runtime: Runtime) -> Heldout:
+    """Choose what is held out of the whole corpus: repositories, or files where each repository is over twice the share."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not cfg.heldout_fraction:
+        runtime.tell("nothing is held out: heldout_fraction is 0")
+        return Heldout.of_parts([Heldout.SCHEMA.empty_table()] * len(tokens.parts))
+    parts = [_Measured(part, tokenizer.path, runtime.scratch / f"{number}.parquet") for number, part in enumerate(tokens.parts)]
+    groups = _by_repo(pa.concat_tables([_by_repo(Heldout.SCHEMA.empty_table()), *runtime.map(_measured, parts)]))
+    unit, is_chosen = "repo", _is_chosen(groups, cfg)
+    if len(groups) and not is_chosen.any():  # one repository, or none small enough
+        unit = "doc_id"
+        groups = pa.concat_tables([pq.read_table(part.file, columns=["doc_id", "num_bytes"]) for part in parts])
+        is_chosen = _is_chosen(groups, cfg)
+    names = groups.column(unit).filter(pa.array(is_chosen))
+    found = []
+    for part in parts:
+        table = pq.read_table(part.file)
+        found.append(table.filter(pc.is_in(table.column(unit), names.combine_chunks())))
+        part.file.unlink()
+    _tell_held_out(pa.concat_tables([Heldout.SCHEMA.empty_table(), *found]), groups, unit, cfg, runtime)
+    return Heldout.of_parts(found)
+
+
+def _measured(part: _Measured) -> pa.Table:
+    """Write the bytes of each document of a part into its file, and give the sums: repo, num_bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from starloom.tasks.kernels.packing.holding_out import spelled_bytes
+    from starloom.tasks.kernels.tokens.byte_level import Ragged, load, token_bytes
+
+    table = part.tokens.read(["doc_id", "repo", "tokens"])
+    num_bytes = spelled_bytes(*Ragged.of(table.column("tokens")), token_bytes(load(part.tokenizer)).lengths)
+    table = pa.table([table.column("doc_id"), table.column("repo"), pa.array(num_bytes)], schema=Heldout.SCHEMA)
+    pq.write_table(table, part.file)
+    return _by_repo(table)
+
+
+def _by_repo(table: pa.Table) -> pa.Table:
+    """The bytes of each repository, in order of name: repo, num_bytes."""
+    sums = table.group_by("repo", use_threads=False).aggregate([("num_bytes", "sum")]).sort_by("repo")
+    return sums.rename_columns({"num_bytes_sum": "num_bytes"})
+
+
+def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> np.ndarray:
+    """Which groups (a name, num_bytes) are held out, bool [groups]."""
+    from starloom.tasks.kernels.packing.holding_out import hold_out
+
+    names, num_bytes = groups.columns
+    return hold_out(names, num_bytes.to_numpy(), cfg.heldout_fraction, cfg.seed)
+
+
+def _tell_held_out(found: pa.Table, groups: pa.Table, unit: str, cfg: HoldingOut, runtime: Runtime) -> None:
+    """Note what is held out, and say so wherever the step is spoken of: above all where it is nothing."""
+    import pyarrow.compute as pc
+
+    names = sorted(found.column("repo").unique().to_pylist())
+    num_bytes, total = (pc.sum(table.column("num_bytes"), min_count=0).as_py() for table in (found, groups))
+    share = num_bytes / total if total else 0.0
+    runtime.note(
+        held_out={
+            "by": "repository" if unit == "repo" else "file",
+            "repositories": len(names),
+            "names": names[:NAMED],
+            "documents": len(found),
+            "bytes": num_bytes,
+            "of_bytes": total,
+            "share": round(share, 6),
+        }
+    )
+    size = f"{num_bytes:,} bytes, {share:.3g} of the text (asked for: {cfg.heldout_fraction:.3g})"
+    named = ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
+    if len(found) and unit == "repo":
+        runtime.tell(f"held out: {len(names):,} of {len(groups):,} repositories ({named}): {size}")
+    elif len(found):
+        why = "each repository is over twice the share" if len(names) > 1 else f"of {named}"
+        runtime.tell(f"held out: {len(found):,} of {len(groups):,} files, {why}: {size}")
+    else:
+        sizes = groups.column("num_bytes").filter(pc.greater(groups.column("num_bytes"), 0))
+        smallest = f"the smallest file, {pc.min(sizes).as_py() or 0:,} bytes, is over twice the share"
+        why = {0: "there is no text", 1: "it is one file"}.get(len(sizes), smallest)
+        runtime.tell(f"nothing is held out of {total:,} bytes of text: {why} (asked for: {cfg.heldout_fraction:.3g})")
 
 
 class _Words(NamedTuple):
@@ -106,8 +217,8 @@ class _Part(NamedTuple):
     """Of its context: uint64 [copies, 1]."""
 
 
-@stage(libraries=("tokenizers",))
-def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtime) -> tuple[Packed, Spans]:
+@stage(libraries=("tokenizers",), prepare=held_out)
+def pack_fim(tokens: Tokens, tokenizer: Tokenizer, heldout: Heldout, cfg: PackFim, runtime: Runtime) -> tuple[Packed, Spans]:
     """Pack one part."""
     import pyarrow as pa
 
@@ -115,7 +226,7 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, cfg: PackFim, runtime: Runtim
 
     words, table, counts = _words(tokenizer), tokens.read(COLUMNS), Counter[str]()
     _check_ids(table, len(words.encoder.spelled.lengths))
-    part = _taken(table, cfg)
+    part = _taken(table, heldout.read(["doc_id"]).column("doc_id"), cfg)
     pool, pieces = _documents(part, words, cfg, counts)
     packed, spans, num_sequences = [], [], 0
     for split, wanted in (("train", False), ("heldout", True)):
@@ -161,17 +272,23 @@ def _foreign(why: str) -> InputError:
     return InputError(f"these tokens are not of the tokenizer that was given: {why}", hint="give pack_fim the tokenizer that encode had")
 
 
-def _taken(table: pa.Table, cfg: PackFim) -> _Part:
-    """Decide each document's fate from seed, names and epoch alone, so that no cut of the corpus changes it."""
+def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
+    """Decide each document's fate from seed, names and epoch alone, so that no cut of the corpus changes it.
+
+    Args:
+        table: the documents.
+        heldout: the doc_ids of those that are held out.
+        cfg: the knobs.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from starloom.tasks.kernels.packing.taking import draws_of_copies, take
-    from starloom.tasks.kernels.text.draws import draw, happens
+    from starloom.tasks.kernels.packing.taking import draws_of_copies, split_contexts, take
 
+    is_heldout = np.asarray(pc.is_in(table.column("doc_id"), heldout.combine_chunks()))
+    table = table.set_column(table.column_names.index("context"), "context", split_contexts(table.column("context"), is_heldout))
     doc_ids, contexts = table.column("doc_id"), table.column("context")
-    is_heldout = happens(draw(table.column("repo"), cfg.seed, "heldout")[:, 0], cfg.heldout_fraction)
     weights = np.ones(len(table))
     for name, weight in cfg.mixture.weights.items():
         weights[np.asarray(pc.fill_null(pc.equal(table.column(cfg.mixture.by), name), fill_value=False))] = weight

@@ -9,6 +9,7 @@ Writes  Verdicts  rule = the signal of the first rule that fails (max-line-lengt
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -31,6 +32,10 @@ SignalName = Literal[
     "has_xml_declaration",
     "is_generated",
 ]
+
+
+LARGEST = {"alnum_fraction": 1, "alpha_fraction": 1, "has_xml_declaration": 1, "is_generated": 1}
+"""The most that a signal can be, where there is such a thing; the least is 0."""
 
 
 class Rule(Config):
@@ -62,6 +67,11 @@ class Rule(Config):
     def _limits_something(self) -> Rule:
         if self.min is None and self.max is None:
             raise ValueError(f"the rule on {self.signal} has neither min nor max, so it would never drop anything")
+        low, high = (-inf if self.min is None else self.min), (inf if self.max is None else self.max)
+        if low > high or low > LARGEST.get(self.signal, inf) or high < 0:
+            limits = " and ".join(f"{name} {limit:g}" for name, limit in (("min", self.min), ("max", self.max)) if limit is not None)
+            reach = f"0 to {LARGEST[self.signal]}" if self.signal in LARGEST else "0 or more"
+            raise ValueError(f"the rule on {self.signal} ({limits}) would drop every file: it is {reach}, and min may not be above max")
         return self
 
 

@@ -24,9 +24,10 @@ from starloom.tasks.encode import Encode, encode
 from starloom.tasks.evaluate import Benchmark, Evaluate, evaluate
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.tokens.byte_level import load, token_bytes
-from starloom.tasks.pack_fim import PackFim, pack_fim
+from starloom.tasks.pack_fim import PackFim
 from starloom.tasks.schemas import Checkpoint, Docs, Packed, Spans, Tokens
 from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
+from tests.packing import pack_parts
 
 pytestmark = pytest.mark.slow
 
@@ -51,10 +52,8 @@ def corpus(folder):
     runtime = Runtime.alone(folder / "stages")
     tokenizer, _ = train_tokenizer.function(docs, TrainTokenizer(vocab_size=VOCAB, sample_bytes=200_000), runtime)
     knobs = PackFim(sequence_length=CONTEXT_TOKENS, heldout_fraction=0.3)
-    packs = []
-    for part in docs.parts:
-        tokens = encode.function(part, tokenizer, Encode(), runtime)
-        packs.append(pack_fim.function(Tokens.of(tokens.read()), tokenizer, knobs, runtime))
+    tokens = Tokens.of_parts([encode.function(part, tokenizer, Encode(), runtime).read() for part in docs.parts])
+    packs = pack_parts(tokens, tokenizer, knobs, runtime)
     files = [folder / f"packed-{number}.parquet" for number in range(len(packs))]
     for file, (packed, _) in zip(files, packs, strict=True):
         pq.write_table(packed.read(), file)

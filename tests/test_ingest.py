@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from starloom.flows.run import Request, prepare
 from starloom.lineage.errors import InputError
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
 from starloom.tasks.kernels.sources import repositories as sources
 from starloom.tasks.schemas import Repositories
+from tests.corpus import run_recipe
 
 
 def write(root: Path, files: dict[str, bytes]) -> Path:
@@ -159,3 +161,60 @@ def test_two_distributions_of_one_name_are_refused(tmp_path):
     write(tmp_path, {"p-1.dist-info/RECORD": b"", "p-2.dist-info/RECORD": b""})
     with pytest.raises(InputError, match="holds p twice"):
         snapshot([PythonEnvironment(kind="python-environment", prefix=str(tmp_path))], 0, {})
+
+
+ONE = {
+    "git": {".git/HEAD": b"", "a/LICENSE": b"", "b/x.py": b"1"},
+    "linked-work-tree": {".git": b"gitdir: /nowhere", "x.py": b"1"},
+    "built": {"pyproject.toml": b"", "docs/README.md": b"1", "src/x.py": b"1"},
+    "only-files": {"x.py": b"1", "y.py": b"2"},
+    "files-and-folders": {"x.py": b"1", "inner/y.py": b"2"},
+}
+SEVERAL = {
+    "plain": {"a/x.py": b"1", "b/y.py": b"2"},
+    "readme-above": {"README.md": b"1", "a/LICENSE": b"", "a/x.py": b"1", "b/y.py": b"2"},
+    "script-above": {"fetch.py": b"1", "a/.git/HEAD": b"", "a/x.py": b"1", "b/y.py": b"2"},
+    "built-below": {"Makefile": b"1", "a/.git/HEAD": b"", "a/setup.py": b"1", "b/y.py": b"2"},
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_a_folder_that_is_one_repository_is_taken_as_one_and_that_is_said(tmp_path, name):
+    root = write(tmp_path / "mine", ONE[name])
+    config = Ingest.model_validate({"sources": [{"kind": "directory", "path": str(root)}]})
+    runtime = Runtime.alone(tmp_path / "s")
+    docs, skipped = ingest.function(Repositories(snapshot(config.sources, 0, {})), config, runtime)
+    expected = {path for path in ONE[name] if not path.startswith(".git")}
+    assert {row["path"] for row in (*docs.read().to_pylist(), *skipped.read().to_pylist())} == expected
+    assert set(docs.read().column("repo").to_pylist()) == {"mine"}
+    assert runtime.notes["told"].startswith("the source directory is taken as one repository, mine: it has ")
+    apart = Ingest.model_validate({"sources": [{"kind": "directory", "path": str(root), "holds": "repositories"}]})
+    assert "mine" not in {snapshot.repo for snapshot in snapshot(apart.sources, 0, {})}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_folder_of_repositories_stays_one(tmp_path, name):
+    root = write(tmp_path / "many", SEVERAL[name])
+    config = Ingest.model_validate({"sources": [{"kind": "directory", "path": str(root)}]})
+    found = snapshot(config.sources, 0, {})
+    assert {each.repo for each in found if each.repo != "."} == {"a", "b"}
+    assert not [each.note for each in found if each.note]
+    (whole,) = snapshot(
+        Ingest.model_validate({"sources": [{"kind": "directory", "path": str(root), "holds": "repository"}]}).sources, 0, {}
+    )
+    assert whole.repo == "many"
+
+
+def test_what_parts_have_to_say_is_said_once(tmp_path):
+    for name in ("one", "two"):
+        write(tmp_path / name, {"setup.py": b"x = 1\n" * 100})
+    sources_ = ", ".join(f"{{kind: directory, name: {name}, path: {tmp_path / name}}}" for name in ("one", "two"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"stages:\n- ingest: {{part_bytes: 10, sources: [{sources_}]}}\n")
+    (look,) = prepare(Request(str(recipe), store=str(tmp_path / "store"))).outlook
+    step = run_recipe(recipe, tmp_path / "store").step("ingest")
+    assert sorted(look.told.split("; ")) == sorted(step.notes["told"].split("; "))
+    assert step.num_actions == 2
+    assert sorted(step.notes["told"].split("; ")) == [
+        f"the source {name} is taken as one repository, {name}: it has setup.py" for name in ("one", "two")
+    ]

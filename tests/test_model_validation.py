@@ -17,8 +17,9 @@ from starloom.model.validation import FILLER, NO_GROUP, UNKNOWN, ValidationSet, 
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.tokens.byte_level import untrained
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
-from starloom.tasks.pack_fim import PackFim, pack_fim
+from starloom.tasks.pack_fim import PackFim
 from starloom.tasks.schemas import Spans, Tokenizer, Tokens
+from tests.packing import pack_parts
 from tests.sizes import examples
 
 LANGUAGES = ["Python", "C", None, "Rust"]
@@ -37,6 +38,7 @@ def packs(tmp_path_factory) -> tuple[list[Path], list[Path]]:
     tokenizer, runtime = Tokenizer.of(folder), Runtime.alone(folder / "scratch")
     knobs = PackFim(sequence_length=LENGTH, heldout_fraction=0.5, epochs=2)
     paths: tuple[list[Path], list[Path]] = [], []
+    tables = []
     for part in range(3):
         rows = [
             {"doc_id": hashlib.md5(f"{part} {i}".encode()).hexdigest(), "source": "s", "repo": f"r{i // 2}", "language": LANGUAGES[i % 4],
@@ -44,10 +46,9 @@ def packs(tmp_path_factory) -> tuple[list[Path], list[Path]]:
              "tokens": model.encode(f"{part} {i} " + "x" * (i * 7 % 50)).ids}
             for i in range(0 if part == 1 else 40)
         ]  # fmt: skip
-        table = pa.Table.from_pylist(rows, schema=Tokens.SCHEMA)
-        for output, kind, found in zip(
-            pack_fim.function(Tokens.of(table), tokenizer, knobs, runtime), ("packed", "spans"), paths, strict=True
-        ):
+        tables.append(pa.Table.from_pylist(rows, schema=Tokens.SCHEMA))
+    for part, made in enumerate(pack_parts(Tokens.of_parts(tables), tokenizer, knobs, runtime)):
+        for output, kind, found in zip(made, ("packed", "spans"), paths, strict=True):
             found.append(folder / f"{kind}-{part}.parquet")
             pq.write_table(output.read(), found[-1], row_group_size=5)
     return paths

@@ -16,8 +16,9 @@ from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
 from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
-from starloom.tasks.pack_fim import PackFim, pack_fim
+from starloom.tasks.pack_fim import PackFim
 from starloom.tasks.schemas import Packed, Spans, Tokenizer, Tokens
+from tests.packing import pack, pack_parts
 from tests.sizes import examples
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD = range(5)
@@ -58,9 +59,7 @@ def _tokens(model, texts, *, metadata="", kind="code", repos=5):
 
 
 def _pack(table, tokenizer, runtime, **knobs):
-    packed, spans = pack_fim.function(
-        Tokens.of(table), tokenizer, PackFim(**{"sequence_length": 16, "heldout_fraction": 0.2, **knobs}), runtime
-    )
+    packed, spans = pack(Tokens.of(table), tokenizer, PackFim(**{"sequence_length": 16, "heldout_fraction": 0.2, **knobs}), runtime)
     return packed.read(), spans.read()
 
 
@@ -227,7 +226,11 @@ def test_a_tiny_example_written_out(runtime, tmp_path):
 
 def _fates(table, tokenizer, model, runtime, **knobs):
     packed, spans = _pack(table, tokenizer, runtime, **knobs)
-    return {doc_id: (d["split"], _joined(d["runs"])) for doc_id, d in _documents(packed, spans, table, model).items()}
+    return _fates_of(_documents(packed, spans, table, model))
+
+
+def _fates_of(documents):
+    return {doc_id: (document["split"], _joined(document["runs"])) for doc_id, document in documents.items()}
 
 
 def test_the_cut_of_the_corpus_changes_no_documents_fate(tokenizer, model, runtime):
@@ -235,9 +238,11 @@ def test_the_cut_of_the_corpus_changes_no_documents_fate(tokenizer, model, runti
     table = _tokens(model, texts, metadata="o/r", repos=20)
     whole = _fates(table, tokenizer, model, runtime)
     assert {split for split, _ in whole.values()} == {"train", "heldout"}
+    slices = [table.slice(start, 16) for start in range(0, 80, 16)]
+    made = pack_parts(Tokens.of_parts(slices), tokenizer, PackFim(sequence_length=16, heldout_fraction=0.2), runtime)
     parts = {}
-    for start in range(0, 80, 16):
-        parts |= _fates(table.slice(start, 16), tokenizer, model, runtime)
+    for part, (packed, spans) in zip(slices, made, strict=True):
+        parts |= _fates_of(_documents(packed.read(), spans.read(), part, model))
     assert parts == whole
     assert _fates(table.take(list(range(79, -1, -1))), tokenizer, model, runtime) == whole
     assert _fates(table, tokenizer, model, runtime, seed=1) != whole

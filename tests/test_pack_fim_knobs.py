@@ -19,8 +19,9 @@ from starloom.tasks.kernels.packing.taking import further
 from starloom.tasks.kernels.text.draws import draw, happens
 from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER2
-from starloom.tasks.pack_fim import Mixture, PackFim, pack_fim
+from starloom.tasks.pack_fim import Mixture, PackFim
 from starloom.tasks.schemas import Tokenizer, Tokens
+from tests.packing import pack
 from tests.sizes import examples
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD, REPO_NAME, FILE_SEP = range(7)
@@ -70,7 +71,7 @@ def _tokens(model, repositories, *, is_v2=True, is_named=True):
 def _pack(table, tokenizer, runtime, **knobs):
     cfg = PackFim(**{"sequence_length": 16, "heldout_fraction": 0.2, **knobs})
     runtime.counts.clear()
-    packed, spans = pack_fim.function(Tokens.of(table), tokenizer, cfg, runtime)
+    packed, spans = pack(Tokens.of(table), tokenizer, cfg, runtime)
     return packed.read().to_pylist(), spans.read().to_pylist(), dict(runtime.counts)
 
 
@@ -267,6 +268,9 @@ def test_after_packing_each_segment_is_permuted_as_megatron_does(tokenizer, mode
     plain, spans, _ = _pack(table, tokenizer, runtime, **same, fim_rate=0)
     packed, *_ = _pack(table, tokenizer, runtime, **same, fim_rate=rates[0], fragment_fim_rate=rates[1])
     contexts = dict(zip(table["doc_id"].to_pylist(), table["context"].to_pylist(), strict=True))
+    split = {span["doc_id"]: plain[span["sequence"]]["split"] for span in spans if span["doc_id"]}
+    trained = {contexts[doc_id] for doc_id, name in split.items() if name == "train"}
+    contexts |= {i: f"{contexts[i]}/heldout" for i, name in split.items() if name == "heldout" and contexts[i] in trained}
     assert [row["tokens"] for row in packed] == _after_packing(model, plain, spans, contexts, *rates)
 
 

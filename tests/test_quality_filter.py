@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from starloom.tasks.frame.stage import Runtime
-from starloom.tasks.quality_filter import PRESETS, QualityFilter, Rule, TextSignals, quality_filter, signals
+from starloom.tasks.quality_filter import LARGEST, PRESETS, QualityFilter, Rule, TextSignals, quality_filter, signals
 from starloom.tasks.schemas import Docs, Signals
 
 RUNTIME = Runtime(Path())
@@ -103,7 +103,13 @@ def test_own_rules_replace_the_published_ones_and_more_rules_follow_them():
 
 RULES = st.lists(
     st.builds(
-        lambda signal, low, high, only, but: Rule(signal=signal, min=low, max=high, languages=only, except_languages=but),
+        lambda signal, low, high, only, but: Rule(
+            signal=signal,
+            min=None if low is None else min(low, high, LARGEST.get(signal, 5)),
+            max=high,
+            languages=only,
+            except_languages=but,
+        ),
         st.sampled_from(["num_chars", "num_lines", "max_line_length", "alnum_fraction", "is_generated"]),
         st.none() | st.floats(0, 5),
         st.floats(0, 5),
@@ -157,6 +163,11 @@ def test_no_documents_give_no_verdicts(preset):
     ("rule", "message"),
     [
         ({"signal": "num_lines"}, "neither min nor max"),
+        ({"signal": "num_lines", "min": 5, "max": 4.5}, r"num_lines \(min 5 and max 4.5\) would drop every file"),
+        ({"signal": "num_lines", "max": -1}, r"num_lines \(max -1\) would drop every file: it is 0 or more"),
+        ({"signal": "alpha_fraction", "min": 25}, r"alpha_fraction \(min 25\) would drop every file: it is 0 to 1"),
+        ({"signal": "num_lines", "min": True}, "min"),
+        ({"signal": "num_lines", "max": float("inf")}, "max"),
         ({"signal": "num_line", "max": 1}, "signal"),
         ({"signal": "num_lines", "max": 1, "languages": ["Pyhton"]}, "no language is called 'Pyhton': did you mean 'Python'"),
     ],

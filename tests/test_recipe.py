@@ -1,9 +1,13 @@
 """Recipes: what is refused, with which words."""
 
+import re
+
 import pytest
+import yaml
 
 from starloom.flows.plan import below, make_plan
 from starloom.flows.recipe import load
+from starloom.flows.run import Request, prepare
 from starloom.lineage.errors import ConfigError
 
 
@@ -62,6 +66,12 @@ def test_a_missing_recipe_is_named(tmp_path):
     [
         ("near_dedup.threshold", "not of the form"),
         ("near_dedup=1", "not of the form"),
+        ("stages=[]", "not of the form step.knob=value; of the recipe's own, name, seed, store can be set"),
+        ("seed=yes", "^--set seed: `seed` is a whole number, not True"),
+        ("seed='7'", "^--set seed: `seed` is a whole number, not '7'"),
+        ("name=", "^--set name: `name` is a word, not None"),
+        ("store=5", "^--set store: `store` is a word, not 5"),
+        ("near_dedup.seed=2020-13-45", "not a YAML value"),
         ("neardedup.threshold=1", r"no step 'neardedup'(?s:.*)did you mean 'near_dedup'"),
         ("near_dedup.treshold=1", r"no knob 'treshold'(?s:.*)did you mean 'threshold'"),
         ("near_dedup.threshold=[", "not a YAML value"),
@@ -129,3 +139,84 @@ def test_until_cuts_the_plan_and_knows_its_steps(tmp_path):
 def test_wiring_that_cannot_be_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         make_plan(load(recipe(tmp_path, text)))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ("near_dedup: {num_perm: yes}", "near_dedup.num_perm True: Input should be a valid integer"),
+        ("near_dedup: {threshold: yes}", "near_dedup.threshold True: Input should be a valid number"),
+        ("near_dedup: {threshold: '0.7'}", "near_dedup.threshold '0.7': Input should be a valid number"),
+        ("near_dedup: {num_perm: 256.0}", "near_dedup.num_perm 256.0: Input should be a valid integer"),
+        ("near_dedup: {threshold: .nan}", "near_dedup.threshold nan: "),
+        ("near_dedup: {seed: no}", "near_dedup.seed False: Input should be a valid integer"),
+        ("pack_fim: {mixture: {weights: {C: yes}}}", "pack_fim.mixture.weights.C True: Input should be a valid number"),
+        ("evaluate: {k: [yes]}", "evaluate.k.0 True: Input should be a valid integer"),
+        ("train_model: {lora: {rank: yes}}", "train_model.lora.rank True: Input should be a valid integer"),
+        ("train_model: {betas: [0.9, '0.95']}", "train_model.betas.1 '0.95': Input should be a valid number"),
+        ("train_model: {attend_across_documents: 1}", "train_model.attend_across_documents 1: Input should be a valid boolean"),
+        ("quality_filter: {more_rules: [{signal: num_lines, min: 9, max: 3}]}", "quality_filter.more_rules.0: the rule on num_lines"),
+    ],
+)
+def test_a_number_is_a_number_and_a_rule_leaves_something(tmp_path, knobs, message):
+    with pytest.raises(ConfigError, match=r"line \d+: " + re.escape(message)):
+        load(recipe(tmp_path, f"stages:\n{INGEST}- {knobs}\n"))
+
+
+def test_numbers_as_yaml_has_them(tmp_path):
+    step = load(
+        recipe(tmp_path, f"stages:\n{INGEST}- train_model: {{learning_rate: 1e-4, min_learning_rate: 0, warmup_steps: 0}}\n")
+    ).steps[1]
+    assert (step.config.learning_rate, step.config.min_learning_rate) == (1e-4, 0.0)
+
+
+def test_merge_keys_mean_what_they_mean_in_yaml(tmp_path):
+    text = f"""stages:
+{INGEST}- near_dedup: &knobs {{threshold: 0.7, num_perm: 128}}
+- near_dedup:
+    <<: *knobs
+    num_perm: 64
+  as: second
+- near_dedup:
+    threshold: 0.9
+    <<: [{{ngram: 3}}, *knobs, {{ngram: 7, seed: 9}}]
+  as: third
+"""
+    steps = load(recipe(tmp_path, text)).steps
+    documents = yaml.safe_load(text)["stages"]
+    for step, document in zip(steps[1:], documents[1:], strict=True):
+        given = {name: getattr(step.config, name) for name in document["near_dedup"]}
+        assert given == document["near_dedup"], "as PyYAML reads it"
+    assert (steps[2].config.threshold, steps[2].config.num_perm, steps[3].config.ngram, steps[3].config.seed) == (0.7, 64, 3, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- near_dedup:\n    <<: 5\n", "line 4: `<<` merges mappings"),
+        ("- near_dedup:\n    <<: [5]\n", "line 4: `<<` merges mappings"),
+        ("- near_dedup: &a {<<: *a}\n", "line 3: more than 50 levels deep"),
+        ("- near_dedup: &a {treshold: 1}\n- near_dedup: {<<: *a}\n  as: b\n", "line 3: near_dedup has no knob 'treshold'"),
+        ("- near_dedup: {seed: 2020-13-45}\n", "line 3: '2020-13-45': month must be in 1..12"),
+    ],
+)
+def test_what_cannot_be_merged_is_named(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(recipe(tmp_path, f"stages:\n{INGEST}{text}"))
+
+
+def test_the_recipes_own_keys_can_be_set(tmp_path):
+    path = recipe(tmp_path, f"name: old\nseed: 1\nstages:\n{INGEST}- near_dedup\n- exact_dedup\n- train_tokenizer\n- encode: {{seed: 3}}\n")
+    changed = load(path, ["seed=7", "name=new", "store=elsewhere", "near_dedup.seed=9"])
+    assert (changed.name, changed.store) == ("new", "elsewhere")
+    seeds = {step.name: step.config.seed for step in changed.steps if hasattr(step.config, "seed")}
+    assert seeds | {"ingest": 7, "near_dedup": 9, "encode": 3} == seeds
+    prepared = prepare(Request(str(path), ("store=elsewhere", "seed=7")))
+    assert prepared.store.url == str(tmp_path / "elsewhere")
+    assert prepare(Request(str(path), ("store=elsewhere",), store=str(tmp_path / "named"))).store.url == str(tmp_path / "named")
+
+
+@pytest.mark.parametrize("seed", ["yes", "'7'", "1.5", "[1]"])
+def test_a_seed_is_a_whole_number(tmp_path, seed):
+    with pytest.raises(ConfigError, match="line 1: `seed` is a whole number"):
+        load(recipe(tmp_path, f"seed: {seed}\nstages:\n{INGEST}"))

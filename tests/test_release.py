@@ -148,7 +148,7 @@ def test_model_card_has_the_numbers_of_the_inputs(inputs, tmp_path):
     card = (folder / "README.md").read_text()
     assert f"{ARCHITECTURE.num_parameters:,} parameters" in card
     assert "3 steps, 192 tokens: 0.2 epochs of 30 training sequences. The loss went from 6.500 at the first step to 4.250" in card
-    assert "had a chance of 0.1 to be held out" in card
+    assert "0.1 of its text in bytes was asked to be held out, as whole repositories" in card
     assert "fills in the middle" in card
     assert "`heldout` is text" in card
     assert "at least one of k samples" in card

@@ -85,7 +85,8 @@ def _by_hash(store: Store, prefix: str) -> Exported:
     if len(found) != 1:
         problem = f"{len(found)} artifacts begin with {prefix!r}" if found else f"no artifact of {store.url} begins with {prefix!r}"
         raise InputError(
-            problem, hint="give more of the hash, or RUN/STEP such as latest/near_dedup; `starloom show RUN` lists what a run made"
+            problem,
+            hint=f"give more of the hash, or RUN/STEP such as latest/near_dedup; `starloom show RUN{store.named}` lists what a run made",
         )
     return Exported(store.artifact(found[0]).type, found[0])
 

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from starloom.lineage import parquet
-from starloom.lineage.errors import CorruptError
 from starloom.lineage.store import object_name
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Rows:
 
     def table(self, name: str, part: int, columns: list[str] | None = None) -> pa.Table:
         """Some columns of a part, all rows."""
-        return parquet.read_table(self.path(name, part), columns)
+        return parquet.read_table(self.path(name, part), columns, self.store.url)
 
     def tables(self, name: str, columns: list[str] | None, parts: Sequence[int] | None = None) -> Iterator[tuple[int, pa.Table]]:
         """(part, its table), in order, read by several threads; `parts` None is all."""
@@ -72,10 +71,7 @@ class Rows:
                 groups = np.unique(group_of)
                 table = file.read_row_groups(groups.tolist(), columns=columns)
         except (OSError, pa.ArrowException) as error:
-            raise CorruptError(
-                f"the part {path.name} cannot be read: {str(error).splitlines()[0]}",
-                hint="`starloom verify --repair`, then run the recipe again",
-            ) from error
+            raise parquet.corrupt(path, error, self.store.url) from error
         read_before = np.cumsum([0, *(sizes[group] for group in groups)])
         return table.take(pa.array(wanted - starts[group_of] + read_before[np.searchsorted(groups, group_of)]))
 

@@ -109,7 +109,8 @@ def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict
     if len(found) != 1:
         problem = f"{len(found)} artifacts begin with {prefix!r}" if found else f"{store.url} holds no artifact {prefix!r}"
         raise InputError(
-            problem, hint=", ".join(found[:5]) or "give the first six digits of its hash or more; `starloom show RUN` lists them"
+            problem,
+            hint=", ".join(found[:5]) or f"give the first six digits of its hash or more; `starloom show RUN{store.named}` lists them",
         )
     rows = Rows(store)
     artifact = rows.artifact(found[0])

@@ -74,7 +74,8 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
     found = {step.name: members for step in steps if (members := _members(rows, step, prefix))}
     if not found:
         raise InputError(
-            f"run {run.id} found no cluster {prefix!r}", hint="a cluster is named by its survivor's doc_id; `starloom trace PATH` tells it"
+            f"run {run.id} found no cluster {prefix!r}",
+            hint=f"a cluster is named by its survivor's doc_id; `starloom trace PATH{rows.store.named}` tells it",
         )
     *others, last = found
     step = next(step for step in steps if step.name == last)
@@ -173,7 +174,7 @@ def show_conflicts(store: Store, run_id: str | None, limit: int | None = None) -
     rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
     steps = [{"step": step.name, **conflicts(rows, run, step, limit)} for step in finders(run)]
     if not steps:
-        hint = "ask a run with exact_dedup or near_dedup: --run; `starloom runs` lists them"
+        hint = f"ask a run with exact_dedup or near_dedup: --run; `starloom runs{store.named}` lists them"
         raise InputError(f"no step of run {run.id} looked for duplicates", hint=hint)
     num = sum(step["num_conflicts"] for step in steps)
     return {"kind": "conflicts", "run": run.id, "recipe": run.recipe, "store": store.url, "num_conflicts": num, "steps": steps}

@@ -95,7 +95,7 @@ def _checkpoint(question: Question) -> dict[str, Any] | None:
     if question.kind == "checkpoint" or question.what == "checkpoint":
         raise InputError(
             f"run {question.run.id} has no checkpoint {question.what!r}",
-            hint="name a run that trained, with --run; `starloom runs` lists them",
+            hint=f"name a run that trained, with --run; `starloom runs{question.rows.store.named}` lists them",
         )
     return None
 

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import pkgutil
+import re
 import typing
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, SecretStr, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
 
 from starloom.lineage import keys
 from starloom.lineage.errors import ConfigError, did_you_mean
@@ -55,10 +57,40 @@ File = Annotated[str, AfterValidator(_absolute), _ContentIdentity()]
 """A file named in a recipe, relative to the recipe's folder; its identity is its content."""
 
 
+STRICT = ("int", "float", "bool")
+"""Kinds of knob that only a value of that kind may fill: a whole number is a float too."""
+EXPONENT_ALONE = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+"""A number that YAML 1.1, which wants a point in it, takes for a word."""
+
+
+def _with_strict_numbers(schema: Any) -> Any:
+    """A copy of a schema of pydantic's core whose numbers and flags take no other kind of value for one."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(_with_strict_numbers(inner) for inner in schema)
+    if not isinstance(schema, dict):
+        return schema
+    copy = {name: inner if name in ("default", "metadata") else _with_strict_numbers(inner) for name, inner in schema.items()}
+    if schema.get("type") not in STRICT:
+        return copy
+    copy["strict"] = True
+    return core_schema.no_info_before_validator_function(_number, copy) if schema["type"] == "float" else copy
+
+
+def _number(value: Any) -> Any:
+    """`1e-4` as the number that it is."""
+    return float(value) if isinstance(value, str) and EXPONENT_ALONE.fullmatch(value) else value
+
+
 class Config(BaseModel):
     """Knobs of a stage. Each field is documented by the string under it: help, docs and forms read it there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Numbers are numbers: neither `yes` counts as 1 nor a quoted word as what it spells; not of any knob, however deep."""
+        strict: CoreSchema = _with_strict_numbers(handler(source))
+        return strict
 
     def identity(self) -> dict[str, Any]:
         """What of this configuration shapes the output, as plain JSON values."""
@@ -133,6 +165,10 @@ class Runtime:
         """Say how far the work is; metrics are shown beside it."""
         if self._on_progress is not None:
             self._on_progress(done, total, unit, metrics)
+
+    def tell(self, sentence: str) -> None:
+        """Have the run and every later plan say this of the step, in so many words; of several parts, what each has to say."""
+        self.note(told=f"{self.notes['told']}; {sentence}" if "told" in self.notes else sentence)
 
     def note(self, **facts: Any) -> None:
         """Put facts about the work (seconds, tokens per second) into its record."""
@@ -230,7 +266,7 @@ def stage(
         over: `parts`: called once for each part and may not depend on how the corpus was cut; `whole`: called once.
         libraries: distributions whose version shapes the output.
         runs: project modules that it runs without importing them.
-        prepare: a part-wise first half whose output is cached by its own, smaller set of knobs.
+        prepare: a first half whose output is cached by its own, smaller set of knobs.
     """
 
     def declare(function: StageFunction) -> Stage:
@@ -239,11 +275,11 @@ def stage(
     return declare
 
 
-def prepare(*, libraries: tuple[str, ...] = ()) -> Callable[[StageFunction], Stage]:
-    """Declare the part-wise first half of a stage."""
+def prepare(*, over: Literal["parts", "whole"] = "parts", libraries: tuple[str, ...] = ()) -> Callable[[StageFunction], Stage]:
+    """Declare the first half of a stage: part by part, before what sees the whole; or over the whole, before what goes part by part."""
 
     def declare(function: StageFunction) -> Stage:
-        return _declared(function, over="parts", libraries=libraries, runs=(), prepare=None)
+        return _declared(function, over=over, libraries=libraries, runs=(), prepare=None)
 
     return declare
 

@@ -1,25 +1,23 @@
-"""A stage bound to its inputs: what it reads, the keys that follow, and which of its actions are done already."""
+"""A step resolved against the store: what it reads, the keys that follow, and which of its actions are done already."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
 import unicodedata
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from starloom.lineage import code, keys
 from starloom.lineage.errors import ConfigError, StageError
 from starloom.lineage.records import Components
-from starloom.lineage.store import FORMAT, Store
-from starloom.lineage.views import Files, Tabular
+from starloom.lineage.store import FORMAT
+from starloom.lineage.views import Tabular
 from starloom.tasks.schemas import ARTIFACTS, Record, Repositories
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starloom.lineage.records import Action, Artifact
+    from starloom.lineage.records import Action
+    from starloom.lineage.store import Store
     from starloom.tasks.frame.stage import Config, Stage
     from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
 
@@ -35,84 +33,89 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """A stage with its configuration and everything that it will read."""
+class Inputs:
+    """What a step reads."""
+
+    refs: dict[str, Ref] = field(default_factory=dict)
+    """Parameter → artifact; without those optional inputs that nothing above writes."""
+    repositories: tuple[tuple[RepositorySnapshot, ...], ...] = ()
+    """Of a stage that reads sources: the repositories of each part."""
+    record: Record | None = None
+    """Of a stage that reads the account of the steps above."""
+
+
+@dataclass(frozen=True)
+class ResolvedStep:
+    """A step of which everything is known but its results: what it reads, the keys that follow, and which of its actions are done."""
 
     name: str
     stage: Stage
     config: Config
-    refs: dict[str, Ref] = field(default_factory=dict)
-    """Parameter → what it reads; without those optional inputs that nothing above writes."""
-    repositories: tuple[tuple[RepositorySnapshot, ...], ...] = ()
-    record: Record | None = None
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a bound stage reads, by content. Refs stay the same while their contents may not, and the other way round."""
-
-    by_part: dict[str, list[str]]
-    """Parameter → one digest for each part."""
-    whole: dict[str, str]
-    """Parameter → digest, for what has no parts."""
-
-    @property
-    def num_parts(self) -> int:
-        """Parts of the corpus that the stage reads."""
-        return len(next(iter(self.by_part.values()), []))
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How much of a step is done already."""
-
+    inputs: Inputs
     components: Components
-    step: Action | None
+    done: Action | None
+    """Of the whole step, if it is done."""
     part_components: tuple[Components, ...] = ()
     parts: tuple[Action | None, ...] = ()
-    """Of a part-wise stage, when the step as a whole is not done."""
-
-    @property
-    def is_cached(self) -> bool:
-        """Whether nothing has to run."""
-        return self.step is not None
+    """Of a part-wise step that is not done: the action of each part, if that is."""
 
     @property
     def num_actions(self) -> int:
         """Actions of the step."""
-        return max(1, len(self.part_components)) if self.step is None else max(1, len(self.step.actions))
+        return max(1, len(self.part_components)) if self.done is None else max(1, len(self.done.actions))
 
     @property
     def num_cached(self) -> int:
         """Actions that need not run."""
-        return self.num_actions if self.step is not None else sum(action is not None for action in self.parts)
+        return self.num_actions if self.done is not None else sum(action is not None for action in self.parts)
 
 
-def contents(bound: Bound, store: Store) -> Contents:
-    """The contents that a bound stage reads.
+def resolve(name: str, stage: Stage, config: Config, inputs: Inputs, store: Store) -> ResolvedStep:
+    """Find the keys of a step, and what of it is done. Reads one record when all is.
 
     Raises:
         StageError: if inputs of a part-wise stage are cut differently.
+        ConfigError: if a library that the stage needs is not installed.
+    """
+    by_part, whole = _digests_of_inputs(name, stage, inputs, store)
+    digests = _code(stage, store)
+    components = _components(stage, config, digests, {**by_part, **whole})
+    done = store.action(stage.label, components.key)
+    if done is not None or stage.over == "whole":
+        return ResolvedStep(name, stage, config, inputs, components, done)
+    num_parts = len(next(iter(by_part.values()), []))
+    each = tuple(
+        _components(stage, config, digests, {**{parameter: parts[i] for parameter, parts in by_part.items()}, **whole})
+        for i in range(num_parts)
+    )
+    parts = tuple(store.action(stage.label, components.key) for components in each)
+    return ResolvedStep(name, stage, config, inputs, components, None, each, parts)
+
+
+def _digests_of_inputs(name: str, stage: Stage, inputs: Inputs, store: Store) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The contents that a step reads: parameter → a digest for each part, and parameter → digest for what has no parts.
+
+    Refs stay the same while their contents may not, and the other way round.
     """
     by_part: dict[str, list[str]] = {}
     whole: dict[str, str] = {}
-    for parameter, kind in bound.stage.inputs.items():
+    for parameter, kind in stage.inputs.items():
         if kind is Repositories:
-            by_part[parameter] = [keys.digest([snapshot.digest for snapshot in part]) for part in bound.repositories]
+            by_part[parameter] = [keys.digest([snapshot.digest for snapshot in part]) for part in inputs.repositories]
         elif kind is Record:
-            whole[parameter] = keys.digest(asdict(bound.record)) if bound.record else ""
-        elif parameter in bound.stage.optional and parameter not in bound.refs:
+            whole[parameter] = keys.digest(asdict(inputs.record)) if inputs.record else ""
+        elif parameter in stage.optional and parameter not in inputs.refs:
             continue  # what is absent is no part of a key
         elif issubclass(kind, Tabular):
-            by_part[parameter] = _part_digests(bound.refs[parameter], store)
+            by_part[parameter] = _part_digests(inputs.refs[parameter], store)
         else:
-            whole[parameter] = bound.refs[parameter].artifact
-    if bound.stage.over == "parts" and len({len(digests) for digests in by_part.values()}) > 1:
+            whole[parameter] = inputs.refs[parameter].artifact
+    if stage.over == "parts" and len({len(digests) for digests in by_part.values()}) > 1:
         raise StageError(
-            f"{bound.name} reads inputs cut into different parts: " + ", ".join(f"{name} has {len(d)}" for name, d in by_part.items()),
+            f"{name} reads inputs cut into different parts: " + ", ".join(f"{name} has {len(d)}" for name, d in by_part.items()),
             hint="use `from:` to take inputs that descend from one corpus",
         )
-    return Contents(by_part, whole)
+    return by_part, whole
 
 
 def _part_digests(ref: Ref, store: Store) -> list[str]:
@@ -123,26 +126,11 @@ def _part_digests(ref: Ref, store: Store) -> list[str]:
     return [part.hash if mask is None else keys.digest([part.hash, mask]) for part, mask in zip(parts, masks, strict=True)]
 
 
-def standing(bound: Bound, store: Store) -> Standing:
-    """Which actions of a bound stage are done. Reads one record when all are."""
-    read, digests = contents(bound, store), _code(bound.stage, store)
-    components = _components(bound, digests, {**read.by_part, **read.whole})
-    done = store.action(bound.stage.label, components.key)
-    if done is not None or bound.stage.over == "whole":
-        return Standing(components, done)
-    each = tuple(
-        _components(bound, digests, {**{name: parts[i] for name, parts in read.by_part.items()}, **read.whole})
-        for i in range(read.num_parts)
-    )
-    return Standing(components, None, each, tuple(store.action(bound.stage.label, c.key) for c in each))
-
-
-def _components(bound: Bound, digests: dict[str, str], inputs: dict[str, Any]) -> Components:
-    stage = bound.stage
+def _components(stage: Stage, config: Config, digests: dict[str, str], inputs: dict[str, Any]) -> Components:
     return Components(
         stage=stage.label,
         code=digests,
-        config=bound.config.identity(),
+        config=config.identity(),
         libraries={name: _version(name) for name in stage.libraries},
         inputs=inputs,
         format=FORMAT,
@@ -156,17 +144,22 @@ _digests: dict[tuple[str, str], dict[str, str]] = {}
 def _code(stage: Stage, store: Store) -> dict[str, str]:
     named = (stage.module, stage.name)
     if named not in _digests:
-        reader = _reader(store.url)
+        reader = _reader(store)
         _digests[named] = code.digests(*named, runs=stage.runs, reader=reader)
         if reader.grew:
-            store.put_index("code", reader.memory)
+            store.put_index("code", dict(reader.memory))
             reader.grew = False
     return _digests[named]
 
 
-@functools.cache
-def _reader(store_url: str) -> code.Reader:
-    return code.Reader(Store.open(store_url).index("code"))
+_readers: dict[str, code.Reader] = {}
+"""By the URL of the store that remembers what was read."""
+
+
+def _reader(store: Store) -> code.Reader:
+    if store.url not in _readers:
+        _readers[store.url] = code.Reader(store.index("code"))
+    return _readers[store.url]
 
 
 @functools.cache
@@ -186,37 +179,16 @@ def _install_hint(distribution: str) -> str:
     return f"pip install 'starloom{extra}'"
 
 
-def outputs(bound: Bound, action: Action) -> dict[str, Ref]:
-    """What a finished step gives to the steps below it: its artifacts, and after verdicts the Docs they leave."""
+def offered(step: ResolvedStep, action: Action) -> dict[str, Ref]:
+    """What a finished step gives to the steps below it, by type: its artifacts, and after verdicts the Docs that they leave."""
     refs = {kind: Ref(kind, artifact) for kind, artifact in action.outputs.items()}
     if "Verdicts" in refs:
-        docs = next(bound.refs[name] for name, kind in bound.stage.inputs.items() if kind is ARTIFACTS["Docs"])
+        docs = next(step.inputs.refs[name] for name, kind in step.stage.inputs.items() if kind is ARTIFACTS["Docs"])
         refs["Docs"] = Ref("Docs", docs.artifact, refs["Verdicts"].artifact)
     return refs
 
 
-def gather(kind: type, parts: Sequence[Action]) -> Artifact:
-    """The artifact of a part-wise step from the outputs of its actions."""
-    from starloom.lineage.records import Artifact, Part
-
-    name = kind.__name__
-    assert issubclass(kind, (Tabular, Files))
-    return Artifact(name, tuple(Part.from_json(action.outputs[name]) for action in parts))
-
-
-def notes_of(parts: Sequence[Action]) -> dict[str, Any]:
-    """What there is to say of a part-wise step: what holds for all its parts, and the sums of what they counted."""
-    counts: Counter[str] = Counter()
-    for action in parts:
-        counts.update(action.notes.get("counts", {}))
-    first = parts[0].notes if parts else {}
-    notes = {
-        name: value for name, value in first.items() if name not in ("part", "counts") and all(a.notes.get(name) == value for a in parts)
-    }
-    return {**notes, **({"counts": dict(counts)} if counts else {})}
-
-
-def snapshots(config: Config, store: Store) -> tuple[tuple[RepositorySnapshot, ...], ...]:
+def find_repositories(config: Config, store: Store) -> tuple[tuple[RepositorySnapshot, ...], ...]:
     """The repositories that `ingest` would read now, cut into parts. Files whose stat is unchanged are not read again."""
     from starloom.tasks.ingest import Ingest, partition, snapshot
 

@@ -13,6 +13,7 @@ import os
 import platform
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from starloom.tasks.frame.stage import Config
-    from starloom.tasks.frame.step import Bound, Ref
+    from starloom.tasks.frame.step import Ref, ResolvedStep
+    from starloom.tasks.frame.workers import Workers
     from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
 
 
@@ -42,7 +44,7 @@ class PartJob:
 
     store_url: str
     step: str
-    stage_of: str
+    stage: str
     """The stage whose module to import; `is_prepare` says which half."""
     is_prepare: bool
     config: Config
@@ -52,46 +54,96 @@ class PartJob:
     repositories: tuple[RepositorySnapshot, ...] = ()
 
 
+def do_parts(step: ResolvedStep, store: Store, workers: Workers, on_done: Callable[[int, int], None]) -> Action:
+    """Do those parts of a part-wise step that are not done, side by side, and commit the action of the whole step.
+
+    `on_done` is told after each part how many are done, of how many.
+    """
+    actions = list(step.parts)
+    missing = [i for i, action in enumerate(actions) if action is None]
+    num_done = len(actions) - len(missing)
+
+    def count(_: int, action: Action) -> None:
+        nonlocal num_done
+        del action
+        num_done += 1
+        on_done(num_done, len(actions))
+
+    jobs = [_part_job(step, store, part) for part in missing]
+    for part, action in zip(missing, workers.map(do_part, jobs, count), strict=True):
+        actions[part] = action
+    return store.commit(step.stage.label, _gathered(step, store, [action for action in actions if action is not None]))
+
+
+def _part_job(step: ResolvedStep, store: Store, part: int) -> PartJob:
+    home = step.stage.module.rpartition(".")[2]
+    repositories = step.inputs.repositories[part] if step.inputs.repositories else ()
+    return PartJob(
+        store.url, step.name, home, step.stage.name != home, step.config, step.part_components[part], step.inputs.refs, part, repositories
+    )
+
+
 def do_part(job: PartJob) -> Action:
     """Do a part's action in this process and commit it."""
     store = opened(job.store_url)
-    whole_stage = load_stage(job.stage_of)
+    whole_stage = load_stage(job.stage)
     stage = whole_stage.prepare if job.is_prepare else whole_stage
     assert stage is not None
     done = store.action(stage.label, job.components.key)
     if done is not None:  # by another run, or by a worker that was lost after it had finished
         return done
     inputs = {name: _part_input(kind, job, name, store) for name, kind in stage.inputs.items()}
-    return _do(store, job.step, stage, job.config, job.components, inputs, {"part": job.part})
+    with store.work(job.components.key) as scratch:
+        return _call(store, job.step, stage, job.config, job.components, inputs, Runtime(scratch), {"part": job.part})
 
 
 def do_whole(
-    bound: Bound,
-    components: Components,
+    step: ResolvedStep,
     store: Store,
-    *,
-    workers: int,
-    mapper: Callable[[Callable[[Any], Any], list[Any]], list[Any]],
+    workers: Workers,
     on_progress: Callable[[int, int, str, dict[str, Any]], None],
     on_begin: Callable[[Path], None],
-    is_cancelled: Callable[[], bool],
 ) -> Action:
-    """Do the action of a stage that sees the whole corpus, in this process; it may fan out through `mapper`.
+    """Do the action of a stage that sees the whole corpus, in this process; it may fan out over the workers.
 
     `on_begin` is told the folder in which it works.
     """
-    inputs = {name: _whole_input(kind, bound, name, store) for name, kind in bound.stage.inputs.items()}
-    with store.work(components.key) as scratch:
+    inputs = {name: _whole_input(kind, step, name, store) for name, kind in step.stage.inputs.items()}
+    with store.work(step.components.key) as scratch:
         on_begin(scratch)
-        runtime = Runtime(scratch, workers=workers, mapper=mapper, on_progress=on_progress, is_cancelled=is_cancelled)
-        return _call(store, bound.name, bound.stage, bound.config, components, inputs, runtime, {})
+        num_workers = max(1, workers.workers)
+        runtime = Runtime(scratch, workers=num_workers, mapper=workers.map, on_progress=on_progress, is_cancelled=workers.is_cancelled)
+        return _call(store, step.name, step.stage, step.config, step.components, inputs, runtime, {})
 
 
-def _do(
-    store: Store, step: str, stage: Stage, config: Config, components: Components, inputs: dict[str, Any], where: dict[str, Any]
-) -> Action:
-    with store.work(components.key) as scratch:
-        return _call(store, step, stage, config, components, inputs, Runtime(scratch), where)
+def _gathered(step: ResolvedStep, store: Store, actions: list[Action]) -> Action:
+    """The action of a part-wise step from those of its parts."""
+    written = {
+        kind.__name__: store.put_artifact(
+            Artifact(kind.__name__, tuple(Part.from_json(action.outputs[kind.__name__]) for action in actions))
+        )
+        for kind in step.stage.outputs
+    }
+    seconds = round(sum(action.seconds for action in actions), 3)
+    keys = tuple(action.key for action in actions)
+    shown = {f"part-{i:05}/{name}": digest for i, action in enumerate(actions) for name, digest in action.shown.items()}
+    return Action(step.components.key, step.components.to_json(), written, keys, seconds, _gathered_notes(actions), made_by(), shown)
+
+
+def _gathered_notes(actions: list[Action]) -> dict[str, Any]:
+    """What there is to say of a part-wise step: what holds for all its parts, and the sums of what they counted."""
+    counts: Counter[str] = Counter()
+    for action in actions:
+        counts.update(action.notes.get("counts", {}))
+    first = actions[0].notes if actions else {}
+    notes = {
+        name: value
+        for name, value in first.items()
+        if name not in ("part", "counts") and all(action.notes.get(name) == value for action in actions)
+    }
+    told = list(dict.fromkeys(action.notes["told"] for action in actions if "told" in action.notes))
+    notes = {**notes, "told": "; ".join(told)} if told else notes
+    return {**notes, **({"counts": dict(counts)} if counts else {})}
 
 
 def _call(
@@ -140,10 +192,10 @@ def _part_input(kind: type[Any], job: PartJob, name: str, store: Store) -> Any:
     return kind([_source(store, ref, artifact, job.part)])
 
 
-def _whole_input(kind: type[Any], bound: Bound, name: str, store: Store) -> Any:
+def _whole_input(kind: type[Any], step: ResolvedStep, name: str, store: Store) -> Any:
     if kind is Record:
-        return bound.record
-    return opened_ref(store, bound.refs[name]) if name in bound.refs else None
+        return step.inputs.record
+    return opened_ref(store, step.inputs.refs[name]) if name in step.inputs.refs else None
 
 
 def opened_ref(store: Store, ref: Ref) -> Tabular | Files:

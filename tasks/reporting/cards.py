@@ -446,7 +446,8 @@ def _heldout_losses(measured: HeldoutLosses | None) -> list[str]:
 def _heldout(facts: ModelFacts) -> str:
     if not facts.heldout_fraction:
         return ""
-    return f" Each of its repositories had a chance of {facts.heldout_fraction:g} to be held out: measured on, never trained on."
+    share = f"{facts.heldout_fraction:g} of its text in bytes was asked to be held out"
+    return f" {share}, as whole repositories where these are small enough: measured on, never trained on."
 
 
 def _prepared(facts: ModelFacts) -> list[str]:

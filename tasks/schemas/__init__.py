@@ -206,6 +206,12 @@ class Tokens(Tabular):
     )
 
 
+class Heldout(Tabular):
+    """The documents that are kept from training, part by part as those of Tokens, and the bytes of text of each."""
+
+    SCHEMA = _schema({"doc_id": _STR, "repo": _STR, "num_bytes": _INT})
+
+
 class Packed(Tabular):
     """Sequences of one fixed length, ready for training; `starts` are the positions at which another context begins."""
 
@@ -323,6 +329,7 @@ ARTIFACTS: dict[str, type[Tabular | Files]] = {
         Clusters,
         Redactions,
         Tokens,
+        Heldout,
         Packed,
         Spans,
         Losses,

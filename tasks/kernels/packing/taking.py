@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from starloom.tasks.kernels.text.draws import GOLDEN_GAMMA, draw, mix64
 
@@ -55,6 +56,21 @@ def take(weights: np.ndarray, doc_ids: pa.ChunkedArray, contexts: pa.ChunkedArra
     row, epoch, number = row[order], epoch[order], number[order]
     is_new = np.append(True, (number[1:] != number[:-1]) | (epoch[1:] != epoch[:-1]))[: len(row)]
     return Copies(row, epoch, np.cumsum(is_new) - 1)
+
+
+def split_contexts(contexts: pa.ChunkedArray, is_heldout: np.ndarray) -> pa.ChunkedArray:
+    """Part contexts of which some documents are held out and others not: those held out become one of another name.
+
+    Args:
+        contexts: of each of n documents.
+        is_heldout: bool [n].
+    """
+    if not len(contexts):
+        return contexts
+    number = contexts.combine_chunks().dictionary_encode().indices.to_numpy()
+    num_heldout = np.bincount(number, is_heldout)
+    is_parted = is_heldout & (num_heldout < np.bincount(number))[number]
+    return pc.if_else(pa.array(is_parted), pc.binary_join_element_wise(contexts, "heldout", "/"), contexts)
 
 
 def draws_of_copies(names: pa.ChunkedArray, copies: Copies, seed: int, purpose: str, num: int) -> np.ndarray:

@@ -15,9 +15,9 @@ import stat
 import sysconfig
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from starloom.tasks.kernels.sources.languages import classify
 
@@ -25,11 +25,32 @@ Cache = dict[str, list[Any]]
 """Local path → [size, mtime_ns, ctime_ns, inode, fact], where the fact is the file's blob hash (for a RECORD: the bytes of
 known languages that it lists)."""
 
+Holds = Literal["auto", "repositories", "repository"]
+"""What a folder is: one of repositories, or a repository itself."""
+
 _RACY_NS = 2_000_000_000
 _CHUNK_BYTES = 1 << 20
 _SHORT_LICENSE = 100
 _LONG_LICENSE = 1000
 _NO_LICENSE = frozenset({"", "unknown", "none", "dual license", "other", "see license", "see license file"})
+_BUILD_FILES = frozenset(
+    {
+        *("pyproject.toml", "setup.py", "setup.cfg", "package.json", "Cargo.toml", "go.mod", "pom.xml", "build.gradle", "build.gradle.kts"),
+        *(
+            "CMakeLists.txt",
+            "Makefile",
+            "meson.build",
+            "configure.ac",
+            "composer.json",
+            "Gemfile",
+            "Package.swift",
+            "mix.exs",
+            "stack.yaml",
+        ),
+    }
+)
+"""What is built, or fetched, lies beside one of these: so a folder that has one is a repository."""
+_USUAL_IN_A_REPOSITORY = re.compile(r"li[cs]en[cs]e|copying|readme", re.IGNORECASE)
 _DIST_INFO_LICENSE = re.compile(r"li[cs]en[cs]e|copying|copyright|notice", re.IGNORECASE)
 
 
@@ -68,6 +89,8 @@ class RepositorySnapshot:
     num_bytes: int
     """Of the files that will be read."""
     digest: str
+    note: str | None = None
+    """What to say of how it was taken; no part of its identity."""
 
 
 def python_environment(
@@ -102,20 +125,55 @@ def python_environment(
     return [_distribution_snapshot(distribution, source, cache) for distribution in chosen]
 
 
-def directory(path: str, cache: Cache, *, source: str) -> list[RepositorySnapshot]:
-    """Take each child folder as a repository; files beside them are listed under the repository "." and skipped.
+def directory(path: str, cache: Cache, *, source: str, holds: Holds = "auto") -> list[RepositorySnapshot]:
+    """Take each child folder as a repository, or the folder itself; files beside child folders are listed under "." and skipped.
+
+    Args:
+        path: the folder.
+        cache: brought up to date.
+        source: what to call it.
+        holds: which of the two; `auto` looks at what lies there, and notes why it takes the folder itself.
 
     Raises:
         SourceError: there is no such folder.
     """
-    _check_folder(path, "give a folder whose child folders are repositories as `path`")
+    _check_folder(path, "give one repository, or a folder whose child folders are repositories, as `path`")
     children = sorted(os.scandir(path), key=lambda entry: entry.name)
+    sign = _sign_of_one(children) if holds == "auto" else None
+    if sign or holds == "repository":
+        name = _text(os.path.basename(os.path.abspath(path))) or source
+        note = f"the source {source} is taken as one repository, {name}: {sign or 'holds says so'}"
+        return [replace(_folder_snapshot(path, name, source, cache), note=note if sign else None)]
     folders = [entry for entry in children if entry.is_dir(follow_symlinks=False) and entry.name not in (".git", "__pycache__")]
     snapshots = [_folder_snapshot(entry.path, _text(entry.name), source, cache) for entry in folders]
     loose = [_skipped(entry, "", "outside-repository") for entry in children if entry.is_symlink() or not entry.is_dir()]
     if loose:
         snapshots.insert(0, _snapshot(source, ".", loose, root=path))
     return snapshots
+
+
+def _sign_of_one(children: list[os.DirEntry[str]]) -> str | None:
+    """Why a folder is itself a repository, and not one of repositories; None if it is one of those."""
+    folders = [set(_names(entry.path)) for entry in children if entry.is_dir(follow_symlinks=False) and entry.name != ".git"]
+    names = {entry.name for entry in children}
+    if ".git" in names:
+        return "it has .git"
+    built = sorted(names & _BUILD_FILES)
+    if any(".git" in inside for inside in folders):
+        return None
+    if built:
+        return f"it has {built[0]}"
+    if any(inside & _BUILD_FILES or any(map(_USUAL_IN_A_REPOSITORY.match, inside)) for inside in folders):
+        return None
+    files = [_text(entry.name) for entry in children if entry.is_file(follow_symlinks=False) and classify(_text(entry.name))]
+    return f"it has files, such as {files[0]}, and no repository below it" if files else None
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # it will be listed as unreadable
+        return []
 
 
 def partition(snapshots: Iterable[RepositorySnapshot], part_bytes: int) -> list[list[RepositorySnapshot]]:
