@@ -12,6 +12,7 @@ import uuid
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from starloom.lineage.audit import verify
 from starloom.lineage.collect import collect
 from starloom.lineage.errors import CorruptError, StoreError
-from starloom.lineage.leases import running
+from starloom.lineage.leases import process_lives, running
 from starloom.lineage.records import Action, Artifact, Components, Run, StepState
 from starloom.lineage.store import FORMAT, Store, action_name, object_name
 from tests.corpus import hashes, run_recipe
@@ -261,3 +262,12 @@ def test_after_a_collection_the_next_run_has_nothing_to_do(tmp_path):
     assert run_recipe(tmp_path / "recipe.yaml", store.url, "near_dedup.threshold=1.0").id == lenient.id
     again = run_recipe(tmp_path / "recipe.yaml", store.url)
     assert hashes(again) == {n: out for n, out in hashes(strict).items() if n != "train_model"}
+
+
+def test_a_process_that_is_dead_and_not_yet_waited_for_does_not_live():
+    ended = psutil.Popen([sys.executable, "-c", ""])
+    while ended.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not process_lives(ended.pid)
+    assert process_lives(os.getpid())
+    ended.wait()

@@ -164,8 +164,15 @@ def _converted(kind: type[Tabular], field: pa.Field, column: pa.ChunkedArray, pa
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    is_view = _TYPES.is_string_view(kind) or _TYPES.is_binary_view(kind)
-    return bool(is_view or _TYPES.is_string(kind) or _TYPES.is_large_string(kind) or _TYPES.is_binary(kind) or _TYPES.is_large_binary(kind))
+    kinds = (
+        _TYPES.is_string,
+        _TYPES.is_large_string,
+        _TYPES.is_string_view,
+        _TYPES.is_binary,
+        _TYPES.is_large_binary,
+        _TYPES.is_binary_view,
+    )
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _is_number(kind: pa.DataType) -> bool:
