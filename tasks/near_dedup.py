@@ -42,9 +42,11 @@ class Shingling(Config):
     num_perm: int = Field(default=256, gt=0, le=4096)
     """Permutations of a MinHash signature: the estimate's standard error is at most 0.5 / sqrt(num_perm)."""
     ngram: int = Field(default=5, gt=0, le=256)
-    """Words in a shingle. A file of fewer words is one shingle: only its exact copies resemble it."""
-    words: Literal["ascii", "unicode"] = "ascii"
-    """What words are: runs of `A-Za-z_0-9`, case kept (StarCoder), or of Unicode word characters in lower case (The Stack v2)."""
+    """Words in a shingle. A file of fewer words, empty ones not counted, is one shingle: only its exact copies resemble it."""
+    words: Literal["ascii", "unicode", "runs"] = "ascii"
+    """What words are. `ascii`: what lies between any two characters other than `A-Za-z_0-9`, so that empty words count, case kept
+    (StarCoder); `unicode`: the same of Unicode word characters, in lower case (The Stack v2); `runs`: runs of `A-Za-z_0-9`, case kept. For
+    `ascii` and `runs` only its exact copies resemble a file of which more characters are beyond ASCII than are of those."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the permutations; 42 is StarCoder's."""
 
