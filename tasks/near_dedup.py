@@ -255,12 +255,13 @@ def _verified(work: Work, on_band: Callable[[int], None]) -> NDArray[np.int64]:
         identities = lsh.set_keys(arrays.open("set_starts"), arrays.open("sets"), scopes)
     else:
         (identities,) = lsh.band_keys(arrays.open("signatures"), scopes, 1, cfg.num_perm)
+    arrays.save("identities", identities)
     parent = arrays.create("node_parents", union_find.width(len(scopes)), len(scopes))
     union_find.part(parent)
     union_find.unite(parent, linking.link_trusting(parent.copy(), *lsh.buckets(identities)))
     union_find.compress(parent)
     arrays.save("is_compared", parent == np.arange(len(parent)))
-    evidence = connecting.Evidence(cfg.threshold, is_exact)
+    evidence = connecting.Evidence(cfg.threshold, is_exact, cfg.banding()[1])
     connecting.connect(work.files, "node_parents", work.mapper, evidence=evidence, on_band=on_band)
     groups: NDArray[np.int64] = parent.astype(np.int64)
     return groups

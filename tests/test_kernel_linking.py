@@ -144,6 +144,17 @@ def test_copies_cost_one_comparison_each_and_what_is_connected_none(monkeypatch)
     assert comparisons(monkeypatch, two_by_two, [list(range(10))], copies) == 4
 
 
+def test_members_that_stay_apart_cost_no_more_than_a_bound_each(monkeypatch) -> None:
+    """The worst bucket: everybody shares its key and nobody resembles anybody, or only a neighbour."""
+    n, bound = 400, 20
+    apart = np.arange(2 * n, dtype=np.uint32).reshape(n, 2)
+    monkeypatch.setattr(linking, "MOST_COMPARISONS", bound)
+    assert comparisons(monkeypatch, np.arange(n), [list(range(n))], apart) <= n * bound
+    pairs = apart[np.arange(n) // 2]
+    assert comparisons(monkeypatch, np.arange(n), [list(range(n))], pairs) <= n * (bound + 1)
+    assert len(link_estimated(np.arange(n), *flat([list(range(n))]), pairs, 2)) == n // 2
+
+
 def test_five_thousand_copies_in_many_buckets_are_linked() -> None:
     n = 5_000
     signatures = np.zeros((n, 256), np.uint32)

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from starloom.tasks.common import clusters as clustering
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.workers import Workers
+from starloom.tasks.kernels.duplicates import linking
 from starloom.tasks.kernels.duplicates.lsh import optimal_bands
 from starloom.tasks.kernels.duplicates.minhash import shingle_hash, shingles
 from starloom.tasks.near_dedup import NearDedup, Shingling, near_dedup, signatures
@@ -226,6 +227,19 @@ def test_workers_and_ranges_change_nothing(
             found = decide([corpus[:90], corpus[90:]], cfg, Runtime(scratch, workers=workers, mapper=pool.map))
         assert [part.read() for artifact in found for part in artifact.parts] == expected
         assert len(list(scratch.rglob("starts.npy"))) == 1, "keys went to disk"
+
+
+@pytest.mark.parametrize("verify", ["estimated", "exact"])
+def test_large_buckets_are_cut_short_in_one_way(corpus: list[dict[str, Any]], runtime: Runtime, monkeypatch: Any, verify: Any) -> None:
+    """Bands of one row make buckets of many unlike files: one comparison each finds who is alike, and the same whatever the order."""
+    cfg = NearDedup(verify=verify, threshold=0.5, bands=2, rows=1, scope="global")
+    everything = dropped(decide([corpus], cfg, runtime)[0])
+    monkeypatch.setattr(linking, "MOST_COMPARISONS", 1)
+    found = dropped(decide([corpus], cfg, runtime)[0])
+    assert found <= everything
+    assert len(found) > 0.9 * len(everything)
+    shuffled = random.Random(3).sample(corpus, len(corpus))
+    assert dropped(decide([shuffled[:50], shuffled[50:]], cfg.model_copy(update={"memory_bytes": 1 << 10}), runtime)[0]) == found
 
 
 def word_hash(word: bytes) -> int:

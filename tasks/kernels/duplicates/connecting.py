@@ -3,9 +3,12 @@
 Every band is one round: ranges of its keys are searched for buckets by workers, which see the components of the rounds
 before and tell only what is new; then one process joins. Without evidence a shared key is trusted. With evidence only
 those pairs of a bucket are joined whose similarity reaches the threshold, and pairs that are connected already are not
-compared. Guarantee: the components are those of the graph of all (similar) pairs that share a key, whatever the
-number of ranges and workers. Cost: bands x n keys read and sorted; in memory one range and its edges, and a number a
-document that may be paged out.
+compared. In a bucket of more than `linking.MOST_COMPARISONS` members each is compared with no more than so many: those
+beside it when they are ordered by the positions of the signature that follow the band's, where like stands beside like,
+and other bands have other neighbours. Guarantee: the components are those of the graph of all (similar) pairs that
+share a key, but for pairs that only met in such large buckets, and in any case one result, whatever the number of
+ranges and workers and the order of documents. Cost: bands x n keys read and sorted; in memory one range and its edges,
+and a number a document that may be paged out.
 """
 
 from __future__ import annotations
@@ -28,17 +31,22 @@ if TYPE_CHECKING:
     Mapper = Callable[[Callable[[Any], Any], list[Any]], list[Any]]
 
 
+_ORDERING_LANES = 8
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What pairs are compared by, in arrays beside the band files, a row a node.
 
     Nodes are the documents of the array `rows` (ascending), numbered anew. `is_compared` says which of them take part;
-    another is identical to one of those and joined with it already.
+    another is identical to one of those and joined with it already. `identities` tells those that take part apart.
     """
 
     threshold: float
     is_exact: bool
     """By the shingles in `set_starts` and `sets`; else by `signatures`."""
+    rows: int
+    """Positions of the signature in a band."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,21 @@ def _similar(
     arrays = job.files.arrays
     nodes = np.searchsorted(arrays.open("rows"), members)  # whoever shares a key is a node
     nodes, starts = lsh.among(nodes, starts, arrays.open("is_compared")[nodes])
+    signatures = arrays.open("signatures")
+    for bucket in np.flatnonzero(np.diff(starts) > linking.MOST_COMPARISONS).tolist():
+        here = slice(starts[bucket], starts[bucket + 1])
+        nodes[here] = _neighbours(nodes[here], signatures, arrays.open("identities"), (job.band + 1) * evidence.rows)
     if evidence.is_exact:
         return linking.link_exact(parent, nodes, starts, arrays.open("set_starts"), arrays.open("sets"), evidence.threshold)
-    signatures = arrays.open("signatures")
     return linking.link_estimated(parent, nodes, starts, signatures, least_agreeing(evidence.threshold, signatures.shape[1]))
+
+
+def _neighbours(nodes: NDArray[np.int64], signatures: NDArray[Any], identities: NDArray[np.uint64], lane: int) -> NDArray[np.int64]:
+    """Order the members of a bucket by what they are: by the positions of their signatures from `lane` on, at last by identity."""
+    lanes = [(lane + i) % signatures.shape[1] for i in range(_ORDERING_LANES)]
+    order = np.lexsort((identities[nodes], *(signatures[nodes, each] for each in reversed(lanes))))
+    ordered: NDArray[np.int64] = nodes[order]
+    return ordered
 
 
 def least_agreeing(threshold: float, num_perm: int) -> int:

@@ -5,8 +5,11 @@ clusters, so that links are evidence and no more of them exist than nodes. Guara
 links, on top of what was known, are those of all pairs in a bucket that are similar enough, whatever the order of
 buckets and members; which pairs stand for them does depend on it. Two sets are similar enough when
 `jaccard(...) >= threshold` in float64, exactly.
+A member gives up after MOST_COMPARISONS that found nothing, the latest members first: what a larger bucket guarantees
+is less (a link may be missed that no other bucket finds) and depends on the order of its members, which is the
+caller's to settle, the likely ones side by side. In the worst case all pairs decide whether any is similar.
 Cost: a member is compared with each local cluster until one of its members is similar: m comparisons for m that are
-alike, m^2 / 2 for m that stay apart. Memory: 16 bytes a member (touched only
+alike; for m that stay apart m^2 / 2, and m x MOST_COMPARISONS at most. Memory: 16 bytes a member (touched only
 as links are found) and 64 a member of the largest bucket.
 """
 
@@ -23,6 +26,9 @@ _Uint64s = NDArray[np.uint64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
 _NOBODY = -1
+
+MOST_COMPARISONS = 1000
+"""What a member of a bucket may cost that finds nobody."""
 
 
 class _Evidence(NamedTuple):
@@ -65,7 +71,7 @@ def link_estimated(parent: _Integers, members: _Integers, starts: _Int64s, signa
     """
     no_sets, no_hashes = _frozen(np.zeros(1, np.int64)), _frozen(np.zeros(0, np.uint64))
     evidence = _Evidence(_frozen(signatures), int(min_agreeing), no_sets, no_hashes, -1.0)
-    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence)
+    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence, MOST_COMPARISONS)
     return links
 
 
@@ -85,7 +91,7 @@ def link_exact(parent: _Integers, members: _Integers, starts: _Int64s, set_start
     """
     no_signatures = _frozen(np.zeros((0, 0), np.uint32))
     evidence = _Evidence(no_signatures, 0, _frozen(set_starts), _frozen(hashes), float(threshold))
-    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence)
+    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence, MOST_COMPARISONS)
     return links
 
 
@@ -158,7 +164,7 @@ def _link_trusting(parent: _Integers, members: _Integers, starts: _Int64s) -> _I
 
 
 @njit(cache=True, nogil=True)
-def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidence: _Evidence) -> _Int64s:
+def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidence: _Evidence, most_comparisons: int) -> _Int64s:
     """Link what is similar; members are numbered from 0 within their bucket.
 
     A local cluster is a chain of members, `after` its head up to its `last`, and a tree `above`, whose root is the head.
@@ -179,9 +185,9 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
             if known != i:
                 own = _head(above, known)
                 _join(own, i, above, after, last)
-            k = 0
-            while k < num_heads:
-                k, similar = _search(nodes, i, own, heads[:num_heads], k, after, evidence)
+            k, left = num_heads - 1, most_comparisons
+            while k >= 0:
+                k, similar, left = _search(nodes, i, own, heads, k, after, evidence, left)
                 if similar == _NOBODY:
                     break
                 links[num_links, 0], links[num_links, 1] = nodes[similar], nodes[i]
@@ -193,6 +199,7 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
                     _join(own, heads[k], above, after, last)
                     num_heads -= 1
                     heads[k] = heads[num_heads]
+                k -= 1
             if own == i:
                 heads[num_heads] = i
                 num_heads += 1
@@ -200,23 +207,28 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
 
 
 @njit(cache=True, nogil=True)
-def _search(nodes: _Integers, i: int, own: int, heads: _Int64s, k: int, after: _Int64s, evidence: _Evidence) -> tuple[int, int]:
-    """Give the number of the next cluster, from the k-th on, that has a member similar to member i, and that member."""
+def _search(
+    nodes: _Integers, i: int, own: int, heads: _Int64s, k: int, after: _Int64s, evidence: _Evidence, left: int
+) -> tuple[int, int, int]:
+    """Give the number of the next cluster, from the k-th down, that has a member similar to member i, that member, and comparisons left."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     one = nodes[i]
-    while k < heads.size:
+    while k >= 0:
         member = heads[k] if heads[k] != own else _NOBODY
         while member != _NOBODY:
+            if left == 0:
+                return k, _NOBODY, left
             other = nodes[member]
             if threshold < 0:
                 is_similar = _agree(signatures, one, other, min_agreeing)
             else:  # positions, not slices: a view in the inner loop would be counted in and out, which costs more than the test
                 is_similar = _reach(hashes, set_starts[one], set_starts[one + 1], set_starts[other], set_starts[other + 1], threshold)
             if is_similar:
-                return k, member
+                return k, member, left
+            left -= 1
             member = after[member]
-        k += 1
-    return k, _NOBODY
+        k -= 1
+    return k, _NOBODY, left
 
 
 @njit(cache=True, nogil=True)
