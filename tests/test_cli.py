@@ -236,6 +236,11 @@ def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path)
         (["encode", "in.parquet", "out", "--tokenizer", "nowhere"], "there is nothing at"),
         (["license_gate", "in.parquet", "out", "--licenses", "in.parquet"], "in.parquet does not fit the columns of Licenses: "),
         (["quality_filter", "ids.parquet", "out"], "ids.parquet has the doc_id 'ABC'; a doc_id is 32 hex digits in lower case"),
+        *(
+            ([stage, "twice.parquet", "out"], f"twice.parquet has 2 rows of the doc_id '{'0' * 32}'")
+            for stage in ("near_dedup", "redact_pii")
+        ),
+        (["license_gate", "in.parquet", "out", "--licenses", "judged.parquet"], f"judged.parquet has 2 rows of the doc_id '{'0' * 32}'"),
     ],
 )
 def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monkeypatch, words, message):
@@ -244,10 +249,15 @@ def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monk
     (tmp_path / "bad.parquet").write_bytes(b"not parquet")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "nocontent.parquet")
     pq.write_table(pa.table({"content": ["a", "b"], "doc_id": ["0" * 32, "ABC"]}), tmp_path / "ids.parquet")
+    twice = ["1" * 32, "0" * 32, "0" * 32]
+    pq.write_table(pa.table({"content": ["a", "b", "c"], "doc_id": twice}), tmp_path / "twice.parquet")
+    judged = {"doc_id": twice, "license_class": ["permissive"] * 3, "evidence": ["MIT"] * 3}
+    pq.write_table(pa.table(judged), tmp_path / "judged.parquet")
+    before = {p.name for p in tmp_path.iterdir()}
     code, _, err = call(capsys, "stage", *words)
     assert code in (1, 2)
     assert message in err
-    assert {p.name for p in tmp_path.iterdir()} == {"in.parquet", "bad.parquet", "nocontent.parquet", "ids.parquet"}
+    assert {p.name for p in tmp_path.iterdir()} == before
 
 
 def test_a_name_with_control_characters_breaks_no_table():

@@ -12,7 +12,7 @@ from starloom.lineage.errors import CorruptError, InputError
 from starloom.lineage.views import Files, PartSource, Stored, Tabular
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.work import sealed_tables
-from starloom.tasks.schemas import Docs, Record, Repositories
+from starloom.tasks.schemas import ONE_ROW_A_DOCUMENT, Docs, Record, Repositories
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,8 +167,24 @@ def _conformed(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
     import pyarrow as pa
 
     try:
-        return kind.conform(table)
+        conformed = kind.conform(table)
     except (ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} does not fit the columns of {kind.__name__}: {error}", hint=f"they are {', '.join(kind.SCHEMA.names)}"
         ) from error
+    if kind in ONE_ROW_A_DOCUMENT:
+        _each_once(kind, conformed.column("doc_id"), path)
+    return conformed
+
+
+def _each_once(kind: type[Tabular], ids: pa.ChunkedArray, path: Path) -> None:
+    import pyarrow.compute as pc
+
+    counted = ids.value_counts()
+    if len(counted) < len(ids):
+        values, counts = counted.field("values"), counted.field("counts")
+        row = pc.index(pc.greater(counts, 1), True).as_py()
+        raise InputError(
+            f"{path} has {counts[row]} rows of the doc_id {values[row].as_py()!r}; {kind.__name__} has one of each, to join by",
+            hint="give each document an id of its own" + (", or leave the column out: ids are then made" if kind is Docs else ""),
+        )
