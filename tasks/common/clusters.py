@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from starloom.lineage.errors import InputError
 from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, SourceName
@@ -57,6 +57,11 @@ SHOWN_LOSERS = 5
 """Of a kind, in a warning."""
 
 
+def _listed(value: Any) -> Any:
+    """Take one name for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -64,7 +69,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Sources = Annotated[tuple[SourceName, ...], AfterValidator(_each_once)]
+Sources = Annotated[tuple[SourceName, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
 
 
 class SourceOrder(Config):
@@ -74,10 +79,18 @@ class SourceOrder(Config):
     """Names of sources, the most preferred first; documents of other sources come after them."""
 
 
+def _kind(value: Any) -> str:
+    return "column" if isinstance(value, str) else "sources"
+
+
+Rank = Annotated[Annotated[Preference, Tag("column")] | Annotated[SourceOrder, Tag("sources")], Discriminator(_kind)]
+"""A preference of a policy."""
+
+
 class Election(Config):
     """Knobs of who stays of a cluster."""
 
-    survivor: tuple[Preference | SourceOrder, ...] = (
+    survivor: tuple[Rank, ...] = (
         "license_class asc",
         "stars desc",
         "forks desc",
@@ -158,6 +171,7 @@ def lay_out(docs: Docs, licenses: Licenses | None, beside: Tabular | None, cfg: 
 
     from starloom.tasks.kernels.duplicates.band_files import BandFiles, ranges_for
 
+    warn(runtime, absent_sources(docs, cfg))
     folder = runtime.scratch / "bands"
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     folder.mkdir()
@@ -324,6 +338,17 @@ def _losses(docs: Docs, verdicts: Verdicts) -> dict[str, list[tuple[str, int, in
             counted = counted.filter(pc.greater(pc.multiply(counted.column("dropped"), 2), seen))
         found[kind] = list(zip(*(counted.column(name).to_pylist() for name in ("name", "kept_count", "dropped")), strict=True))
     return found
+
+
+def absent_sources(docs: Docs, cfg: Election) -> list[str]:
+    """Say which sources the knobs name that no document is of: perhaps all were dropped before, perhaps the name is wrong."""
+    import pyarrow.compute as pc
+
+    named = dict.fromkeys(cfg.named_sources())
+    if not named:
+        return []
+    found = {name for part in docs.parts for name in pc.unique(part.read(["source"]).column("source")).to_pylist()}
+    return [f"no document is of the source {name!r}, which survivor or drop_from names" for name in named if name not in found]
 
 
 def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:
