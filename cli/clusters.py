@@ -25,7 +25,7 @@ _DIFFERENCE_COLOURS = {"@": "cyan", "-": "red", "+": "green"}
 def cluster_text(cluster: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str]:
     """A cluster's members, and how their texts differ; and the next command."""
     members, first = cluster["members"], cluster["members"][0]
-    kept = "1 stays" if cluster["survivor"] else "none stays"
+    kept = {0: "none stays", 1: "1 stays"}.get(cluster["num_survivors"], f"{count(cluster['num_survivors'])} stay")
     lines = [f"cluster {cluster['cluster_id']} of {cluster['run']}/{cluster['step']}: {many(len(members), 'document')}, {kept}"]
     who = (
         f"{_name(first)}; over the runner-up by: {cluster['reason']}"
@@ -37,13 +37,19 @@ def cluster_text(cluster: dict[str, Any], arguments: argparse.Namespace) -> tupl
         words = f"show cluster:{step}/{short(cluster['cluster_id'])} --run {cluster['run']}"
         lines.append(f"  see also   the cluster of this name that {step} found: {again(arguments, words)}")
     rows = [
-        [("kept" if m["is_survivor"] else "dropped"), f"{m['jaccard']:.3f}", _licence(m), _name(m), m["reason"], short(m["doc_id"])]
+        [_fate(m, cluster["num_survivors"]), f"{m['jaccard']:.3f}", _licence(m), _name(m), m["reason"], short(m["doc_id"])]
         for m in members[: SHOWN_MEMBERS if arguments.rows is None else arguments.rows + 1]
     ]
     lines += ["", table(["", "jaccard", "licence", "document", "reason", "doc_id"], rows), *_more(len(members) - len(rows))]
     for member in members[1:]:
         lines += [] if member["differences"] is None else ["", *_differences(member)]
     return "\n".join(lines), f"trace {short(members[-1]['doc_id'])} --run {cluster['run']}"
+
+
+def _fate(member: dict[str, Any], num_survivors: int) -> str:
+    if member["is_survivor"]:
+        return "kept"
+    return f"dropped for {short(member['goes_for'])}" if num_survivors > 1 else "dropped"
 
 
 def _name(member: dict[str, Any]) -> str:
@@ -74,7 +80,8 @@ def classes_text(classes: dict[str, int]) -> str:
 def _similarity(cluster: dict[str, Any]) -> str:
     how = "estimated from the signatures" if cluster["is_estimated"] else "exact"
     threshold = "" if cluster["threshold"] is None else f", threshold {cluster['threshold']:g}"
-    return f"to {'the survivor' if cluster['survivor'] else 'the one that would survive'}, {how}{threshold}"
+    to = "the one that would survive" if cluster["num_survivors"] == 0 else "the survivor"
+    return f"to {'the one it is dropped for' if cluster['num_survivors'] > 1 else to}, {how}{threshold}"
 
 
 def _differences(member: dict[str, Any]) -> list[str]:

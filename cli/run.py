@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starloom.cli.output import count, print_json, size
 from starloom.cli.places import about
 from starloom.cli.plan import add_recipe_arguments, recipe_command, request
+from starloom.cli.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -82,6 +83,7 @@ def _document(prepared: Prepared, run: Run) -> dict[str, Any]:
                 "cached": step.num_cached,
                 "seconds": step.seconds,
                 "outputs": {kind: out["artifact"] for kind, out in step.outputs.items()},
+                "warnings": step.notes.get("warnings", []),
             }
             for step in run.steps
         ],
@@ -133,6 +135,11 @@ def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
     return f"{head}   {told}".rstrip()
 
 
+def warnings(state: StepState) -> list[str]:
+    """What a finished step warns of, a line each."""
+    return [f"{'':<24} warning: {printable(text)}" for text in state.notes.get("warnings", [])]
+
+
 def _told(counts: Mapping[str, Any]) -> str:
     if "seen" in counts:
         rules = sorted(counts["rules"].items(), key=lambda rule: -rule[1])[:SHOWN_RULES]
@@ -178,7 +185,7 @@ class _Lines(_Quiet):
             print(f"{step:<24} {_progress(done, total, unit, metrics)}", flush=True)
 
     def finished(self, state: StepState) -> None:
-        print(describe(state, _main_counts(state)), flush=True)
+        print("\n".join([describe(state, _main_counts(state)), *warnings(state)]), flush=True)
 
 
 class _Terminal(_Quiet):
@@ -213,7 +220,7 @@ class _Terminal(_Quiet):
     def finished(self, state: StepState) -> None:
         self._drop("")
         self._drop(state.name)
-        self._console.print(describe(state, _main_counts(state)))
+        self._console.print("\n".join([describe(state, _main_counts(state)), *warnings(state)]), markup=False)
 
     def _drop(self, step: str) -> None:
         bar = self._bars.pop(step, None)

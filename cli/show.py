@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starloom.cli.clusters import TOLD_NOTES, cluster_text, conflicts_text, step_lines
 from starloom.cli.output import count, print_json, short, size, table
 from starloom.cli.places import add_store_argument, again, open_store
-from starloom.cli.terminal import printable
+from starloom.cli.terminal import coloured, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,8 @@ def _run(run: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str]:
     if conflicts:
         told = ", ".join(f"{step} {count(number)}" for step, number in conflicts.items())
         lines += ["", f"licence conflicts, in clusters: {told}: {again(arguments, 'show conflicts --run ' + run['run'])}"]
+    for step, told in run["warnings"].items():
+        lines += ["", *_warnings(told, step)]
     if run["funnel"]:
         lines += ["", funnel_table(run["funnel"])]
     dropping = next((row["step"] for row in run["funnel"] if row["dropped"]), None)
@@ -123,12 +125,17 @@ def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str
         found, cluster = step_lines(step, arguments)
         lines, following = lines + found, cluster or following
         untold = {name: value for name, value in untold.items() if name not in TOLD_NOTES}
-    counts = untold.get("counts", {})
-    untold = {name: value for name, value in untold.items() if name != "counts"}
+    counts, told = untold.get("counts", {}), untold.get("warnings", [])
+    untold = {name: value for name, value in untold.items() if name not in ("counts", "warnings")}
+    lines += ["", *_warnings(told, step["name"])] if told else []
     lines += ["", "notes", *_listed(untold)] if untold else []
     lines += ["", "to look at, in the folder above", *[f"  {name}" for name in step["shown"]]] if step["shown"] else []
     lines += ["", "counts", *[f"  {name:<28} {count(number)}" for name, number in counts.items()]] if counts else []
     return "\n".join(lines), following
+
+
+def _warnings(told: list[str], step: str) -> list[str]:
+    return [coloured(f"{step} warns", "yellow"), *(f"  {printable(text)}" for text in told)]
 
 
 def _through(ref: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starloom.cli.output import count, print_json, size, table
 from starloom.cli.stages import describe
+from starloom.cli.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -61,13 +62,14 @@ def main(arguments: argparse.Namespace) -> int:
         config = stage.config.model_validate(knobs, context={"folder": "."})
     except ValidationError as error:
         raise ConfigError(_told(stage, knobs, error), hint=f"starloom stage {stage.name} --help") from error
-    told = run_alone(stage, config, given, Path(arguments.out))
+    told, warnings = run_alone(stage, config, given, Path(arguments.out))
     if arguments.json:
-        print_json({"stage": stage.name, "out": arguments.out, "files": told})
+        print_json({"stage": stage.name, "out": arguments.out, "files": told, "warnings": warnings})
         return 0
     rows = [[name, count(facts.get("rows")), size(facts["bytes"]), _counts(facts)] for name, facts in told.items()]
     print(table(["file", "rows", "size", ""], rows))
-    print(f"\nwritten to {arguments.out}")
+    print("".join(f"\nwarning: {printable(text)}" for text in warnings))
+    print(f"written to {arguments.out}")
     return 0
 
 

@@ -52,7 +52,7 @@ def make_plan(recipe: Recipe, *, until: str | None = None) -> Plan:
     """Wire the steps of a recipe.
 
     Raises:
-        ConfigError: if a step reads what no step above it writes.
+        ConfigError: if a step reads what no step above it writes, or names a source that none reads.
     """
     steps: list[Step] = []
     nearest: dict[type, str] = {}
@@ -65,11 +65,25 @@ def make_plan(recipe: Recipe, *, until: str | None = None) -> Plan:
             _offer(steps[-1], nearest, written)
         steps.append(_wired(Step(line.name, line.stage, line.config), line, nearest, written))
         _offer(steps[-1], nearest, written)
+    _check_sources(steps)
     plan = Plan(recipe, tuple(steps))
     if until is not None:
         names = [step.name for step in steps]
         plan = Plan(recipe, tuple(steps[: names.index(plan.step(until).name) + 1]))
     return plan
+
+
+def _check_sources(steps: list[Step]) -> None:
+    """Refuse the name of a source that no step reads."""
+    from starloom.tasks.ingest import Ingest
+
+    known = [source.name for step in steps if isinstance(step.config, Ingest) for source in step.config.sources]
+    for step in steps:
+        for name in step.config.named_sources():
+            if name not in known:
+                raise ConfigError(
+                    f"{step.name} names the source {name!r}, and ingest reads none of that name", hint=did_you_mean(name, known)
+                )
 
 
 def below(plan: Plan, name: str) -> set[str]:

@@ -41,10 +41,10 @@ def exact_dedup(docs: Docs, licenses: Licenses | None, cfg: ExactDedup, runtime:
     work = lay_out(docs, licenses, None, cfg, 1, runtime)
     connect(work, _write_keys, lambda done: runtime.progress(done, 1, "rounds"))
     elect(work, _equal_contents(work), runtime)
-    return judge(work, _judge)
+    return judge(work, _judge, runtime)
 
 
-def _write_keys(part: Part) -> NDArray[np.int64]:
+def _write_keys(part: Part[ExactDedup]) -> NDArray[np.int64]:
     """Write the first 64 bits of each content's identity."""
     import numpy as np
 
@@ -62,7 +62,7 @@ def _hashes(table: pa.Table) -> NDArray[np.uint8]:
         raise InputError(f"no swhid of a content: {error}", hint="leave the column out, and it is made from the content") from error
 
 
-def _equal_contents(work: Work) -> NDArray[np.int64]:
+def _equal_contents(work: Work[ExactDedup]) -> NDArray[np.int64]:
     """Group nodes by the whole identity: for each the first that has the same. Half of 2^32 contents, and 64 bits are not enough."""
     import numpy as np
 
@@ -72,11 +72,11 @@ def _equal_contents(work: Work) -> NDArray[np.int64]:
     return groups
 
 
-def _node_hashes(part: Part) -> NDArray[np.uint8]:
+def _node_hashes(part: Part[ExactDedup]) -> NDArray[np.uint8]:
     import pyarrow as pa
 
     return _hashes(part.docs.read(["swhid"]).take(pa.array(part.rows())))
 
 
-def _judge(part: Part) -> tuple[Verdicts, Clusters]:
+def _judge(part: Part[ExactDedup]) -> tuple[Verdicts, Clusters]:
     return judged(part, "exact-duplicate", None, None)

@@ -4,15 +4,18 @@ Two files are near-duplicates when the MinHash signatures of their word 5-grams 
 connected components of that relation, and of each the survivor policy keeps one (The Stack, StarCoder: 256
 permutations, Jaccard 0.7, 25 bands of 10 rows, per language, collisions trusted). With `verify` a colliding pair counts
 only if its Jaccard similarity, estimated from the signatures or exact on the shingles, reaches the threshold.
+A chain of near-duplicates is one component, though its ends may have nothing in common: with `clusters: survivors` a
+file is dropped only for a kept one of its cluster that it resembles, and its verdict names that.
 
-Reads   Docs        doc_id, content, language, repo, path, and the columns that the policy names (stars, forks, …)
+Reads   Docs        doc_id, content, language, source, repo, path, and the columns that the policy names (stars, forks, …)
         Licenses    license_class, where a step above judged it
 Writes  Signatures  doc_id, num_shingles, signature (datasketch's "affine32"); cached without the decision's knobs
-        Verdicts    dropped: rule = near-duplicate or license-conflict, value = Jaccard similarity to the survivor,
-                    detail = its doc_id; a kept member of a cluster: rule = survivor
+        Verdicts    dropped: rule = near-duplicate or license-conflict, value = Jaccard similarity to the file for which it
+                    goes, detail = its doc_id; a kept member of a cluster: rule = survivor
         Clusters    every member of a cluster of two or more, with the reason why the survivor was preferred to it
+Warns   of sources, repositories and languages that lose more than half of their documents, and of large clusters
 
-Memory: `memory_bytes` a worker to find candidates; in all 4 bytes a document, and 40 for each that collides with another;
+Memory: `memory_bytes` a worker to find candidates; in all 4 bytes a document, and 100 for each that collides with another;
 what else is known of those is mapped from files, and paged as the system can. Disk: 12 bytes a document and band, until
 all are read; then 4 x num_perm a survivor (with `verify`, a document that collides), 8 for each preference, and 60;
 with `verify: exact` 8 a distinct shingle.
@@ -24,8 +27,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from starloom.tasks.common.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out
+from starloom.tasks.common.clusters import Election, Part, Work, connect, elect, judge, judged, lay_out, warn
 from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
+from starloom.tasks.kernels.duplicates.workspace import Distinct, Elected, NodeParents, Nodes, Sets, Signed
 from starloom.tasks.schemas import Clusters, Docs, Licenses, Signatures, Verdicts
 
 if TYPE_CHECKING:
@@ -42,9 +46,11 @@ class Shingling(Config):
     num_perm: int = Field(default=256, gt=0, le=4096)
     """Permutations of a MinHash signature: the estimate's standard error is at most 0.5 / sqrt(num_perm)."""
     ngram: int = Field(default=5, gt=0, le=256)
-    """Words in a shingle. A file of fewer words is one shingle: only its exact copies resemble it."""
-    words: Literal["ascii", "unicode"] = "ascii"
-    """What words are: runs of `A-Za-z_0-9`, case kept (StarCoder), or of Unicode word characters in lower case (The Stack v2)."""
+    """Words in a shingle. A file of fewer words, empty ones not counted, is one shingle: only its exact copies resemble it."""
+    words: Literal["ascii", "unicode", "runs"] = "ascii"
+    """What words are. `ascii`: what lies between any two characters other than `A-Za-z_0-9`, so that empty words count, case kept
+    (StarCoder); `unicode`: the same of Unicode word characters, in lower case (The Stack v2); `runs`: runs of `A-Za-z_0-9`, case kept. For
+    `ascii` and `runs` only its exact copies resemble a file of which more characters are beyond ASCII than are of those."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the permutations; 42 is StarCoder's."""
 
@@ -60,8 +66,13 @@ class NearDedup(Shingling, Election):
     """Positions of the signature in a band, with `bands`."""
     verify: Literal["none", "estimated", "exact"] = "none"
     """`none` trusts every collision of a band (StarCoder); `estimated` asks both signatures for the threshold, `exact` the shingles."""
+    clusters: Literal["components", "survivors"] = "components"
+    """Who goes of a cluster: of `components` all but the best (StarCoder), like it or not; of `survivors` whoever resembles a file that
+    stays, the best first. The second needs `verify`."""
     scope: Literal["language", "global"] = "language"
     """Compare files of one language only, as StarCoder did, or all with all."""
+    large_cluster: int = Field(default=1000, ge=2)
+    """Warn of clusters of more documents than this: what connects so many may be a template, a header, a chain."""
 
     def banding(self) -> tuple[int, int]:
         """Bands, and rows of each."""
@@ -70,9 +81,13 @@ class NearDedup(Shingling, Election):
         return (self.bands, self.rows) if self.bands and self.rows else optimal_bands(self.threshold, self.num_perm)
 
     @model_validator(mode="after")
-    def _banding_fits(self) -> Self:
+    def _knobs_fit(self) -> Self:
         if (self.bands is None) != (self.rows is None):
             raise ValueError("bands and rows go together: give both, or neither")
+        if self.clusters == "survivors" and self.verify == "none":
+            raise ValueError("clusters: survivors compares files with those that stay: say by what with verify: estimated or exact")
+        if self.clusters == "survivors" and self.keep == "none":
+            raise ValueError("clusters: survivors drops files for those that stay, and keep: none lets none stay: leave one of the two out")
         if self.bands is not None and self.rows is not None and self.bands * self.rows > self.num_perm:
             raise ValueError(
                 f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations; num_perm is {self.num_perm}"
@@ -119,17 +134,37 @@ def near_dedup(
     if cfg.verify == "none":
         work.files.remove_keys()
         elect(work, groups, runtime)
-        _gather_signatures(work, np.unique(work.files.arrays.open("survivors")))
-        return judge(work, _judge)
-    runtime.note(duplicates_if_collisions_were_trusted=int(np.count_nonzero(groups != np.arange(len(groups)))))
-    _gather_signatures(work, np.arange(len(groups)))
-    if cfg.verify == "exact":
-        _gather_sets(work)
-    elect(work, _verified(work, lambda done: runtime.progress(bands + done, num_rounds, "bands")), runtime)
-    return judge(work, _judge)
+        elected = work.files.arrays.get(Elected)
+        survivors = np.unique(elected.survivors)
+        _gather_signatures(work, np.union1d(survivors, elected.rivals[survivors]) if cfg.keep == "none" else survivors)
+    else:
+        runtime.note(duplicates_if_collisions_were_trusted=int(np.count_nonzero(groups != np.arange(len(groups)))))
+        _gather_signatures(work, np.arange(len(groups)))
+        if cfg.verify == "exact":
+            _gather_sets(work)
+        groups, keepers = _verified(work, lambda done: runtime.progress(bands + done, num_rounds, "bands"))
+        elect(work, groups, runtime, keepers)
+    warn(runtime, _large_clusters(work, groups))
+    return judge(work, _judge, runtime)
 
 
-def _write_keys(part: Part) -> NDArray[np.int64]:
+def _large_clusters(work: Work[NearDedup], groups: NDArray[np.int64]) -> list[str]:
+    """Say how many clusters are large, and which is the largest."""
+    import numpy as np
+
+    from starloom.tasks.kernels.duplicates.survivor import doc_ids
+
+    sizes, most = np.bincount(groups), work.parts[0].cfg.large_cluster
+    num_large = int(np.count_nonzero(sizes > most))
+    if num_large == 0:
+        return []
+    largest, arrays = int(sizes.argmax()), work.files.arrays
+    name = doc_ids(arrays.get(Nodes).ranks[arrays.get(Elected).heads[[largest]]])[0].as_py()
+    who = "a cluster has" if num_large == 1 else f"{num_large:,} clusters have"
+    return [f"{who} more than {most:,} documents; the largest, {name[:12]}, has {sizes[largest]:,}"]
+
+
+def _write_keys(part: Part[NearDedup]) -> NDArray[np.int64]:
     """Hash the bands of a part's signatures and write them."""
     import numpy as np
 
@@ -167,30 +202,30 @@ def _scopes(docs: Docs, scope: Literal["language", "global"]) -> NDArray[np.uint
     return numbers
 
 
-def _gather_signatures(work: Work, nodes: NDArray[np.int64]) -> None:
+def _gather_signatures(work: Work[NearDedup], nodes: NDArray[np.int64]) -> None:
     """Put the signatures of nodes (ascending) where all can compare with them, in that order."""
     import numpy as np
 
-    arrays = work.files.arrays
-    arrays.save("signed", nodes)
-    arrays.create("signatures", np.uint32, len(nodes), work.parts[0].cfg.num_perm)
-    arrays.create("scopes", np.uint64, len(nodes))
+    num_nodes, num_perm = len(nodes), work.parts[0].cfg.num_perm
+    signed = work.files.arrays.make(
+        Signed, nodes=(np.int64, num_nodes), signatures=(np.uint32, num_nodes, num_perm), scopes=(np.uint64, num_nodes)
+    )
+    signed.nodes[:] = nodes
     work.mapper(_gather_signatures_of, work.parts)
 
 
-def _gather_signatures_of(part: Part) -> None:
+def _gather_signatures_of(part: Part[NearDedup]) -> None:
     import numpy as np
 
-    signed, rows = part.arrays.open("signed"), part.arrays.open("rows")
-    low, high = np.searchsorted(signed, part.nodes())
-    wanted = rows[signed[low:high]] - part.first_row
-    matrix = part.arrays.open("signatures", writable=True)
-    part.arrays.open("scopes", writable=True)[low:high] = _scopes(part.docs, part.cfg.scope)[wanted]
+    signed, rows = part.arrays.get(Signed, writable=True), part.arrays.get(Nodes).rows
+    low, high = np.searchsorted(signed.nodes, part.nodes())
+    wanted = rows[signed.nodes[low:high]] - part.first_row
+    signed.scopes[low:high] = _scopes(part.docs, part.cfg.scope)[wanted]
     for batch, first, last, start in _batches(part, wanted):
-        matrix[low + first : low + last] = batch[wanted[first:last] - start]
+        signed.signatures[low + first : low + last] = batch[wanted[first:last] - start]
 
 
-def _batches(part: Part, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint32], int, int, int]]:
+def _batches(part: Part[NearDedup], rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint32], int, int, int]]:
     """Stream a part's signatures beside the rows that are wanted.
 
     Yields:
@@ -206,22 +241,22 @@ def _batches(part: Part, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.u
         start += batch.num_rows
 
 
-def _gather_sets(work: Work) -> None:
+def _gather_sets(work: Work[NearDedup]) -> None:
     """Put the distinct shingles of all nodes into one array."""
     import numpy as np
 
     arrays, sizes = work.files.arrays, work.mapper(_gather_sets_of, work.parts)
     starts = np.append(0, np.cumsum(np.concatenate(sizes)))
-    arrays.save("set_starts", starts)
-    sets, begin = arrays.create("sets", np.uint64, int(starts[-1])), 0
+    sets, begin = arrays.make(Sets, starts=(np.int64, len(starts)), hashes=(np.uint64, int(starts[-1]))), 0
+    sets.starts[:] = starts
     for part, of_part in zip(work.parts, sizes, strict=True):
         end = begin + int(of_part.sum())
-        sets[begin:end] = arrays.open(f"sets-{part.number}")
+        sets.hashes[begin:end] = arrays.open(f"sets-{part.number}")
         arrays.path(f"sets-{part.number}").unlink()
         begin = end
 
 
-def _gather_sets_of(part: Part) -> NDArray[np.int64]:
+def _gather_sets_of(part: Part[NearDedup]) -> NDArray[np.int64]:
     """Write the distinct shingles of each node of a part; gives their numbers."""
     import numpy as np
     import pyarrow as pa
@@ -241,50 +276,58 @@ def _gather_sets_of(part: Part) -> NDArray[np.int64]:
     return np.concatenate(sizes)
 
 
-def _verified(work: Work, on_band: Callable[[int], None]) -> NDArray[np.int64]:
-    """Connect only similar documents: for each node the first of its component."""
+def _verified(work: Work[NearDedup], on_band: Callable[[int], None]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Connect only similar documents: for each node the first of its component; and for whom it goes, if not for the best of that."""
     import numpy as np
 
     from starloom.tasks.kernels.duplicates import connecting, linking, lsh, union_find
+    from starloom.tasks.kernels.duplicates.thinning import thin
 
     cfg, arrays = work.parts[0].cfg, work.files.arrays
-    scopes, is_exact = arrays.open("scopes"), cfg.verify == "exact"
+    signed, is_exact = arrays.get(Signed), cfg.verify == "exact"
     if is_exact:
-        identities = lsh.set_keys(arrays.open("set_starts"), arrays.open("sets"), scopes)
+        sets = arrays.get(Sets)
+        identities = lsh.set_keys(sets.starts, sets.hashes, signed.scopes)
     else:
-        (identities,) = lsh.band_keys(arrays.open("signatures"), scopes, 1, cfg.num_perm)
-    parent = arrays.create("node_parents", union_find.width(len(scopes)), len(scopes))
+        (identities,) = lsh.band_keys(signed.signatures, signed.scopes, 1, cfg.num_perm)
+    num_nodes = len(identities)
+    parent = arrays.make(NodeParents, parents=(union_find.width(num_nodes), num_nodes)).parents
     union_find.part(parent)
     union_find.unite(parent, linking.link_trusting(parent.copy(), *lsh.buckets(identities)))
     union_find.compress(parent)
-    arrays.save("is_compared", parent == np.arange(len(parent)))
-    evidence = connecting.Evidence(cfg.threshold, is_exact)
-    connecting.connect(work.files, "node_parents", work.mapper, evidence=evidence, on_band=on_band)
+    copies = parent.astype(np.int64)
+    arrays.put(Distinct(identities, copies == np.arange(num_nodes)))
+    evidence = connecting.Evidence(cfg.threshold, is_exact, cfg.banding())
+    connecting.connect(work.files, NodeParents, work.mapper, evidence=evidence, on_band=on_band)
     groups: NDArray[np.int64] = parent.astype(np.int64)
-    return groups
+    if cfg.clusters == "components":
+        return groups, None
+    return groups, thin(arrays, groups, copies, work.mapper, evidence=evidence, policy=cfg.policy())
 
 
-def _judge(part: Part) -> tuple[Verdicts, Clusters]:
+def _judge(part: Part[NearDedup]) -> tuple[Verdicts, Clusters]:
     return judged(part, "near-duplicate", part.cfg.threshold, _exact if part.cfg.verify == "exact" else _estimated)
 
 
-def _estimated(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Estimate how alike nodes and their survivors are, from the part's signatures and those that were gathered."""
+def _estimated(part: Part[NearDedup], nodes: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Estimate how alike nodes and their partners are, from the part's signatures and those that were gathered."""
     import numpy as np
 
     from starloom.tasks.kernels.duplicates.minhash import estimated_jaccard
 
-    gathered, slots = part.arrays.open("signatures"), np.searchsorted(part.arrays.open("signed"), survivors)
-    rows, estimates = part.arrays.open("rows")[nodes] - part.first_row, np.empty(len(nodes))
+    signed = part.arrays.get(Signed)
+    slots = np.searchsorted(signed.nodes, partners)
+    rows, estimates = part.arrays.get(Nodes).rows[nodes] - part.first_row, np.empty(len(nodes))
     for batch, first, last, start in _batches(part, rows):
-        both = np.concatenate([batch[rows[first:last] - start], gathered[slots[first:last]]])
+        both = np.concatenate([batch[rows[first:last] - start], signed.signatures[slots[first:last]]])
         itself = np.arange(last - first)
         estimates[first:last] = estimated_jaccard(both, itself, itself + last - first)
     return estimates
 
 
-def _exact(part: Part, nodes: NDArray[np.int64], survivors: NDArray[np.int64]) -> NDArray[np.float64]:
+def _exact(part: Part[NearDedup], nodes: NDArray[np.int64], partners: NDArray[np.int64]) -> NDArray[np.float64]:
     from starloom.tasks.kernels.duplicates.linking import jaccard
 
-    found: NDArray[np.float64] = jaccard(part.arrays.open("set_starts"), part.arrays.open("sets"), nodes, survivors)
+    sets = part.arrays.get(Sets)
+    found: NDArray[np.float64] = jaccard(sets.starts, sets.hashes, nodes, partners)
     return found

@@ -240,13 +240,17 @@ def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path)
         (["license_gate", "in.parquet", "out", "--licenses", "in.parquet"], "in.parquet does not fit the columns of Licenses: "),
         (["license_gate", "in.parquet", "out", "--licenses", "nulls.parquet"], "Licenses: row 1 of license_class is null"),
         (["exact_dedup", "numbers.parquet", "out"], "numbers.parquet does not fit the columns of Docs: content is int64, not string"),
-        (["exact_dedup", "twice.parquet", "out"], "twice.parquet has the doc_id '0000"),
         (["exact_dedup", "sizes.parquet", "out"], "says that a document has size 7, and its content has 1 bytes"),
         (["exact_dedup", "columns.parquet", "out"], "columns.parquet has more than one column `content`"),
         (["ingest", "in.parquet", "out"], "in.parquet is no folder"),
         (["encode", "in.parquet", "out", "--tokenizer", "in.parquet"], "in.parquet is no folder, as a Tokenizer is"),
         (["encode", "in.parquet", "out", "--tokenizer", "empty"], "empty is no Tokenizer: "),
         (["quality_filter", "ids.parquet", "out"], "ids.parquet has the doc_id 'ABC'; a doc_id is 32 hex digits in lower case"),
+        *(
+            ([stage, "twice.parquet", "out"], f"twice.parquet has 2 rows of the doc_id '{'0' * 32}'")
+            for stage in ("exact_dedup", "near_dedup", "redact_pii")
+        ),
+        (["license_gate", "in.parquet", "out", "--licenses", "judged.parquet"], f"judged.parquet has 2 rows of the doc_id '{'0' * 32}'"),
     ],
 )
 def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monkeypatch, words, message):
@@ -255,12 +259,14 @@ def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monk
     (tmp_path / "bad.parquet").write_bytes(b"not parquet")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "nocontent.parquet")
     (tmp_path / "empty").mkdir()
+    twice = ["1" * 32, "0" * 32, "0" * 32]
     judged = {"doc_id": ["a", "b"], "license_class": ["permissive", None], "evidence": ["", ""]}
     for name, rows in {
         "ids": pa.table({"content": ["a", "b"], "doc_id": ["0" * 32, "ABC"]}),
         "nulls": pa.table(judged),
         "numbers": pa.table({"content": [1, 2]}),
-        "twice": pa.table({"content": ["a", "b"], "doc_id": ["0" * 32] * 2}),
+        "twice": pa.table({"content": ["a", "b", "c"], "doc_id": twice}),
+        "judged": pa.table({"doc_id": twice, "license_class": ["permissive"] * 3, "evidence": ["MIT"] * 3}),
         "sizes": pa.table({"content": ["a", "b"], "size": [1, 7]}),
         "columns": pa.table([["a"], ["b"]], ["content", "content"]),
     }.items():

@@ -11,7 +11,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from starloom.tasks.kernels.duplicates import linking
-from starloom.tasks.kernels.duplicates.linking import jaccard, link_estimated, link_exact, link_trusting
+from starloom.tasks.kernels.duplicates.linking import by_sets, by_signatures, jaccard, link_similar, link_trusting
+
+
+def link_estimated(parent, members, starts, signatures, min_agreeing) -> np.ndarray:
+    return link_similar(parent, members, starts, by_signatures(signatures, min_agreeing))
+
+
+def link_exact(parent, members, starts, set_starts, hashes, threshold) -> np.ndarray:
+    return link_similar(parent, members, starts, by_sets(set_starts, hashes, threshold))
+
 
 SETS = st.sets(st.integers(0, 12), min_size=1, max_size=10)
 THRESHOLDS = st.one_of(
@@ -127,7 +136,7 @@ def comparisons(monkeypatch, parent: np.ndarray, groups: list[list[int]], signat
 
     with monkeypatch.context() as patch:
         patch.setattr(linking, "_agree", count)
-        for name in ("_link_similar", "_search"):
+        for name in ("_link_similar", "_search", "_are_alike"):
             patch.setattr(linking, name, getattr(linking, name).py_func)
         link_estimated(parent, *flat(groups), signatures, signatures.shape[1])
     return len(seen)
@@ -142,6 +151,44 @@ def test_copies_cost_one_comparison_each_and_what_is_connected_none(monkeypatch)
     assert comparisons(monkeypatch, nobody, [list(range(9))], apart) == 9 * 8 // 2
     two_by_two = np.arange(n) // 2 * 2
     assert comparisons(monkeypatch, two_by_two, [list(range(10))], copies) == 4
+
+
+def test_members_that_stay_apart_cost_no_more_than_a_bound_each(monkeypatch) -> None:
+    """The worst bucket: everybody shares its key and nobody resembles anybody, or only a neighbour."""
+    n, bound = 400, 20
+    apart = np.arange(2 * n, dtype=np.uint32).reshape(n, 2)
+    monkeypatch.setattr(linking, "MOST_COMPARISONS", bound)
+    assert comparisons(monkeypatch, np.arange(n), [list(range(n))], apart) <= n * bound
+    pairs = apart[np.arange(n) // 2]
+    assert comparisons(monkeypatch, np.arange(n), [list(range(n))], pairs) <= n * (bound + 1)
+    assert len(link_estimated(np.arange(n), *flat([list(range(n))]), pairs, 2)) == n // 2
+
+
+@pytest.mark.parametrize("num_bands", [1, 3])
+def test_keeping_apart_costs_no_more_than_a_bound_each(monkeypatch, num_bands) -> None:
+    """The worst cluster: all share their first bands, so that an index finds everybody, and nobody resembles anybody."""
+    n, bound, seen = 200, 15, []
+    signatures = np.zeros((n, 8), np.uint32)
+    signatures[:, num_bands:] = np.arange(n, dtype=np.uint32)[:, None]
+    signatures[-1] = signatures[-2]
+    nodes, starts, none = np.arange(n), np.array([0, n]), np.zeros(n, np.bool_)
+
+    def count(signatures, one, other, min_agreeing) -> bool:
+        seen.append((one, other))
+        return (signatures[one] == signatures[other]).sum() >= min_agreeing
+
+    def keep() -> list[int]:
+        slots, entries = linking.index_sizes(n, num_bands)
+        index = linking.Index(np.zeros(slots, np.int64), np.zeros(entries, np.uint64), np.zeros(entries, np.int64))
+        return linking.keep_apart(nodes, starts, none, by_signatures(signatures, 8), (num_bands, 1), index).tolist()
+
+    monkeypatch.setattr(linking, "MOST_COMPARISONS", bound)
+    compiled = keep()
+    monkeypatch.setattr(linking, "_agree", count)
+    for name in ("_keep_apart", "_first_alike", "_first_in_bands", "_are_alike", "_slot"):
+        monkeypatch.setattr(linking, name, getattr(linking, name).py_func)
+    assert keep() == compiled == [*range(n - 1), n - 2]
+    assert n * bound / 2 < len(seen) <= n * bound
 
 
 def test_five_thousand_copies_in_many_buckets_are_linked() -> None:

@@ -49,7 +49,7 @@ PIECES = [
     "\U0001e900\U0001e922",  # letters of four bytes, one the lower case of the other
     "\ufeff",
 ]
-WORDS = st.sampled_from(["ascii", "unicode"])
+WORDS = st.sampled_from(["ascii", "unicode", "runs"])
 TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=80).map("".join))
 
 
@@ -103,10 +103,13 @@ def test_a_word_is_hashed_by_fnv_1a_and_a_shingle_by_its_words() -> None:
     [
         ("a b", [b"a b"]),
         ("a.b-c", [b"a b c"]),
-        ("a é,b", [b"a  ", b"  b"]),  # one separator a character; the empty words between them stay
-        ("a\r\nb", [b"a  b"]),
+        ("a é,b c", [b"a  ", b"  b", b" b c"]),  # one separator a character; the empty words between them stay
+        ("a\r\nb c", [b"a  b", b" b c"]),
         ("", [b""]),
         ("x+y", [b"x+y"]),  # too short: its own bytes
+        ("x++y", [b"\0x++y"]),  # empty words do not make it longer
+        ("日本 a b c", [b"  ", b"  a", b" a b", b"a b c"]),
+        ("日本語語 a b c", ["日本語語 a b c".encode()]),  # mostly of another script: its own bytes
     ],
 )
 def test_shingles_are_runs_of_words_with_empty_ones_kept(text: str, expected: list[bytes]) -> None:
@@ -122,7 +125,8 @@ def test_shingles_are_runs_of_words_with_empty_ones_kept(text: str, expected: li
         ("ΟΔΟΣ ΣΑΣ", ["οδοσ σασ".encode()]),  # no final sigma
         ("İ ıI", ["İ ıi".encode()]),
         ("e\u0301A", [b"e a"]),
-        ("👩\u200d👩", [b" ", b" ", b" "]),
+        ("👩\u200d👩", ["\0👩\u200d👩".encode()]),  # no word at all
+        ("日本 a語 👩", ["日本 a語".encode(), "a語 ".encode(), b" "]),
         ("İI", ["İI".encode()]),  # too short: its own bytes, not lowered
     ],
 )
@@ -130,16 +134,26 @@ def test_unicode_words_are_lowered_and_end_where_python_says(text: str, expected
     assert shingles(text, 2, "unicode") == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.b-+c d", [b"a b c", b"b c d"]), ("a +- b", [b"a +- b"]), ("日本語語語 a b c", ["日本語語語 a b c".encode()]), ("", [b""])],
+)
+def test_runs_are_words_without_the_empty_ones(text: str, expected: list[bytes]) -> None:
+    assert shingles(text, 3, "runs") == expected
+
+
 @given(text=TEXTS, ngram=st.integers(1, 4))
 @example(text="ΟΔΟΣ İI ẞ", ngram=1)
 def test_unicode_shingles_are_those_of_the_stack_v2_but_for_two_letters(text: str, ngram: int) -> None:
-    text = text.replace("İ", "").replace("Σ", "")
+    text = text.replace("İ", "").replace("Σ", "") + " of some words" * 2
     upstream = [" ".join(run).encode() for run in zip(*(re.split(r"\W", text.lower())[i:] for i in range(ngram)), strict=False)]
-    assert shingles(text, ngram, "unicode") == (upstream or [text.encode()])
+    assert shingles(text, ngram, "unicode") == upstream
 
 
 @given(texts=st.lists(TEXTS, max_size=5), num_perm=st.integers(1, 40), ngram=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), words=WORDS)
 @example(texts=["", "a", "a b c d", "a b c d e", "a b c d e f"], num_perm=256, ngram=5, seed=42, words="ascii")
+@example(texts=["", "日", "日日a b c d e", "日" * 6 + "a b c d e", "+" * 9, "a++b c d"], num_perm=8, ngram=5, seed=42, words="ascii")
+@example(texts=["", "日", "日日a b c d e", "日" * 6 + "a b c d e", "+" * 9, "a++b c d e"], num_perm=8, ngram=5, seed=42, words="runs")
 @example(texts=["", "É", "A B C D", "İ b\xa0c é e", "Σ Σ 日本 \U0001e900 Ⅷ ẞ"], num_perm=256, ngram=5, seed=42, words="unicode")
 @settings(deadline=None)
 def test_signatures_are_those_of_datasketch(texts: list[str], num_perm: int, ngram: int, seed: int, words: str) -> None:
@@ -147,8 +161,7 @@ def test_signatures_are_those_of_datasketch(texts: list[str], num_perm: int, ngr
     assert signatures.shape == (len(texts), num_perm)
     for text, signature, count in zip(texts, signatures, num_shingles, strict=True):
         np.testing.assert_array_equal(signature, by_datasketch(text, num_perm=num_perm, ngram=ngram, seed=seed, words=words))
-        separator = "[^A-Za-z_0-9]" if words == "ascii" else r"\W"
-        assert count == max(1, len(re.split(separator, text)) - ngram + 1)
+        assert count == len(shingles(text, ngram, words))
 
 
 @given(texts=st.lists(TEXTS, max_size=5), ngram=st.integers(1, 9), words=WORDS)
@@ -163,7 +176,7 @@ def test_the_hash_of_a_shingle_is_the_end_of_that_in_its_set() -> None:
     assert shingle_hash(b"foo  bar") == whole_hash(b"foo  bar") % 2**32
 
 
-@pytest.mark.parametrize("words", ["ascii", "unicode"])
+@pytest.mark.parametrize("words", ["ascii", "unicode", "runs"])
 @pytest.mark.parametrize("size", [2046, 2047, 2048, 2049, 4096, 6143])
 @pytest.mark.parametrize("piece", ["x", "+", "ab ", "é", "É日\U0001e900", "𝔘 ", "word1 word2(word3)\r\n"])
 def test_blocks_of_a_long_text_join_without_a_seam(size: int, piece: str, words: str) -> None:
@@ -201,7 +214,7 @@ def test_real_files_are_signed_like_datasketch_signs_them(words: str) -> None:
 @settings(deadline=None)
 def test_what_is_no_utf_8_harms_nobody_else(texts: list[bytes]) -> None:
     """The bytes after a text are another's: a character that is cut off must not take them."""
-    for words in ("ascii", "unicode"):
+    for words in ("ascii", "unicode", "runs"):
         options = {"num_perm": 4, "ngram": 2, "seed": 42, "words": words}
         together, _ = sign_texts(*string_buffers(pa.array([*texts, b"a b c d"], pa.binary())), **options)
         for text, signature in zip([*texts, b"a b c d"], together, strict=True):
@@ -243,7 +256,7 @@ def test_a_monstrous_line_is_signed(text: str, words: str) -> None:
     signatures, num_shingles = sign([text, "a b c d e f"], num_perm=8, words=words)
     np.testing.assert_array_equal(signatures[0], by_datasketch(text, num_perm=8, words=words))
     np.testing.assert_array_equal(signatures[1], by_datasketch("a b c d e f", num_perm=8))
-    assert num_shingles[0] == max(1, len(re.split("[^A-Za-z_0-9]" if words == "ascii" else r"\W", text)) - 4)
+    assert num_shingles[0] == len(shingles(text, 5, words))
     assert list(map(len, sets([text, "a b c d e f"], words=words))) == [len(set(shingles(text, 5, words))), 2]
 
 

@@ -334,7 +334,7 @@ def test_a_stage_alone_drops_what_is_no_document_with_a_reason_and_needs_nothing
         pq.write_table(pa.table(columns), files[kind])
     stage = STAGES[name]
     given = {parameter: files[kind] for parameter, kind in stage.inputs.items() if kind in files}
-    told = run_alone(stage, stage.config(), given, tmp_path / "out")
+    told, _ = run_alone(stage, stage.config(), given, tmp_path / "out")
     if Docs in stage.inputs.values():
         facts = told["skipped.parquet"]
         assert (facts["seen"], facts["kept"], facts["rules"]) == (3, 1, {"null": 1, "undecodable": 1})

@@ -1,5 +1,7 @@
 """Near-deduplication against datasketch's MinHashLSH, connected components and plain Python, on real files."""
 
+# ruff: noqa: RUF001 - other scripts are the point
+
 from __future__ import annotations
 
 import functools
@@ -23,6 +25,7 @@ from pydantic import ValidationError
 from starloom.tasks.common import clusters as clustering
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.workers import Workers
+from starloom.tasks.kernels.duplicates import linking
 from starloom.tasks.kernels.duplicates.lsh import optimal_bands
 from starloom.tasks.kernels.duplicates.minhash import shingle_hash, shingles
 from starloom.tasks.near_dedup import NearDedup, Shingling, near_dedup, signatures
@@ -229,6 +232,19 @@ def test_workers_and_ranges_change_nothing(
         assert len(list(scratch.rglob("starts.npy"))) == 1, "keys went to disk"
 
 
+@pytest.mark.parametrize("verify", ["estimated", "exact"])
+def test_large_buckets_are_cut_short_in_one_way(corpus: list[dict[str, Any]], runtime: Runtime, monkeypatch: Any, verify: Any) -> None:
+    """Bands of one row make buckets of many unlike files: one comparison each finds who is alike, and the same whatever the order."""
+    cfg = NearDedup(verify=verify, threshold=0.5, bands=2, rows=1, scope="global")
+    everything = dropped(decide([corpus], cfg, runtime)[0])
+    monkeypatch.setattr(linking, "MOST_COMPARISONS", 1)
+    found = dropped(decide([corpus], cfg, runtime)[0])
+    assert found <= everything
+    assert len(found) > 0.9 * len(everything)
+    shuffled = random.Random(3).sample(corpus, len(corpus))
+    assert dropped(decide([shuffled[:50], shuffled[50:]], cfg.model_copy(update={"memory_bytes": 1 << 10}), runtime)[0]) == found
+
+
 def word_hash(word: bytes) -> int:
     value = 0xCBF29CE484222325
     for byte in word:
@@ -240,7 +256,8 @@ def word_hash(word: bytes) -> int:
 def test_drops_what_datasketch_drops_of_two_thousand_real_files(runtime: Runtime) -> None:
     paths = [p for root in ("stdlib", "purelib") for p in Path(sysconfig.get_path(root)).rglob("*.py") if 200 < p.stat().st_size < 6000]
     chosen = sorted(paths, key=lambda path: hashlib.sha256(str(path).encode()).digest())
-    texts = [text for path in chosen if (text := path.read_bytes().decode(errors="ignore"))][:2000]
+    texts = [text for path in chosen if (text := path.read_bytes().decode(errors="ignore"))]
+    texts = [text for text in texts if len(shingles(text, 5)) > 1][:2000]  # of which the ASCII words stand for the text
     rows = [document(i, text) for i, text in enumerate(texts)]
     hashed, sketches = functools.cache(word_hash), {}
     for row in rows:
@@ -409,6 +426,46 @@ def test_the_report_says_what_trusting_collisions_would_cost(corpus: list[dict[s
     verified, _ = decide([corpus], NearDedup(threshold=0.5, verify="exact"), runtime)
     assert runtime.notes["duplicates"] == len(dropped(verified)) < len(dropped(trusting))
     assert runtime.notes["duplicates_if_collisions_were_trusted"] == len(dropped(trusting))
+
+
+OTHER_SCRIPTS = [
+    "# 数据管道\n\n本项目从源代码仓库中提取文本，并去除重复的文件。每个步骤都可以单独运行，结果会被缓存。\n",
+    "# 烹饪手册\n\n先把土豆洗净切块，然后放入锅中煮二十分钟。最后加盐和胡椒，趁热食用味道最好。\n",
+    "# Конвейер\n\nЭта программа читает исходные тексты и удаляет повторы; каждый шаг можно запустить отдельно от других.\n",
+    "# Погода\n\nЗавтра утром ожидается туман, днём облачно с прояснениями, к вечеру возможен небольшой дождь и ветер.\n",
+    "用 Python 写程序，先装 Python，再学 Python 的语法，然后用 Python 读文件，最后让 Python 画图，再见 Python 朋友们。",
+    "蛇有很多种，Python 是其中之一；动物园里的 Python 很大，昨天那条 Python 吃了东西，今天 Python 睡了，孩子看 Python 笑，又来 Python 了。",
+    "👩👩👩 ☂☂☂☂ ⛵⛵⛵⛵⛵⛵",
+    "☃☃☃☃☃☃☃☃☃ ✈✈✈ ⚓⚓⚓⚓⚓⚓",
+    "++++++++++++++++",
+    "----------------",
+]
+
+
+@pytest.mark.parametrize("words", ["ascii", "unicode", "runs"])
+@pytest.mark.parametrize("verify", ["none", "estimated", "exact"])
+def test_of_texts_without_words_only_copies_go(words: Any, verify: Any, runtime: Runtime) -> None:
+    rows = [document(i, text, "Markdown") for i, text in enumerate(OTHER_SCRIPTS * 2)]
+    verdicts, _ = decide([rows], NearDedup(words=words, verify=verify, threshold=0.5), runtime)
+    kept = {row["content"] for row, keep in zip(rows, verdicts.read().column("keep").to_pylist(), strict=True) if keep}
+    assert kept == set(OTHER_SCRIPTS)
+    assert len(dropped(verdicts)) == len(OTHER_SCRIPTS)
+
+
+def test_empty_words_count_as_published_and_runs_have_none(runtime: Runtime) -> None:
+    """What the published words find similar, for the many brackets that both have, is not by its words alone."""
+    rows = [document(i, " ".join(f"{name}_{i}(({{[{name}]}}));" if j < 3 else name for j, name in enumerate("abcdefgh"))) for i in range(2)]
+    one, other = (row["content"] for row in rows)
+    expected = {}
+    for words in ("ascii", "runs"):
+        left, right = (set(shingles(text, 2, words)) for text in (one, other))
+        expected[words] = len(left & right) / len(left | right)
+        cfg = NearDedup(words=words, verify="exact", ngram=2, threshold=0.01, bands=256, rows=1)
+        _, clusters = decide([rows], cfg, runtime)
+        assert min(clusters.read().column("jaccard").to_pylist()) == expected[words]
+    assert expected["ascii"] > expected["runs"]
+    about = NearDedup.model_fields["words"].description or ""
+    assert "empty words count" in about
 
 
 HOSTILE = [

@@ -81,6 +81,7 @@ def show_run(store: Store, run: Run) -> dict[str, Any]:
         "folder": f"{store.url}/runs/{run.id}",
         "steps": [_step(step) for step in run.steps],
         "license_conflicts": {step.name: step.notes.get("clusters_with_license_conflict") for step in finders(run)},
+        "warnings": {step.name: step.notes["warnings"] for step in run.steps if "warnings" in step.notes},
         "funnel": funnel(run),
     }
 

@@ -102,9 +102,10 @@ def _cluster(rows: Rows, step: StepState, members: list[dict[str, Any]], num_com
     members.sort(key=lambda row: (row["doc_id"] != name, -row["jaccard"], row["doc_id"]))
     first, survivor = members[0], next((row for row in members if row["is_survivor"]), None)
     parts = sorted({row.pop("part") for row in members})
-    evidence = _evidence(rows, step, members, parts)
+    evidence, goes_for = _evidence(rows, step, members, parts), _goes_for(rows, step, members, parts)
     for row in members:
         row["license_evidence"] = evidence.get(row["doc_id"])
+        row["goes_for"] = goes_for[row["doc_id"]]
         row["differences"] = row["has_more_differences"] = None
     _compare(rows, step, members[: num_compared + 1], parts)
     return {
@@ -114,14 +115,23 @@ def _cluster(rows: Rows, step: StepState, members: list[dict[str, Any]], num_com
         "threshold": step.config.get("threshold"),
         "is_estimated": step.config.get("verify", "exact") != "exact",
         "license_classes": class_counts(row["license_class"] for row in members),
-        "license_conflict": _outcome(survivor is not None) if first["has_license_conflict"] else None,
+        "license_conflict": _outcome(step, survivor is not None) if first["has_license_conflict"] else None,
         "num_members": len(members),
+        "num_survivors": sum(row["is_survivor"] for row in members),
         "members": members,
     }
 
 
-def _outcome(has_survivor: bool) -> str:
-    return "reported" if has_survivor else "quarantined"
+def _outcome(step: StepState, has_survivor: bool) -> str:
+    return "reported" if has_survivor or step.config.get("keep") == "none" else "quarantined"
+
+
+def _goes_for(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> dict[str, str | None]:
+    """doc_id → the document that it was dropped for, as its verdict names it; None of one that stays."""
+    verdicts = step.outputs["Verdicts"]["artifact"]
+    of_same = rows.same_parts(verdicts, step.outputs["Clusters"]["artifact"], parts)
+    found = rows.of_documents(verdicts, pa.array([row["doc_id"] for row in members]), ["doc_id", "detail"], of_same)
+    return dict(zip(found.column("doc_id").to_pylist(), found.column("detail").to_pylist(), strict=True))
 
 
 def _evidence(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> dict[str, str | None]:
@@ -136,17 +146,19 @@ def _evidence(rows: Rows, step: StepState, members: list[dict[str, Any]], parts:
 
 
 def _compare(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> None:
-    """Tell of each member but the first how its text differs from the first's."""
+    """Tell of each member but the first how its text differs from that of the one it was dropped for, or else from the first's."""
     docs = input_of(step, "Docs")
     assert docs is not None, "clusters are of documents"
     of_same = rows.same_parts(docs["artifact"], step.outputs["Clusters"]["artifact"], parts)
-    ids = pa.array([row["doc_id"] for row in members])
-    found = rows.of_documents(docs["artifact"], ids, ["doc_id", "content"], of_same)
-    texts = dict(zip(found.column("doc_id").to_pylist(), found.column("content").to_pylist(), strict=True))
-    first = members[0]
+    first = members[0]["doc_id"]
+    others = {row["doc_id"]: row["goes_for"] or first for row in members[1:]}
+    ids = pa.array(sorted({first, *others, *others.values()}))
+    found = rows.of_documents(docs["artifact"], ids, ["doc_id", "content", "repo", "path"], of_same)
+    texts = {row["doc_id"]: row for row in found.to_pylist()}
     for row in members[1:]:
-        names = (f"{first['repo']}/{first['path']}", f"{row['repo']}/{row['path']}")
-        row["differences"], row["has_more_differences"] = differences(texts[first["doc_id"]], texts[row["doc_id"]], names)
+        old, new = texts[others[row["doc_id"]]], texts[row["doc_id"]]
+        names = (f"{old['repo']}/{old['path']}", f"{new['repo']}/{new['path']}")
+        row["differences"], row["has_more_differences"] = differences(old["content"], new["content"], names)
 
 
 def differences(old: str, new: str, names: tuple[str, str]) -> tuple[list[str], bool]:
@@ -195,18 +207,19 @@ def conflicts(rows: Rows, run: Run, step: StepState, limit: int | None) -> dict[
     stays = set(survivors.column("cluster_id").to_pylist())
     names = sorted(classes, key=lambda name: (-classes[name].total(), name))[:limit]
     shown = survivors.filter(pc.is_in(survivors.column("cluster_id"), value_set=pa.array(names, pa.string())))
-    survivor_of = {row["cluster_id"]: {name: row[name] for name in _SURVIVOR} for row in shown.to_pylist()}
+    the_best_last = sorted(shown.to_pylist(), key=lambda row: row["doc_id"] == row["cluster_id"])
+    survivor_of = {row["cluster_id"]: {name: row[name] for name in _SURVIVOR} for row in the_best_last}
     return {
         "judged_by": _judged_by(run, step),
         "dropped_before": _dropped_before(run, step),
         "num_clusters": step.notes.get("clusters"),
         "num_conflicts": len(classes),
         "num_documents": len(members),
-        "by_classes": _by_classes(classes, stays),
+        "by_classes": _by_classes(classes, set(classes) if step.config.get("keep") == "none" else stays),
         "conflicts": [
             {
                 "cluster_id": name,
-                "outcome": _outcome(name in stays),
+                "outcome": _outcome(step, name in stays),
                 "num_members": classes[name].total(),
                 "license_classes": class_counts(classes[name].elements()),
                 "survivor": survivor_of.get(name),

@@ -2,22 +2,24 @@
 
 A stage writes keys of its documents, band by band; whoever shares one is connected. From then on only documents that
 are connected with another are looked at. They are numbered anew, in the order of the corpus: nodes. What is known of
-nodes lies in arrays with a row each, which all workers map from files.
+nodes lies in arrays with a row each, which all workers map from files (`kernels/duplicates/workspace.py`).
 """
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly
+from starloom.lineage.errors import InputError
+from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, SourceName
+from starloom.tasks.kernels.duplicates.workspace import DocumentParents, Elected, Nodes
 from starloom.tasks.schemas import Clusters, Docs, Licenses, Verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     import pyarrow as pa
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from starloom.tasks.kernels.duplicates.array_files import ArrayFiles
     from starloom.tasks.kernels.duplicates.band_files import BandFiles
     from starloom.tasks.kernels.duplicates.connecting import Mapper
+    from starloom.tasks.kernels.duplicates.survivor import Preference as Ranking
 
-    Jaccard = Callable[["Part", NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+    Jaccard = Callable[["Part[Any]", NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 
 Preference = Literal[
     "license_class asc",
@@ -47,21 +50,77 @@ Preference = Literal[
 
 FEW_DOCUMENTS = 50_000
 """So many are decided in this process before others could be woken."""
+ALONE = "resembles none that stays and is preferred to it"
+"""Why a member of a cluster stays for which none goes."""
+SPARED = "its source is not in drop_from"
+SHOWN_LOSERS = 5
+"""Of a kind, in a warning."""
+
+
+def _listed(value: Any) -> Any:
+    """Take one name for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is named twice: a source has one place")
+    return names
+
+
+Sources = Annotated[tuple[SourceName, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
+
+
+class SourceOrder(Config):
+    """A preference by source."""
+
+    source: Sources = Field(min_length=1)
+    """Names of sources, the most preferred first; documents of other sources come after them."""
+
+
+def _kind(value: Any) -> str:
+    return "column" if isinstance(value, str) else "sources"
+
+
+Rank = Annotated[Annotated[Preference, Tag("column")] | Annotated[SourceOrder, Tag("sources")], Discriminator(_kind)]
+"""A preference of a policy."""
 
 
 class Election(Config):
     """Knobs of who stays of a cluster."""
 
-    survivor: tuple[Preference, ...] = ("license_class asc", "stars desc", "forks desc", "committed_at desc", "visited_at desc")
-    """Which of a cluster stays: the first preference that tells two apart; a missing value loses; at last the smaller doc_id wins."""
+    survivor: tuple[Rank, ...] = (
+        "license_class asc",
+        "stars desc",
+        "forks desc",
+        "committed_at desc",
+        "visited_at desc",
+    )
+    """Which of a cluster stays: the first preference that tells two apart (`source: [A, B]` prefers A to B and B to all others); a missing
+    value loses; at last the smaller doc_id wins."""
+    keep: Literal["best", "none"] = "best"
+    """Of a cluster of two or more the best stays, or `none`."""
+    drop_from: Sources = ()
+    """Sources whose documents may be dropped; those of all others stay and are preferred, whatever the policy says. By default all may."""
     license_conflicts: Literal["report", "strictest"] = "report"
     """What becomes of a cluster whose members are of different licence classes: it is reported, or also dropped as a whole."""
     memory_bytes: RuntimeOnly[int] = Field(default=1 << 30, ge=1 << 20)
     """Memory that a worker may take to look for candidates; with less, it looks at smaller ranges of keys at a time."""
 
+    def policy(self) -> tuple[Ranking, ...]:
+        """By what documents are ranked, the most important first."""
+        from starloom.tasks.kernels.duplicates.survivor import BySource, Spared
+
+        named = tuple(BySource(each.source) if isinstance(each, SourceOrder) else each for each in self.survivor)
+        return (Spared(self.drop_from), *named) if self.drop_from else named
+
+
+C = TypeVar("C", bound=Election)
+
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[C]):
     """One part of the corpus, as a worker is given it."""
 
     number: int
@@ -69,7 +128,7 @@ class Part:
     licenses: Licenses | None
     beside: Tabular | None
     """What the stage reads beside the documents."""
-    cfg: Any
+    cfg: C
     files: BandFiles
 
     @property
@@ -86,32 +145,33 @@ class Part:
         """Give its first node, and the first of the next part."""
         import numpy as np
 
-        low, high = np.searchsorted(self.arrays.open("rows"), self.files.first_rows[self.number : self.number + 2])
+        low, high = np.searchsorted(self.arrays.get(Nodes).rows, self.files.first_rows[self.number : self.number + 2])
         return int(low), int(high)
 
     def rows(self) -> NDArray[np.int64]:
         """Give the rows of its nodes, counted in the part."""
         low, high = self.nodes()
-        rows: NDArray[np.int64] = self.arrays.open("rows")[low:high] - self.first_row
+        rows: NDArray[np.int64] = self.arrays.get(Nodes).rows[low:high] - self.first_row
         return rows
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(Generic[C]):
     """A corpus laid out in an empty folder."""
 
-    parts: list[Part]
+    parts: list[Part[C]]
     files: BandFiles
     is_small: bool
     mapper: Mapper
 
 
-def lay_out(docs: Docs, licenses: Licenses | None, beside: Tabular | None, cfg: Election, num_bands: int, runtime: Runtime) -> Work:
+def lay_out(docs: Docs, licenses: Licenses | None, beside: Tabular | None, cfg: C, num_bands: int, runtime: Runtime) -> Work[C]:
     """Cut the work into parts."""
     import numpy as np
 
     from starloom.tasks.kernels.duplicates.band_files import BandFiles, ranges_for
 
+    warn(runtime, absent_sources(docs, cfg))
     folder = runtime.scratch / "bands"
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     folder.mkdir()
@@ -129,7 +189,7 @@ def _here(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     return [function(item) for item in items]
 
 
-def connect(work: Work, write_keys: Callable[[Part], NDArray[np.int64]], on_band: Callable[[int], None]) -> NDArray[np.int64]:
+def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], on_band: Callable[[int], None]) -> NDArray[np.int64]:
     """Connect whoever shares a key, and collect what an election needs of them: nodes.
 
     Args:
@@ -139,37 +199,46 @@ def connect(work: Work, write_keys: Callable[[Part], NDArray[np.int64]], on_band
 
     Returns:
         For each node the first of its component.
+
+    Raises:
+        InputError: if two nodes are of one doc_id.
     """
     import numpy as np
 
     from starloom.tasks.kernels.duplicates import connecting, survivor, union_find
 
-    files, cfg = work.files, work.parts[0].cfg
+    files, policy = work.files, work.parts[0].cfg.policy()
     files.seal(work.mapper(write_keys, work.parts))
-    parent = files.arrays.create("parents", union_find.width(files.num_rows), files.num_rows)
-    union_find.part(parent)
-    connecting.connect(files, "parents", work.mapper, on_band=on_band)
-    rows = union_find.in_company(parent)
-    files.arrays.save("rows", rows)
-    files.arrays.create("ranks", np.uint64, len(rows), survivor.num_lanes(cfg.survivor))
-    files.arrays.create("classes", np.uint8, len(rows))
+    documents = files.arrays.make(DocumentParents, parents=(union_find.width(files.num_rows), files.num_rows))
+    union_find.part(documents.parents)
+    connecting.connect(files, DocumentParents, work.mapper, on_band=on_band)
+    rows = union_find.in_company(documents.parents)
+    ranks, classes = (np.uint64, len(rows), survivor.num_lanes(policy)), (np.uint8, len(rows))
+    nodes = files.arrays.make(Nodes, rows=(np.int64, len(rows)), ranks=ranks, classes=classes)
+    nodes.rows[:] = rows
     work.mapper(_gather, work.parts)
-    groups: NDArray[np.int64] = np.searchsorted(rows, parent[rows])
+    twice = survivor.repeated_id(nodes.ranks)
+    if twice is not None:
+        raise InputError(
+            f"two documents have the doc_id {twice!r}: one of them would be kept and dropped at once",
+            hint="give each document an id of its own",
+        )
+    groups: NDArray[np.int64] = np.searchsorted(rows, documents.parents[rows])
     return groups
 
 
-def _gather(part: Part) -> None:
+def _gather(part: Part[Any]) -> None:
     """Rank the nodes of a part."""
     import pyarrow as pa
 
     from starloom.tasks.kernels.duplicates import survivor
 
-    low, high = part.nodes()
-    named = [name for name in survivor.columns(part.cfg.survivor) if name != "license_class"]
+    (low, high), policy, nodes = part.nodes(), part.cfg.policy(), part.arrays.get(Nodes, writable=True)
+    named = [name for name in survivor.columns(policy) if name != "license_class"]
     documents = part.docs.read(named).take(pa.array(part.rows()))
     documents = documents.append_column("license_class", _license_classes(part.licenses, documents.column("doc_id")))
-    part.arrays.open("ranks", writable=True)[low:high] = survivor.rank(documents, part.cfg.survivor)
-    part.arrays.open("classes", writable=True)[low:high] = survivor.class_numbers(documents.column("license_class"))
+    nodes.ranks[low:high] = survivor.rank(documents, policy)
+    nodes.classes[low:high] = survivor.class_numbers(documents.column("license_class"))
 
 
 def _license_classes(licenses: Licenses | None, doc_ids: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -183,122 +252,238 @@ def _license_classes(licenses: Licenses | None, doc_ids: pa.ChunkedArray) -> pa.
     return table.column("license_class").take(pc.index_in(doc_ids, table.column("doc_id").combine_chunks()))
 
 
-def elect(work: Work, groups: NDArray[np.int64], runtime: Runtime) -> None:
-    """Elect the survivors: the arrays `survivors` and `rivals`, and in `conflicts` whose clusters' licences differ.
+def elect(work: Work[Any], groups: NDArray[np.int64], runtime: Runtime, keepers: NDArray[np.int64] | None = None) -> None:
+    """Elect the survivors.
 
     Args:
         work: whose nodes are connected.
-        groups: for each node the first of its component.
+        groups: for each node the first of its component: its cluster.
         runtime: takes the figures of the report.
+        keepers: for each node the one for which it goes; by default the best of its cluster. What the policy spares stays in any case.
     """
     import numpy as np
 
     from starloom.tasks.kernels.duplicates import survivor
 
-    arrays, itself = work.files.arrays, np.arange(len(groups))
-    survivors, rivals = survivor.elect(groups, arrays.open("ranks"))
-    has_conflict = survivor.disagree(groups, arrays.open("classes"))
-    for name, array in [("survivors", survivors), ("rivals", rivals), ("conflicts", has_conflict)]:
-        arrays.save(name, array)
-    is_cluster = (groups == itself) & (rivals[survivors] != survivors)
+    arrays, itself, cfg = work.files.arrays, np.arange(len(groups)), work.parts[0].cfg
+    nodes = arrays.get(Nodes)
+    heads, seconds = survivor.elect(groups, nodes.ranks)
+    is_member = (heads != itself) | (seconds != itself)
+    is_spared = survivor.are_spared(nodes.ranks, cfg.policy())
+    survivors, rivals = heads, seconds
+    if keepers is not None or is_spared.any():
+        survivors, rivals = survivor.elect(np.where(is_spared, itself, heads if keepers is None else keepers), nodes.ranks)
+    has_conflict = survivor.disagree(groups, nodes.classes)
+    arrays.put(Elected(heads, survivors, rivals, is_member, has_conflict))
+    is_cluster, goes = (groups == itself) & is_member, survivors != itself if cfg.keep == "best" else is_member & ~is_spared
     runtime.note(
         documents_that_collide=len(groups),
-        duplicates=int(np.count_nonzero(groups != itself)),
+        duplicates=int(np.count_nonzero(goes)),
         clusters=int(np.count_nonzero(is_cluster)),
         clusters_with_license_conflict=int(np.count_nonzero(is_cluster & has_conflict)),
     )
 
 
-def judge(work: Work, judge_part: Callable[[Part], tuple[Verdicts, Clusters]]) -> tuple[Verdicts, Clusters]:
-    """Judge every part, by a function of a module that calls `judged`."""
-    done = work.mapper(judge_part if work.is_small else _IntoFiles(judge_part), work.parts)
-    return Verdicts.join([verdicts for verdicts, _ in done]), Clusters([clusters.sources[0] for _, clusters in done])
+@dataclass(frozen=True)
+class _Judged:
+    verdicts: Verdicts
+    clusters: Clusters
+    losses: dict[str, list[tuple[str, int, int]]]
+    """Source, repository, language → name, documents, of them dropped."""
+
+
+def judge(work: Work[C], judge_part: Callable[[Part[C]], tuple[Verdicts, Clusters]], runtime: Runtime) -> tuple[Verdicts, Clusters]:
+    """Judge every part, by a function of a module that calls `judged`, and warn of whoever loses more than half."""
+    done = work.mapper(_Judge(judge_part, in_memory=work.is_small), work.parts)
+    warn(runtime, losing(each.losses for each in done))
+    return Verdicts.join([each.verdicts for each in done]), Clusters([each.clusters.sources[0] for each in done])
 
 
 @dataclass(frozen=True)
-class _IntoFiles:
-    """Judges a part and leaves the tables on disk, where those of the others need no memory."""
+class _Judge(Generic[C]):
+    """Judges a part; unless in memory, it leaves the tables on disk, where those of the others need none."""
 
-    judge: Callable[[Part], tuple[Verdicts, Clusters]]
+    judge: Callable[[Part[C]], tuple[Verdicts, Clusters]]
+    in_memory: bool
 
-    def __call__(self, part: Part) -> tuple[Verdicts, Clusters]:
+    def __call__(self, part: Part[C]) -> _Judged:
+        verdicts, clusters = self.judge(part)
+        losses = _losses(part.docs, verdicts)
+        if self.in_memory:
+            return _Judged(verdicts, clusters, losses)
         folder = part.files.folder / f"part-{part.number:05}"
         folder.mkdir()
-        verdicts, clusters = self.judge(part)
-        return Verdicts.in_files(verdicts.local_paths(folder)), Clusters.in_files(clusters.local_paths(folder))
+        return _Judged(Verdicts.in_files(verdicts.local_paths(folder)), Clusters.in_files(clusters.local_paths(folder)), losses)
 
 
-def judged(part: Part, rule: str, threshold: float | None, jaccard: Jaccard | None) -> tuple[Verdicts, Clusters]:
+def _losses(docs: Docs, verdicts: Verdicts) -> dict[str, list[tuple[str, int, int]]]:
+    """Count by source, repository and language; of repositories, each of which is in one part, those that lose more than half."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = docs.read(["source", "repo", "language"])
+    keep = verdicts.read(["keep"]).column("keep").drop_null()
+    repositories = pc.binary_join_element_wise(table.column("source"), table.column("repo"), "/")
+    names = {
+        "source": table.column("source"),
+        "repository": repositories,
+        "language": pc.fill_null(table.column("language"), "no language"),
+    }
+    found = {}
+    for kind, column in names.items():
+        counted = pa.table({"name": column, "kept": keep.cast(pa.int64())}).group_by("name").aggregate([("kept", "count"), ("kept", "sum")])
+        seen, kept = counted.column("kept_count"), counted.column("kept_sum")
+        counted = counted.append_column("dropped", pc.subtract(seen, kept))
+        if kind == "repository":
+            counted = counted.filter(pc.greater(pc.multiply(counted.column("dropped"), 2), seen))
+        found[kind] = list(zip(*(counted.column(name).to_pylist() for name in ("name", "kept_count", "dropped")), strict=True))
+    return found
+
+
+def absent_sources(docs: Docs, cfg: Election) -> list[str]:
+    """Say which sources the knobs name that no document is of: perhaps all were dropped before, perhaps the name is wrong."""
+    import pyarrow.compute as pc
+
+    named = dict.fromkeys(cfg.named_sources())
+    if not named:
+        return []
+    found = {name for part in docs.parts for name in pc.unique(part.read(["source"]).column("source")).to_pylist()}
+    return [f"no document is of the source {name!r}, which survivor or drop_from names" for name in named if name not in found]
+
+
+def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:
+    """Say which sources, repositories and languages lose more than half of their documents, those that lose most by name."""
+    totals: dict[str, dict[str, tuple[int, int]]] = {"source": {}, "repository": {}, "language": {}}
+    for losses in parts:
+        for kind, counted in losses.items():
+            for name, seen, dropped in counted:
+                before = totals[kind].get(name, (0, 0))
+                totals[kind][name] = (before[0] + seen, before[1] + dropped)
+    told = []
+    for (kind, counts), plural in zip(totals.items(), ("sources", "repositories", "languages"), strict=True):
+        losers = sorted((-dropped, name, seen) for name, (seen, dropped) in counts.items() if 2 * dropped > seen)
+        shown = ", ".join(f"{name} ({-lost:,} of {seen:,})" for lost, name, seen in losers[:SHOWN_LOSERS])
+        if losers:
+            who = f"a {kind} loses" if len(losers) == 1 else f"{len(losers):,} {plural} lose"
+            told.append(f"{who} more than half of the documents: {shown}" + (" …" if len(losers) > SHOWN_LOSERS else ""))
+    return told
+
+
+def warn(runtime: Runtime, sentences: list[str]) -> None:
+    """Put warnings into the record of the step, after those that are there."""
+    if sentences:
+        runtime.note(warnings=[*runtime.notes.get("warnings", []), *sentences])
+
+
+def judged(part: Part[C], rule: str, threshold: float | None, jaccard: Jaccard | None) -> tuple[Verdicts, Clusters]:
     """Give the verdicts and cluster members of one part.
 
     Args:
         part: of a work whose survivors are elected.
         rule: that drops a duplicate.
         threshold: of the similarity.
-        jaccard: compares nodes with their survivors; None where they are equal.
+        jaccard: compares nodes with those for which they go; None where they are equal.
     """
     import numpy as np
     import pyarrow as pa
 
-    low, high = part.nodes()
-    nodes = np.arange(low, high)
-    survivors, rivals = (part.arrays.open(name)[low:high] for name in ("survivors", "rivals"))
-    is_member = (survivors != nodes) | (rivals != nodes)
-    nodes, survivors, rivals = nodes[is_member], survivors[is_member], rivals[is_member]
-    similarity = pa.array(np.ones(len(nodes)) if jaccard is None else jaccard(part, nodes, survivors))
+    (low, high), elected = part.nodes(), part.arrays.get(Elected)
+    is_member = elected.is_member[low:high]
+    nodes = np.arange(low, high)[is_member]
+    partners = _partners(part, nodes)
+    similarity = pa.array(np.ones(len(nodes)) if jaccard is None else jaccard(part, nodes, partners))
     rows = part.rows()[is_member]
-    members = _members(part, rows, nodes, survivors, rivals).append_column("jaccard", similarity)
-    return _verdicts(part, members, rows, rule, threshold), Clusters.of(members)
+    members = _members(part, rows, nodes).append_column("jaccard", similarity)
+    return _verdicts(part, members, rows, nodes, partners, rule, threshold), Clusters.of(members)
 
 
-def _members(
-    part: Part, rows: NDArray[np.int64], nodes: NDArray[np.int64], survivors: NDArray[np.int64], rivals: NDArray[np.int64]
-) -> pa.Table:
+def _stays(part: Part[C], nodes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which members stay, and whose clusters are dropped for their licences."""
+    import numpy as np
+
+    from starloom.tasks.kernels.duplicates import survivor
+
+    elected = part.arrays.get(Elected)
+    is_quarantined = elected.has_conflict[nodes] if part.cfg.license_conflicts == "strictest" else np.zeros(len(nodes), np.bool_)
+    is_best = elected.survivors[nodes] == nodes if part.cfg.keep == "best" else np.zeros(len(nodes), np.bool_)
+    is_spared = survivor.are_spared(part.arrays.get(Nodes).ranks[nodes], part.cfg.policy())
+    return is_spared | is_best & ~is_quarantined, is_quarantined & ~is_spared
+
+
+def _partners(part: Part[C], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tell with whom members are compared: for whom they go; where none stays, the best with the runner-up."""
+    import numpy as np
+
+    elected = part.arrays.get(Elected)
+    stays, is_quarantined = _stays(part, nodes)
+    goes_alone = ~stays & ~is_quarantined & (elected.survivors[nodes] == nodes)
+    partners: NDArray[np.int64] = np.where(goes_alone, elected.rivals[nodes], elected.survivors[nodes])
+    return partners
+
+
+def _members(part: Part[C], rows: NDArray[np.int64], nodes: NDArray[np.int64]) -> pa.Table:
     """Describe the members of clusters that lie in one part."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from starloom.tasks.kernels.duplicates import survivor
 
-    ranks, has_conflict = part.arrays.open("ranks"), pa.array(part.arrays.open("conflicts")[nodes])
-    winners = ranks[survivors]
-    reasons, is_survivor = survivor.reasons(winners, ranks[rivals], part.cfg.survivor), pa.array(survivors == nodes)
-    if part.cfg.license_conflicts == "strictest":
-        reasons = pc.if_else(has_conflict, "none stays: licence classes differ", reasons)
-        is_survivor = pc.and_not(is_survivor, has_conflict)
+    known, elected = part.arrays.get(Nodes), part.arrays.get(Elected)
+    survivors, rivals = elected.survivors[nodes], elected.rivals[nodes]
+    stays, is_quarantined = _stays(part, nodes)
+    policy = part.cfg.policy()
+    is_spared, goes_for_spared = (survivor.are_spared(known.ranks[each], policy) for each in (nodes, survivors))
+    reasons = survivor.reasons(known.ranks[survivors], known.ranks[rivals], policy)
+    reasons = pc.if_else(pa.array((survivors == nodes) & (rivals == nodes)), ALONE, reasons)
+    reasons = pc.if_else(pa.array(is_spared & (rivals == nodes)), SPARED, reasons)
+    if part.cfg.keep == "none":
+        reasons = pc.if_else(pa.array(goes_for_spared), reasons, "none stays: keep is none")
+    reasons = pc.if_else(pa.array(is_quarantined), "none stays: licence classes differ", reasons)
     columns = part.docs.read(["doc_id", "repo", "path"]).take(pa.array(rows))
     described = {
-        "cluster_id": survivor.doc_ids(winners),
-        "is_survivor": is_survivor,
+        "cluster_id": survivor.doc_ids(known.ranks[elected.heads[nodes]]),
+        "is_survivor": pa.array(stays),
         "reason": reasons,
-        "license_class": survivor.class_names(part.arrays.open("classes")[nodes]),
-        "has_license_conflict": has_conflict,
+        "license_class": survivor.class_names(known.classes[nodes]),
+        "has_license_conflict": pa.array(elected.has_conflict[nodes]),
     }
     for name, column in described.items():
         columns = columns.append_column(name, column)
     return columns
 
 
-def _verdicts(part: Part, members: pa.Table, rows: NDArray[np.int64], rule: str, threshold: float | None) -> Verdicts:
+def _verdicts(
+    part: Part[C],
+    members: pa.Table,
+    rows: NDArray[np.int64],
+    nodes: NDArray[np.int64],
+    partners: NDArray[np.int64],
+    rule: str,
+    threshold: float | None,
+) -> Verdicts:
     """Judge one part, whose cluster members are at `rows`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from starloom.tasks.kernels.duplicates import survivor
+
+    is_quarantined = pa.array(_stays(part, nodes)[1])
+    partner_ids = survivor.doc_ids(part.arrays.get(Nodes).ranks[partners])
+    # Whoever goes for the licences of all goes for nobody's sake: the cluster is named.
+    members = members.append_column("named", pc.if_else(is_quarantined, members.column("cluster_id"), partner_ids))
+    members = members.append_column("rule", pc.if_else(is_quarantined, "license-conflict", rule))
     slots = np.full(part.docs.num_rows, -1, np.int64)
     slots[rows] = np.arange(len(rows))
     member = members.take(pa.array(slots, mask=slots < 0))
     is_dropped = pc.fill_null(pc.invert(member.column("is_survivor")), fill_value=False)
     missing = pa.scalar(None)
-    drops: Any = rule
-    if part.cfg.license_conflicts == "strictest":
-        drops = pc.if_else(member.column("has_license_conflict"), "license-conflict", rule)
     has_value = is_dropped if threshold is not None else pc.and_(is_dropped, False)  # noqa: FBT003
     return part.docs.verdicts(
         pc.invert(is_dropped),
-        rule=pc.if_else(member.column("is_survivor"), "survivor", drops),  # null where no member
+        rule=pc.if_else(member.column("is_survivor"), "survivor", member.column("rule")),  # null where no member
         value=pc.if_else(has_value, member.column("jaccard"), missing),
         # Only what is dropped names the threshold: parts without duplicates keep their bytes when it moves.
         threshold=pc.if_else(has_value, pa.scalar(threshold, pa.float64()), missing),
-        detail=pc.if_else(is_dropped, member.column("cluster_id"), missing),
+        detail=pc.if_else(is_dropped, member.column("named"), missing),
     )

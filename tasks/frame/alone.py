@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starloom.tasks.frame.stage import Config, Stage
 
 
-def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -> dict[str, Any]:
+def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -> tuple[dict[str, Any], list[str]]:
     """Run a stage on files and write what it makes below `out`; all of it or nothing.
 
     Args:
@@ -32,7 +32,7 @@ def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -
         out: a folder that does not exist or is empty.
 
     Returns:
-        File name → rows, bytes and counts of it; `skipped.parquet` holds the rows given that are no documents, if there are any.
+        File name → rows, bytes and counts of it (`skipped.parquet` holds the rows given that are no documents); what the stage warns of.
 
     Raises:
         InputError: for an input that cannot be read, or an `out` that holds something.
@@ -51,7 +51,7 @@ def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -
     return told
 
 
-def _made(stage: Stage, config: Config, given: dict[str, Path], aside: Path) -> dict[str, Any]:
+def _made(stage: Stage, config: Config, given: dict[str, Path], aside: Path) -> tuple[dict[str, Any], list[str]]:
     runtime = Runtime.alone(aside / "scratch")
     wanted = {name: kind for name, kind in stage.inputs.items() if not _from_half(stage, kind)}
     absent = stage.optional - given.keys()
@@ -70,7 +70,7 @@ def _made(stage: Stage, config: Config, given: dict[str, Path], aside: Path) -> 
         shutil.copyfile(file, aside / name)
         told[name] = {"bytes": file.stat().st_size}
     shutil.rmtree(aside / "scratch")
-    return told
+    return told, runtime.notes.get("warnings", [])
 
 
 def _written(step: str, output: Tabular | Files, docs: Docs | None, aside: Path) -> dict[str, Any]:

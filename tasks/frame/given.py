@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from starloom.lineage import keys
 from starloom.lineage.errors import InputError
-from starloom.tasks.schemas import Checkpoint, Docs, Skipped, Tokenizer
+from starloom.tasks.schemas import ONE_ROW_A_DOCUMENT, Checkpoint, Docs, Skipped, Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,9 +85,7 @@ def _checked(docs: pa.Table, sizes: list[int], path: Path) -> pa.Table:
         raise InputError(
             f"{path} has the doc_id {wrong[0].as_py()!r}; a doc_id is 32 hex digits in lower case, by which stages join and sort", hint=hint
         )
-    if pc.count_distinct(ids).as_py() != len(ids):
-        twice = next(pair["values"] for pair in ids.value_counts().to_pylist() if pair["counts"] > 1)
-        raise InputError(f"{path} has the doc_id {twice!r} more than once; it names one document", hint=hint)
+    _check_each_once(Docs, ids, path)
     for size, num_bytes in zip(docs.column("size").to_pylist(), sizes, strict=True):
         if size != num_bytes:
             raise InputError(
@@ -131,7 +129,21 @@ def given_rows(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
         if not field.nullable and columns[field.name].null_count:
             row = pc.index(pc.is_null(columns[field.name]), value=True).as_py()
             raise _misfit(kind, path, f"row {row} of {field.name} is null")
-    return kind.conform(pa.table(columns))
+    conformed = kind.conform(pa.table(columns))
+    if kind in ONE_ROW_A_DOCUMENT:
+        _check_each_once(kind, conformed.column("doc_id"), path)
+    return conformed
+
+
+def _check_each_once(kind: type[Tabular], ids: pa.ChunkedArray, path: Path) -> None:
+    counted = ids.value_counts()
+    if len(counted) < len(ids):
+        values, counts = counted.field("values"), counted.field("counts")
+        row = pc.index(pc.greater(counts, 1), value=True).as_py()
+        raise InputError(
+            f"{path} has {counts[row]} rows of the doc_id {values[row].as_py()!r}; {kind.__name__} has one of each, to join by",
+            hint="give each document an id of its own" + (", or leave the column out: ids are then made" if kind is Docs else ""),
+        )
 
 
 def _check_names(table: pa.Table, path: Path) -> None:

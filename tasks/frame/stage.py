@@ -53,6 +53,13 @@ def _absolute(value: str, info: ValidationInfo) -> str:
     return str(path.absolute())
 
 
+class _NamesSource:
+    """Marks a word that names a source of `ingest`."""
+
+
+SourceName = Annotated[str, _NamesSource()]
+"""A source by the name that a recipe gives it: a plan refuses one that no step reads."""
+
 File = Annotated[str, AfterValidator(_absolute), _ContentIdentity()]
 """A file named in a recipe, relative to the recipe's folder; its identity is its content."""
 
@@ -96,6 +103,16 @@ class Config(BaseModel):
         """What of this configuration shapes the output, as plain JSON values."""
         named = {name: getattr(self, name) for name in type(self).model_fields if not self._is(name, _NotIdentity)}
         return {name: _plain(value, content=self._is(name, _ContentIdentity)) for name, value in named.items()}
+
+    def named_sources(self) -> list[str]:
+        """All sources that these knobs name."""
+        found: list[str] = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            values = value if isinstance(value, (list, tuple)) else [value]
+            found += [source for each in values if isinstance(each, Config) for source in each.named_sources()]
+            found += [each for each in values if isinstance(each, str) and self._is(name, _NamesSource)]
+        return found
 
     def _is(self, name: str, marker: type) -> bool:
         field = type(self).model_fields[name]

@@ -317,6 +317,9 @@ class Record:
     steps: tuple[StepRecord, ...]
 
 
+ONE_ROW_A_DOCUMENT: tuple[type[Tabular], ...] = (Docs, Verdicts, Licenses, Signals, Signatures, Clusters, Tokens, TokenizerSample)
+"""Artifacts in which a doc_id stands once: stages join by it."""
+
 ARTIFACTS: dict[str, type[Tabular | Files]] = {
     kind.__name__: kind
     for kind in (

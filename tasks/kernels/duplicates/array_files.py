@@ -6,8 +6,8 @@ Processes that share the folder share the arrays; several may write to rows of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,12 +16,35 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class ArrayFiles:
     """A folder of arrays."""
 
     folder: Path
+
+    def put(self, phase: Any) -> None:
+        """Write the arrays of a dataclass."""
+        for field in fields(phase):
+            self.save(f"{type(phase).__name__}.{field.name}", getattr(phase, field.name))
+
+    def get(self, kind: type[T], *, writable: bool = False) -> T:
+        """Map the arrays of a dataclass.
+
+        Raises:
+            LookupError: if they were not written.
+        """
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        missing = [name for name in names if not self.path(f"{kind.__name__}.{name}").exists()]
+        if missing:
+            raise LookupError(f"{', '.join(missing)} of {kind.__name__} is read before it was written")
+        return kind(**{name: self.open(f"{kind.__name__}.{name}", writable=writable) for name in names})
+
+    def make(self, kind: type[T], **arrays: tuple[DTypeLike, *tuple[int, ...]]) -> T:
+        """Make the arrays of a dataclass, all zero, each of (type, *shape), and map them."""
+        return kind(**{name: self.create(f"{kind.__name__}.{name}", *told) for name, told in arrays.items()})
 
     def create(self, name: str, kind: DTypeLike, *shape: int) -> NDArray[Any]:
         """Make an array of zeros and map it."""

@@ -1,13 +1,23 @@
-"""Links between the members of buckets: which pairs that may be similar are, by exact or estimated Jaccard similarity.
+"""Which pairs that may be similar are, by exact or estimated Jaccard similarity: links in buckets, and who stays of a cluster.
 
 A pair that is connected already, in earlier rounds or by this bucket's own links, is not compared; each link joins two
 clusters, so that links are evidence and no more of them exist than nodes. Guarantee: the connected components of the
 links, on top of what was known, are those of all pairs in a bucket that are similar enough, whatever the order of
 buckets and members; which pairs stand for them does depend on it. Two sets are similar enough when
 `jaccard(...) >= threshold` in float64, exactly.
+A member gives up after MOST_COMPARISONS that found nothing, the latest members first: what a larger bucket guarantees
+is less (a link may be missed that no other bucket finds) and depends on the order of its members, which is the
+caller's to settle, the likely ones side by side. In the worst case all pairs decide whether any is similar.
 Cost: a member is compared with each local cluster until one of its members is similar: m comparisons for m that are
-alike, m^2 / 2 for m that stay apart. Memory: 16 bytes a member (touched only
+alike; for m that stay apart m^2 / 2, and m x MOST_COMPARISONS at most. Memory: 16 bytes a member (touched only
 as links are found) and 64 a member of the largest bucket.
+
+`keep_apart` goes through the members of a cluster from the best to the worst and keeps whoever resembles none that it
+kept before: greedily, a maximal independent set. Each is compared with those kept in their order, until one is similar.
+Once more than MOST_COMPARISONS are kept, an index tells which of them share a band with a member, and it is compared
+with MOST_COMPARISONS of these at most, the latest first: of so many, one that shares no band may stay beside its like.
+Cost: MOST_COMPARISONS a member at most; 24 bytes a member and, in the index, 32 to 48 a band for each member of a
+cluster that is larger than that.
 """
 
 from typing import NamedTuple
@@ -25,8 +35,11 @@ _Uint64s = NDArray[np.uint64]
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
 _NOBODY = -1
 
+MOST_COMPARISONS = 1000
+"""What a member of a bucket may cost that finds nobody."""
 
-class _Evidence(NamedTuple):
+
+class Evidence(NamedTuple):
     """What pairs of nodes are judged by: sets, or signatures where the threshold is negative."""
 
     signatures: _Uint32s
@@ -34,6 +47,40 @@ class _Evidence(NamedTuple):
     set_starts: _Int64s
     hashes: _Uint64s
     threshold: float
+
+
+class Index(NamedTuple):
+    """Room for the bands of those kept of one cluster, all zero; entry k x bands + b is of band b of the k-th."""
+
+    table: _Int64s
+    """The latest entry of a key plus one, by a hash of it, [a power of two, twice the entries or more]."""
+    keys: _Uint64s
+    """Of the entries."""
+    before: _Int64s
+    """The entry of the same key before each, plus one."""
+
+
+def by_signatures(signatures: _Uint32s, min_agreeing: int) -> Evidence:
+    """Judge by signatures of which `min_agreeing` positions must agree.
+
+    Args:
+        signatures: of the nodes, [n, num_perm].
+        min_agreeing: positions that must agree, of num_perm.
+    """
+    return Evidence(_frozen(signatures), int(min_agreeing), _frozen(np.zeros(1, np.int64)), _frozen(np.zeros(0, np.uint64)), -1.0)
+
+
+def by_sets(set_starts: _Int64s, hashes: _Uint64s, threshold: float, signatures: _Uint32s | None = None) -> Evidence:
+    """Judge by sets whose Jaccard similarity must be `threshold`.
+
+    Args:
+        set_starts: the set of node x is `hashes[set_starts[x]:set_starts[x + 1]]`, [n + 1].
+        hashes: each set ascending and distinct, none empty.
+        threshold: above 0, at most 1.
+        signatures: of the nodes, [n, num_perm], for an index.
+    """
+    signed = np.zeros((0, 0), np.uint32) if signatures is None else signatures
+    return Evidence(_frozen(signed), 0, _frozen(set_starts), _frozen(hashes), float(threshold))
 
 
 def link_trusting(parent: _Integers, members: _Integers, starts: _Int64s) -> _Int64s:
@@ -51,43 +98,47 @@ def link_trusting(parent: _Integers, members: _Integers, starts: _Int64s) -> _In
     return links
 
 
-def link_estimated(parent: _Integers, members: _Integers, starts: _Int64s, signatures: _Uint32s, min_agreeing: int) -> _Int64s:
-    """Link those members of each bucket whose signatures agree in enough positions.
+def link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidence: Evidence) -> _Int64s:
+    """Link those members of each bucket that are similar.
 
     Args:
         parent: root of each node as known so far, [n].
         members: nodes of all buckets, one bucket after the other.
         starts: bucket k is `members[starts[k]:starts[k + 1]]`.
-        signatures: of the nodes, [n, num_perm].
-        min_agreeing: positions that must agree, of num_perm.
+        evidence: what they are judged by.
 
     Returns:
         Links, int64 [links, 2]: pairs of nodes.
     """
-    no_sets, no_hashes = _frozen(np.zeros(1, np.int64)), _frozen(np.zeros(0, np.uint64))
-    evidence = _Evidence(_frozen(signatures), int(min_agreeing), no_sets, no_hashes, -1.0)
-    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence)
+    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence, MOST_COMPARISONS)
     return links
 
 
-def link_exact(parent: _Integers, members: _Integers, starts: _Int64s, set_starts: _Int64s, hashes: _Uint64s, threshold: float) -> _Int64s:
-    """Link those members of each bucket whose sets have a Jaccard similarity of at least `threshold`.
+def keep_apart(
+    nodes: _Int64s, starts: _Int64s, is_spared: NDArray[np.bool_], evidence: Evidence, banding: tuple[int, int], index: Index
+) -> _Int64s:
+    """Keep of each cluster whoever resembles none that was kept of it before.
 
     Args:
-        parent: root of each node as known so far, [n].
-        members: nodes of all buckets, one bucket after the other.
-        starts: bucket k is `members[starts[k]:starts[k + 1]]`.
-        set_starts: the set of node x is `hashes[set_starts[x]:set_starts[x + 1]]`, [n + 1].
-        hashes: each set ascending and distinct, none empty.
-        threshold: above 0, at most 1.
+        nodes: of all clusters, one cluster after the other, the best of each first.
+        starts: cluster k is `nodes[starts[k]:starts[k + 1]]`.
+        is_spared: of the nodes; these are kept whomever they resemble, and stand first.
+        evidence: what they are judged by; with signatures, if there is a cluster of more than MOST_COMPARISONS.
+        banding: bands of a signature, and rows of each.
+        index: with room for the one cluster that there is, if it is larger than MOST_COMPARISONS; else it may be empty.
 
     Returns:
-        Links, int64 [links, 2]: pairs of nodes.
+        For each of `nodes` the number in `nodes` of the first kept one that it resembles; of one that is kept its own.
     """
-    no_signatures = _frozen(np.zeros((0, 0), np.uint32))
-    evidence = _Evidence(no_signatures, 0, _frozen(set_starts), _frozen(hashes), float(threshold))
-    links: _Int64s = _link_similar(_frozen(parent), _frozen(members), _frozen(starts), evidence)
-    return links
+    kept_by: _Int64s = _keep_apart(_frozen(nodes), _frozen(starts), _frozen(is_spared), evidence, *banding, MOST_COMPARISONS, index)
+    return kept_by
+
+
+def index_sizes(num_members: int, num_bands: int) -> tuple[int, int]:
+    """Give how large an index of a cluster is: its table, and its entries; none where none is needed."""
+    if num_members <= MOST_COMPARISONS:
+        return 0, 0
+    return _num_slots(num_members * num_bands), num_members * num_bands
 
 
 @njit(cache=True, nogil=True)
@@ -159,7 +210,7 @@ def _link_trusting(parent: _Integers, members: _Integers, starts: _Int64s) -> _I
 
 
 @njit(cache=True, nogil=True)
-def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidence: _Evidence) -> _Int64s:
+def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidence: Evidence, most_comparisons: int) -> _Int64s:
     """Link what is similar; members are numbered from 0 within their bucket.
 
     A local cluster is a chain of members, `after` its head up to its `last`, and a tree `above`, whose root is the head.
@@ -180,9 +231,9 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
             if known != i:
                 own = _head(above, known)
                 _join(own, i, above, after, last)
-            k = 0
-            while k < num_heads:
-                k, similar = _search(nodes, i, own, heads[:num_heads], k, after, evidence)
+            k, left = num_heads - 1, most_comparisons
+            while k >= 0:
+                k, similar, left = _search(nodes, i, own, heads, k, after, evidence, left)
                 if similar == _NOBODY:
                     break
                 links[num_links, 0], links[num_links, 1] = nodes[similar], nodes[i]
@@ -194,6 +245,7 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
                     _join(own, heads[k], above, after, last)
                     num_heads -= 1
                     heads[k] = heads[num_heads]
+                k -= 1
             if own == i:
                 heads[num_heads] = i
                 num_heads += 1
@@ -201,23 +253,129 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
 
 
 @njit(cache=True, nogil=True)
-def _search(nodes: _Integers, i: int, own: int, heads: _Int64s, k: int, after: _Int64s, evidence: _Evidence) -> tuple[int, int]:
-    """Give the number of the next cluster, from the k-th on, that has a member similar to member i, and that member."""
+def _search(
+    nodes: _Integers, i: int, own: int, heads: _Int64s, k: int, after: _Int64s, evidence: Evidence, left: int
+) -> tuple[int, int, int]:
+    """Give the number of the next cluster, from the k-th down, that has a member similar to member i, that member, and comparisons left."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     one = nodes[i]
-    while k < heads.size:
+    while k >= 0:
         member = heads[k] if heads[k] != own else _NOBODY
         while member != _NOBODY:
-            other = nodes[member]
-            if threshold < 0:
-                is_similar = _agree(signatures, one, other, min_agreeing)
-            else:  # positions, not slices: a view in the inner loop would be counted in and out, which costs more than the test
-                is_similar = _reach(hashes, set_starts[one], set_starts[one + 1], set_starts[other], set_starts[other + 1], threshold)
-            if is_similar:
-                return k, member
+            if left == 0:
+                return k, _NOBODY, left
+            if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, one, nodes[member]):
+                return k, member, left
+            left -= 1
             member = after[member]
-        k += 1
-    return k, _NOBODY
+        k -= 1
+    return k, _NOBODY, left
+
+
+@njit(cache=True, nogil=True)
+def _keep_apart(
+    nodes: _Int64s,
+    starts: _Int64s,
+    is_spared: NDArray[np.bool_],
+    evidence: Evidence,
+    bands: int,
+    rows: int,
+    most_comparisons: int,
+    index: Index,
+) -> _Int64s:
+    largest = _most_members(starts)
+    kept, met, kept_by = np.empty(largest, np.int64), np.full(largest, _NOBODY, np.int64), np.empty(nodes.size, np.int64)
+    for cluster in range(starts.size - 1):
+        is_indexed, num_kept = starts[cluster + 1] - starts[cluster] > most_comparisons, 0
+        for i in range(starts[cluster], starts[cluster + 1]):
+            like = _NOBODY
+            if not is_spared[i] and num_kept <= most_comparisons:
+                like = _first_alike(nodes, i, kept[:num_kept], evidence)
+            elif not is_spared[i]:
+                like = _first_in_bands(nodes, i, kept, met, evidence, bands, rows, most_comparisons, index)
+            if like != _NOBODY:
+                kept_by[i] = kept[like]
+                continue
+            kept_by[i] = kept[num_kept] = i
+            if is_indexed:
+                _add_bands(evidence.signatures, nodes[i], num_kept, bands, rows, index)
+            num_kept += 1
+    return kept_by
+
+
+@njit(cache=True, nogil=True)
+def _first_alike(nodes: _Int64s, i: int, kept: _Int64s, evidence: Evidence) -> int:
+    """Give the number of the first of the kept that is similar to member i."""
+    signatures, min_agreeing, set_starts, hashes, threshold = evidence
+    for k in range(kept.size):
+        if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
+            return k
+    return _NOBODY
+
+
+@njit(cache=True, nogil=True)
+def _first_in_bands(
+    nodes: _Int64s,
+    i: int,
+    kept: _Int64s,
+    met: _Int64s,
+    evidence: Evidence,
+    bands: int,
+    rows: int,
+    left: int,
+    index: Index,
+) -> int:
+    """Give the number of the first of the kept that shares a band with member i and is similar to it; `met` says who was met by whom."""
+    signatures, min_agreeing, set_starts, hashes, threshold = evidence
+    first = _NOBODY
+    for band in range(bands):
+        entry = index.table[_slot(index, _band_key(signatures, nodes[i], band, rows))] - 1
+        while entry >= 0 and left > 0:
+            k = entry // bands
+            if met[k] != i and (first == _NOBODY or k < first):
+                left -= 1
+                if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
+                    first = k
+            met[k] = i
+            entry = index.before[entry] - 1
+    return first
+
+
+@njit(cache=True, nogil=True)
+def _add_bands(signatures: _Uint32s, node: int, k: int, bands: int, rows: int, index: Index) -> None:
+    for band in range(bands):
+        key = _band_key(signatures, node, band, rows)
+        slot, entry = _slot(index, key), k * bands + band
+        index.keys[entry], index.before[entry] = key, index.table[slot]
+        index.table[slot] = entry + 1
+
+
+@njit(cache=True, nogil=True)
+def _slot(index: Index, key: np.uint64) -> np.int64:
+    """Give the place in the table that a key has, or would have."""
+    slot = np.int64(key >> np.uint64(1)) & (index.table.size - 1)
+    while index.table[slot] > 0 and index.keys[index.table[slot] - 1] != key:
+        slot = (slot + 1) & (index.table.size - 1)
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _band_key(signatures: _Uint32s, node: int, band: int, rows: int) -> np.uint64:
+    key = np.uint64(band)
+    for lane in range(band * rows, (band + 1) * rows):
+        key = (key ^ np.uint64(signatures[node, lane])) * _MULTIPLIER
+        key ^= key >> np.uint64(32)
+    return key
+
+
+@njit(cache=True, nogil=True)
+def _are_alike(
+    signatures: _Uint32s, min_agreeing: int, set_starts: _Int64s, hashes: _Uint64s, threshold: float, one: int, other: int
+) -> bool:
+    """Judge a pair; by positions, not slices: a view in an inner loop would be counted in and out, which costs more than the test."""
+    if threshold < 0:
+        return bool(_agree(signatures, one, other, min_agreeing))
+    return bool(_reach(hashes, set_starts[one], set_starts[one + 1], set_starts[other], set_starts[other + 1], threshold))
 
 
 @njit(cache=True, nogil=True)

@@ -2,10 +2,14 @@ r"""MinHash signatures and shingle sets of texts, from bytes without Python per 
 
 Words are "ascii" (The Stack, StarCoder: bigcode-dataset near_deduplication/minhash_deduplication.py), where every
 character outside `[A-Za-z_0-9]` separates, or "unicode" (The Stack v2: bigcode-v2/intra_dedup.py), where the text is
-lower-cased first and every character that Python's `\W` matches separates. Empty words are kept; `ngram` consecutive
-words joined by a space are a shingle. A text of fewer words than `ngram` is one shingle, its own bytes as they are:
-identical short texts still unite, different ones do not (upstream gave all of them one signature, so that only one
-short file of a language survived). Lower case is taken character by character, see `unicode_words.lower_case`.
+lower-cased first and every character that Python's `\W` matches separates. Between two separators lies an empty word,
+and empty words are kept: so it was published. "runs" are those of "ascii" without the empty ones. `ngram` consecutive
+words joined by a space are a shingle. Lower case is taken character by character, see `unicode_words.lower_case`.
+
+A text whose words say too little is one shingle, its own bytes: it resembles its copies and nothing else. That is a
+text of fewer words than `ngram`, empty ones not counted, and without "unicode" a text that has more characters beyond
+ASCII than ASCII letters, digits and underscores. Upstream gives all short texts one signature, and all texts of another
+script one shingle, of empty words: of each language one such file survives it.
 
 Guarantee: row i equals, bit for bit, `datasketch.MinHash(num_perm, seed, scheme="affine32", hashfunc=shingle_hash)`
 after `update_batch(shingles(text_i, ngram, words))`, with datasketch 2; so any signature can be checked there, and its
@@ -31,7 +35,7 @@ from numpy.typing import NDArray
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.unicode_words import lower_case, word_characters
 
-Words = Literal["ascii", "unicode"]
+Words = Literal["ascii", "unicode", "runs"]
 
 _Bytes = NDArray[np.uint8]
 _Int64s = NDArray[np.int64]
@@ -55,6 +59,7 @@ _ALPHABETS = {
     "ascii": np.array([range(256), _IS_WORD, _ENDS_WORD], np.uint8),
     "unicode": np.array([[*bytes(range(256)).lower()], _IS_WORD, _ENDS_WORD], np.uint8),
 }
+_ALPHABETS["runs"] = _ALPHABETS["ascii"]
 
 _BLOCK_BYTES = 2048  # of text at a time: every buffer of a block stays in the first-level cache
 _NUM_RECENT = 2048
@@ -63,9 +68,14 @@ _MOST_IN_BUCKET = 64
 
 def shingles(text: str, ngram: int, words: Words = "ascii") -> list[bytes]:
     """Give the shingles of a text: the plain definition, to check a signature with datasketch."""
-    split = re.split("[^A-Za-z_0-9]", text) if words == "ascii" else re.split(r"\W", lower_case(text))
-    if len(split) < ngram:
+    split = re.split(r"\W", lower_case(text)) if words == "unicode" else re.split("[^A-Za-z_0-9]", text)
+    if words == "runs":
+        split = [word for word in split if word]
+    num_foreign = 0 if words == "unicode" else sum(not character.isascii() for character in text)
+    if len(split) < ngram or num_foreign > len(re.findall("[A-Za-z_0-9]", text)):
         return [text.encode()]
+    if sum(word != "" for word in split) < ngram:
+        return [b"\0" + text.encode()]  # no shingle of another text, though spaces part its bytes into as many words
     return [" ".join(split[i : i + ngram]).encode() for i in range(len(split) - ngram + 1)]
 
 
@@ -104,7 +114,8 @@ def sign_texts(offsets: _Int64s, data: _Bytes, *, num_perm: int, ngram: int, see
         signatures, uint32 [n, num_perm], and the number of shingles of each text, repeated ones included, int64 [n].
     """
     multipliers, increments = permutations(num_perm, seed)
-    signatures, num_shingles = _sign_texts(offsets, data, _ALPHABETS[words], _folding(words), ngram, multipliers, increments)
+    alphabet, folding = _ALPHABETS[words], _folding(words)
+    signatures, num_shingles = _sign_texts(offsets, data, alphabet, folding, words != "runs", ngram, multipliers, increments)
     return signatures, num_shingles
 
 
@@ -121,7 +132,7 @@ def shingle_sets(offsets: _Int64s, data: _Bytes, *, ngram: int, words: Words = "
         starts, int64 [n + 1], and hashes, uint64: `hashes[starts[i]:starts[i + 1]]` are the 64-bit hashes of the distinct
         shingles of text i, ascending, at least one. Two shingles share a hash by accident with probability 2^-64.
     """
-    starts, hashes = _shingle_sets(offsets, data, _ALPHABETS[words], _folding(words), ngram)
+    starts, hashes = _shingle_sets(offsets, data, _ALPHABETS[words], _folding(words), words != "runs", ngram)
     return starts, hashes
 
 
@@ -155,7 +166,14 @@ def estimated_jaccard(signatures: _Uint32s, left: _Int64s, right: _Int64s) -> ND
 
 @njit(cache=True, nogil=True)
 def _sign_texts(
-    offsets: _Int64s, data: _Bytes, alphabet: _Bytes, folding: _Uint32s, ngram: int, multipliers: _Uint32s, increments: _Uint32s
+    offsets: _Int64s,
+    data: _Bytes,
+    alphabet: _Bytes,
+    folding: _Uint32s,
+    keeps_empty: bool,
+    ngram: int,
+    multipliers: _Uint32s,
+    increments: _Uint32s,
 ) -> tuple[_Uint32s, _Int64s]:
     signatures = np.full((offsets.size - 1, multipliers.size), _EMPTY, np.uint32)
     num_shingles = np.zeros(offsets.size - 1, np.int64)
@@ -165,9 +183,12 @@ def _sign_texts(
     for text in range(offsets.size - 1):
         _forget(recent)
         start, stop = offsets[text], offsets[text + 1]
-        word, num_words = _FNV_OFFSET, 0
-        while True:
+        word, num_words, num_real = _FNV_OFFSET, 0, 0
+        is_foreign = folding.size == 0 and _is_foreign(data[start:stop], alphabet[1])
+        while not is_foreign:
+            held = num_words
             start, word, num_words = _read_block(data, start, stop, word, words, num_words, second, alphabet, folding)
+            num_words, num_real = _weigh(words, held, num_words, num_real, keeps_empty, ngram)
             if num_words >= ngram:
                 found = _roll(words, num_words, ngram, sums)
                 for i in range(found):
@@ -178,15 +199,18 @@ def _sign_texts(
                 num_words = ngram - 1
             if start == stop:
                 break
-        if num_shingles[text] == 0:
-            num_shingles[text] = 1
-            hashes[0] = _premix(np.uint32(_hash_whole(data[offsets[text] : stop]) & _LOW_32_BITS))
+        if num_real < ngram:
+            whole = _hash_whole(data[offsets[text] : stop], num_shingles[text] > 0)
+            signatures[text], num_shingles[text] = _EMPTY, 1
+            hashes[0] = _premix(np.uint32(whole & _LOW_32_BITS))
             _lower(signatures[text], hashes, 1, multipliers, increments)
     return signatures, num_shingles
 
 
 @njit(cache=True, nogil=True)
-def _shingle_sets(offsets: _Int64s, data: _Bytes, alphabet: _Bytes, folding: _Uint32s, ngram: int) -> tuple[_Int64s, _Uint64s]:
+def _shingle_sets(
+    offsets: _Int64s, data: _Bytes, alphabet: _Bytes, folding: _Uint32s, keeps_empty: bool, ngram: int
+) -> tuple[_Int64s, _Uint64s]:
     starts = np.zeros(offsets.size, np.int64)
     hashes = np.empty(data.size + offsets.size, np.uint64)  # more than there can be: pages that are not written cost nothing
     words, second, sums = _buffers(ngram)
@@ -194,9 +218,12 @@ def _shingle_sets(offsets: _Int64s, data: _Bytes, alphabet: _Bytes, folding: _Ui
     for text in range(offsets.size - 1):
         _forget(recent)
         start, stop, end = offsets[text], offsets[text + 1], starts[text]
-        word, num_words = _FNV_OFFSET, 0
-        while True:
+        word, num_words, num_real = _FNV_OFFSET, 0, 0
+        is_foreign = folding.size == 0 and _is_foreign(data[start:stop], alphabet[1])
+        while not is_foreign:
+            held = num_words
             start, word, num_words = _read_block(data, start, stop, word, words, num_words, second, alphabet, folding)
+            num_words, num_real = _weigh(words, held, num_words, num_real, keeps_empty, ngram)
             if num_words >= ngram:
                 found = _roll(words, num_words, ngram, sums)
                 for i in range(found):
@@ -207,9 +234,9 @@ def _shingle_sets(offsets: _Int64s, data: _Bytes, alphabet: _Bytes, folding: _Ui
                 num_words = ngram - 1
             if start == stop:
                 break
-        if end == starts[text]:
-            hashes[end] = _hash_whole(data[offsets[text] : stop])
-            end += 1
+        if num_real < ngram:
+            hashes[starts[text]] = _hash_whole(data[offsets[text] : stop], end > starts[text])
+            end = starts[text] + 1
         starts[text + 1] = starts[text] + _distinct(hashes[starts[text] : end])
     return starts, hashes[: starts[-1]].copy()
 
@@ -219,6 +246,36 @@ def _buffers(ngram: int) -> tuple[_Uint64s, _Uint64s, _Uint64s]:
     """Give room for the words of a block, those of its second half, and the sums of its shingles."""
     most_words = _BLOCK_BYTES + ngram + 1
     return np.empty(most_words, np.uint64), np.empty(_BLOCK_BYTES + 1, np.uint64), np.empty(most_words, np.uint64)
+
+
+@njit(cache=True, nogil=True)
+def _is_foreign(text: _Bytes, is_word: _Bytes) -> bool:
+    """Whether more characters are beyond ASCII than are ASCII word characters: the ASCII words of such a text do not stand for it."""
+    num_foreign = 0
+    for byte in text:
+        num_foreign += byte >= 0xC0  # the first byte of a character
+    if num_foreign == 0:
+        return False
+    num_ascii = 0
+    for byte in text:
+        num_ascii += is_word[byte]
+    return num_foreign > num_ascii
+
+
+@njit(cache=True, nogil=True)
+def _weigh(words: _Uint64s, held: int, num_words: int, num_real: int, keeps_empty: bool, ngram: int) -> tuple[int, int]:
+    """Take the words from `held` on, without empty ones if those do not count: how many there are now, and real ones, up to ngram."""
+    if not keeps_empty:
+        kept = held
+        for i in range(held, num_words):
+            words[kept] = words[i]
+            kept += words[i] != _FNV_OFFSET
+        return kept, num_real + kept - held
+    for i in range(held, num_words):
+        if num_real >= ngram:
+            break
+        num_real += words[i] != _FNV_OFFSET
+    return num_words, num_real
 
 
 @njit(cache=True, nogil=True)
@@ -365,9 +422,11 @@ def _roll(words: _Uint64s, num_words: int, ngram: int, sums: _Uint64s) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _hash_whole(text: _Bytes) -> np.uint64:
-    """Hash a text as one shingle; the words of a shingle are what lies between its spaces."""
+def _hash_whole(text: _Bytes, is_marked: bool) -> np.uint64:
+    """Hash a text as one shingle, after a NUL if it is marked; the words of a shingle are what lies between its spaces."""
     total, word = np.uint64(0), _FNV_OFFSET
+    if is_marked:
+        word *= _FNV_PRIME
     for byte in text:
         if byte == _SPACE:
             total = total * _POLYNOMIAL_BASE + word

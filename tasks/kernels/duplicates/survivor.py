@@ -1,6 +1,7 @@
 """Which of several equal documents stays, and the reason in words.
 
-A policy is a list of preferences, each a column and the direction that wins ("stars desc", as in SQL's ORDER BY); the
+A policy is a list of preferences, each a column and the direction that wins ("stars desc", as in SQL's ORDER BY) or
+sources in the order that wins (`BySource`), and first of all it may spare the documents of some sources (`Spared`). The
 first that tells two documents apart decides; a missing value loses to any other; the smaller doc_id decides what is
 left, so the order is total and no result depends on the order of rows.
 The Stack v2 ranks by licence class, stars, forks, revision date and visit date (bigcode-dataset
@@ -12,6 +13,7 @@ Cost: 8 bytes a preference and 16 a document; an election is one pass.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,23 @@ from starloom.tasks.kernels.text.hex_digits import from_hex, to_hex
 LICENSE_CLASSES = ("permissive", "no-license", "unknown-license", "non-permissive")
 """From the least to the most strict: the order of `license_class asc`."""
 
+
+@dataclass(frozen=True)
+class BySource:
+    """Sources in the order in which they win; the others come after them, none before another."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spared:
+    """The documents of all but these sources win, and are not dropped."""
+
+    names: tuple[str, ...]
+
+
+Preference = str | BySource | Spared
+
 _Ranks = NDArray[np.uint64]
 _Int64s = NDArray[np.int64]
 
@@ -34,17 +53,25 @@ _NUM_ID_LANES = 2
 _ID_DIGITS = 32
 
 
-def columns(preferences: Sequence[str]) -> list[str]:
+def columns(preferences: Sequence[Preference]) -> list[str]:
     """Give the columns that a policy reads, doc_id first."""
-    return ["doc_id", *dict.fromkeys(preference.split()[0] for preference in preferences)]
+    return ["doc_id", *dict.fromkeys(_parted(preference)[0] for preference in preferences)]
 
 
-def num_lanes(preferences: Sequence[str]) -> int:
+def _parted(preference: Preference) -> tuple[str, str]:
+    """Give the column and the direction that wins."""
+    if isinstance(preference, str):
+        name, way = preference.split()
+        return name, way
+    return "source", "asc"
+
+
+def num_lanes(preferences: Sequence[Preference]) -> int:
     """Give the numbers of a document's place."""
     return len(preferences) + _NUM_ID_LANES
 
 
-def rank(documents: pa.Table, preferences: Sequence[str]) -> _Ranks:
+def rank(documents: pa.Table, preferences: Sequence[Preference]) -> _Ranks:
     """Turn documents into rows that compare as the policy does: the smaller row wins.
 
     Args:
@@ -56,8 +83,8 @@ def rank(documents: pa.Table, preferences: Sequence[str]) -> _Ranks:
     """
     ranks = np.empty((documents.num_rows, num_lanes(preferences)), np.uint64)
     for lane, preference in enumerate(preferences):
-        name, way = preference.split()
-        numbers, is_missing = _numbers(documents.column(name), name)
+        name, way = _parted(preference)
+        numbers, is_missing = _numbers(documents.column(name), preference)
         values = numbers.view(np.uint64) ^ _SIGN
         ranks[:, lane] = np.where(is_missing, _MISSING, values if way == "asc" else ~values)
     ranks[:, len(preferences) :] = from_hex(documents.column("doc_id"), _ID_DIGITS).view(">u8")
@@ -128,14 +155,32 @@ def _precedes(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
     return False
 
 
-def reasons(winners: _Ranks, losers: _Ranks, preferences: Sequence[str]) -> pa.Array:
-    """Say why each winner was preferred to each loser: "stars 120 > 80", "stars 3 > unknown", "smallest doc_id"."""
+def repeated_id(ranks: _Ranks) -> str | None:
+    """Give a doc_id that two rows have, if there is one."""
+    ids = ranks[:, -_NUM_ID_LANES:]
+    ids = ids[np.lexsort(ids.T[::-1])]
+    twice = np.flatnonzero((ids[1:] == ids[:-1]).all(axis=1))
+    return str(doc_ids(ids[twice[:1]])[0].as_py()) if len(twice) else None
+
+
+def are_spared(ranks: _Ranks, preferences: Sequence[Preference]) -> NDArray[np.bool_]:
+    """Tell which documents a policy spares; none, if it does not begin with that."""
+    if not preferences or not isinstance(preferences[0], Spared):
+        return np.zeros(len(ranks), np.bool_)
+    spared: NDArray[np.bool_] = ranks[:, 0] == _SIGN  # that is zero
+    return spared
+
+
+def reasons(winners: _Ranks, losers: _Ranks, preferences: Sequence[Preference]) -> pa.Array:
+    """Say why each winner was preferred to each loser: "stars 120 > 80", "stars 3 > unknown", "source A before B", "smallest doc_id"."""
     text = pa.repeat(pa.scalar("smallest doc_id"), len(winners))
-    for lane in reversed(range(len(preferences))):
-        name, way = preferences[lane].split()
-        sign = "before" if name == "license_class" else ">" if way == "desc" else "<"
-        winner, loser = (_shown(ranks[:, lane], preferences[lane]) for ranks in (winners, losers))
+    for lane, preference in reversed(list(enumerate(preferences))):
+        name, way = _parted(preference)
+        sign = "before" if name in ("license_class", "source") else ">" if way == "desc" else "<"
+        winner, loser = (_shown(ranks[:, lane], preference) for ranks in (winners, losers))
         said = pc.binary_join_element_wise(name, winner, sign, loser, " ")
+        if isinstance(preference, Spared):
+            said = pa.scalar(f"of sources {', '.join(preference.names)} alone documents are dropped")
         text = pc.if_else(pa.array(winners[:, lane] == losers[:, lane]), text, said)
     return text
 
@@ -146,19 +191,25 @@ def doc_ids(ranks: _Ranks) -> pa.Array:
     return to_hex(lanes.view(np.uint8).reshape(len(ranks), _ID_DIGITS // 2))
 
 
-def _numbers(column: pa.ChunkedArray, name: str) -> tuple[_Int64s, NDArray[np.bool_]]:
+def _numbers(column: pa.ChunkedArray, preference: Preference) -> tuple[_Int64s, NDArray[np.bool_]]:
     """Give a column as numbers in its ascending order, and which of them are missing."""
-    if name == "license_class":
+    if isinstance(preference, BySource):
+        column = pc.index_in(column, pa.array(preference.names))
+    elif isinstance(preference, Spared):
+        column = pc.is_in(column, pa.array(preference.names)).cast(pa.uint8())
+    elif _parted(preference)[0] == "license_class":
         column = pc.index_in(column, pa.array(LICENSE_CLASSES))
     elif pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", column.type.tz))
     return pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), pc.is_null(column).to_numpy()
 
 
-def _shown(lane: NDArray[np.uint64], preference: str) -> pa.Array:
+def _shown(lane: NDArray[np.uint64], preference: Preference) -> pa.Array:
     """Read values back from their numbers, as text."""
-    name, way = preference.split()
+    name, way = _parted(preference)
     values = pa.array(((lane if way == "asc" else ~lane) ^ _SIGN).view(np.int64), mask=lane == _MISSING)
+    if isinstance(preference, BySource):
+        return pc.fill_null(pa.array(preference.names).take(values), "another")
     if name == "license_class":
         text = pa.array(LICENSE_CLASSES).take(values)
     elif name.endswith("_at"):
