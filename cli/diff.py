@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what differs."""
-    from starloom.lineage.queries.compare import compare
+    from starloom.queries.compare import compare
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
     found = compare(open_store(arguments), arguments.before, arguments.after, limit)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Write it out."""
     from starloom.cli.progress import bar
-    from starloom.lineage.queries.export import export, resolve
+    from starloom.queries.export import export, resolve
 
     store = open_store(arguments)
     what = resolve(store, arguments.artifact)

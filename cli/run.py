@@ -68,7 +68,7 @@ def _said_cached(arguments: argparse.Namespace, prepared: Prepared, run: Run, *,
 
 
 def _document(prepared: Prepared, run: Run) -> dict[str, Any]:
-    from starloom.lineage.queries.fates import funnel
+    from starloom.queries.fates import funnel
 
     return {
         "run": run.id,

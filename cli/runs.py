@@ -58,7 +58,7 @@ def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any],
 def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
     """A run in one row."""
     from starloom.lineage.leases import status
-    from starloom.lineage.queries.fates import funnel
+    from starloom.queries.fates import funnel
 
     left = funnel(run)
     return {

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print it."""
-    from starloom.lineage.queries.showing import show
+    from starloom.queries.showing import show
 
     num_rows = DEFAULT_ROWS if arguments.rows is None and not arguments.json else arguments.rows
     shown = show(open_store(arguments), arguments.what, run_id=arguments.run, num_rows=num_rows)

@@ -9,6 +9,7 @@ from starloom.cli.output import count, print_json, short, size, table
 from starloom.cli.places import add_store_argument, again, open_store
 from starloom.cli.terminal import coloured
 from starloom.cli.wording import many
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +19,6 @@ DEFAULT_LIMIT = 10
 SHOWN_SPANS = 6
 SHOWN_CHARS = 60
 SHOWN_ID = 12
-TEXT_ROLES = ("text", "prefix", "middle", "suffix")
 NUM_TABLE_HEADER_LINES = 2
 ROLE_COLOURS = {
     "prefix": "green",
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the story."""
-    from starloom.lineage.queries.tracing import trace
+    from starloom.queries.tracing import trace
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
     found = trace(open_store(arguments), arguments.what, run_id=arguments.run, until_step=arguments.step, limit=limit)
@@ -134,7 +134,7 @@ def _packed(event: dict[str, Any], limit: int | None) -> list[str]:
     several = f", {many(event['num_copies'], 'copy', 'copies')}, each counted" if event["num_copies"] > 1 else ""
     lines = [f"in {many(len(sequences), 'sequence')} ({splits}): {many(event['tokens'], 'token')} of its text{several}"]
     for sequence in sequences[:limit]:
-        spans = [span for span in sequence["spans"] if span["role"] in TEXT_ROLES]
+        spans = [span for span in sequence["spans"] if span["role"] in DOCUMENT_ROLES]
         told = [_packed_span(span, has_copies=event["num_copies"] > 1) for span in spans[:SHOWN_SPANS]]
         lines.append(f"seq:{sequence['sequence']:<8} {'; '.join(told)}{' …' if len(spans) > SHOWN_SPANS else ''}")
     return lines + _more(len(sequences), limit)

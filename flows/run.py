@@ -18,9 +18,9 @@ from starloom.flows.recipe import load
 from starloom.flows.session import Session, Watcher, close_run, record_cached
 from starloom.lineage.errors import StarloomError, StoreError
 from starloom.lineage.leases import running
-from starloom.lineage.queries.curves import loss_rows, picture
-from starloom.lineage.queries.fates import funnel
 from starloom.lineage.store import Store
+from starloom.queries.curves import loss_rows, picture
+from starloom.queries.fates import funnel
 from starloom.tasks.frame.child import longest_grace_seconds
 from starloom.tasks.frame.reaper import ensure_reaper
 from starloom.tasks.frame.workers import Workers, stopped_error

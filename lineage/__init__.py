@@ -1,1 +1,1 @@
-"""Parts, artifacts, actions and records: the store, and the questions asked of it."""
+"""The store: parts, artifacts, actions and records."""

@@ -116,13 +116,13 @@ def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from starloom.tasks.kernels.packing.heldout import DOCUMENT_ROLES
+    from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
     found = []
     for packed_part, spans_part in zip(packed.parts, spans.parts, strict=True):
         sequences = pc.indices_nonzero(pc.equal(packed_part.read(["split"])["split"], "heldout")).cast(pa.int64())
         table = spans_part.read(["sequence", "doc_id", "role"])
-        wanted = pc.and_(pc.is_in(table["sequence"], sequences), pc.is_in(table["role"], DOCUMENT_ROLES))
+        wanted = pc.and_(pc.is_in(table["sequence"], sequences), pc.is_in(table["role"], pa.array(DOCUMENT_ROLES)))
         found.append(table["doc_id"].filter(wanted).unique())
     ids = pa.chunked_array(found, pa.string()).unique()
     tables = [pa.table({"doc_id": pa.array([], pa.string()), "language": pa.array([], pa.string()), "part": pa.array([], pa.int64())})]

@@ -306,7 +306,8 @@ def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -
     import numpy as np
 
     from starloom.tasks.kernels.packing.fim import Stretches
-    from starloom.tasks.kernels.packing.sequences import EOD, METADATA, NOWHERE, TEXT, in_order, runs
+    from starloom.tasks.kernels.packing.roles import EOD, METADATA, TEXT
+    from starloom.tasks.kernels.packing.sequences import NOWHERE, in_order, runs
     from starloom.tasks.kernels.packing.taking import headers
     from starloom.tasks.kernels.tokens.byte_level import Ragged
 
@@ -381,7 +382,8 @@ def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: P
     import numpy as np
 
     from starloom.tasks.kernels.packing.best_fit import best_fit, sliced
-    from starloom.tasks.kernels.packing.sequences import PAD, lay_out
+    from starloom.tasks.kernels.packing.roles import PAD
+    from starloom.tasks.kernels.packing.sequences import lay_out
 
     dtype: type[np.unsignedinteger] = np.uint16 if len(words.encoder.spelled.lengths) <= 1 << 16 else np.uint32
     lay = partial(lay_out, token_num_bytes=words.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=words.pad, dtype=dtype)
@@ -483,7 +485,8 @@ def _spans_table(layout: Layout, part: _Part, first: int) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    from starloom.tasks.kernels.packing.sequences import NOWHERE, ROLES, SPAN_COLUMNS
+    from starloom.tasks.kernels.packing.roles import ROLES
+    from starloom.tasks.kernels.packing.sequences import NOWHERE, SPAN_COLUMNS
 
     columns = dict(zip(SPAN_COLUMNS, layout.spans.T, strict=True))
     doc, columns["sequence"] = columns.pop("doc"), columns["sequence"] + first

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from starloom.cli import main
-from starloom.lineage.queries.rows import Rows
 from starloom.lineage.store import Store, object_name
+from starloom.queries.rows import Rows
 from tests.history import EMAIL
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from starloom.lineage.errors import InputError
-from starloom.lineage.queries.compare import compare
-from starloom.lineage.queries.fates import dropped, is_a_line
-from starloom.lineage.queries.rows import Rows
 from starloom.lineage.records import Artifact
 from starloom.lineage.store import Store
+from starloom.queries.compare import compare
+from starloom.queries.fates import dropped, is_a_line
+from starloom.queries.rows import Rows
 from tests.corpus import function, run_recipe, write_recipe
 from tests.history import make_history
 

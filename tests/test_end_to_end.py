@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from starloom.cli import main
-from starloom.lineage.queries.rows import Rows
 from starloom.lineage.store import Store
+from starloom.queries.rows import Rows
 from tests.corpus import MIT, function, hashes, make_repositories, run_recipe, write_recipe
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ from starloom.flows.recipe import load
 from starloom.flows.run import Request, prepare
 from starloom.lineage import keys
 from starloom.lineage.errors import ConfigError, InputError
-from starloom.lineage.queries.export import resolve
 from starloom.lineage.store import Store
+from starloom.queries.export import resolve
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.step import Ref
 from starloom.tasks.frame.work import opened_ref

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.tasks.kernels.packing.best_fit import Slices, best_fit, sliced
-from starloom.tasks.kernels.packing.sequences import EOD, METADATA, NOWHERE, TEXT, Pieces
+from starloom.tasks.kernels.packing.roles import EOD, METADATA, TEXT
+from starloom.tasks.kernels.packing.sequences import NOWHERE, Pieces
 
 contexts = st.lists(st.lists(st.integers(1, 30), max_size=12), max_size=4)  # sizes by epoch
 

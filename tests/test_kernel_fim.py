@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers, trainers
 
 from starloom.tasks.kernels.packing.fim import Sentinels, Stretches, arrange, cut
-from starloom.tasks.kernels.packing.sequences import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX
+from starloom.tasks.kernels.packing.roles import MIDDLE, PREFIX, SENTINEL, SUFFIX
+from starloom.tasks.kernels.packing.sequences import NOWHERE
 from starloom.tasks.kernels.text.draws import draw, happens
 from starloom.tasks.kernels.tokens.byte_level import Ragged, encode_texts, first_misspelt, heads, token_bytes, untrained
 from starloom.tasks.kernels.tokens.byte_pairs import not_covered

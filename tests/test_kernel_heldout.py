@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.tasks.kernels.packing.heldout import by_group, span_losses
-from starloom.tasks.kernels.packing.sequences import ROLES
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES, ROLES
 from starloom.tasks.schemas import Spans
 
 LENGTH = 6
@@ -58,7 +58,7 @@ def plainly(all_parts):
     sums = defaultdict(lambda: [0.0, 0, 0])
     for rows, losses, tokens, spans in all_parts:
         for span in spans:
-            if span["sequence"] in rows and span["role"] in ("text", "prefix", "middle", "suffix"):
+            if span["sequence"] in rows and span["role"] in DOCUMENT_ROLES:
                 for at in range(span["token_start"], span["token_end"]):
                     loss = losses[rows.index(span["sequence"])][at]
                     if loss is not None:

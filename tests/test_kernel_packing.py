@@ -4,19 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starloom.tasks.kernels.packing.sequences import (
-    EOD,
-    METADATA,
-    NOWHERE,
-    NUM_DOCUMENT_ROLES,
-    PAD,
-    ROLES,
-    TEXT,
-    Pieces,
-    in_order,
-    lay_out,
-    runs,
-)
+from starloom.tasks.kernels.packing.roles import EOD, METADATA, NUM_DOCUMENT_ROLES, PAD, ROLES, TEXT
+from starloom.tasks.kernels.packing.sequences import NOWHERE, Pieces, in_order, lay_out, runs
 
 NUM_BYTES = np.array([1, 2, 3, 0, 5, 4, 7])
 PAD_TOKEN = 6

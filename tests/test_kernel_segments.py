@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from starloom.tasks.kernels.packing.fim import NUM_PIECES
+from starloom.tasks.kernels.packing.roles import EOD, PREFIX, TEXT
 from starloom.tasks.kernels.packing.segments import permute, texts_of
-from starloom.tasks.kernels.packing.sequences import EOD, NOWHERE, PREFIX, TEXT, Pieces, lay_out
+from starloom.tasks.kernels.packing.sequences import NOWHERE, Pieces, lay_out
 from starloom.tasks.kernels.tokens.byte_level import TokenBytes
 
 BYTES = [b"#", b"a", b"b", b"\xc3", b"\xa9", b"\xa9b", b"a\xf0\x9f", b"\x99\x82"]

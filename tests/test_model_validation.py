@@ -15,6 +15,7 @@ from starloom.model.data import HELDOUT
 from starloom.model.spans import documents_of
 from starloom.model.validation import FILLER, NO_GROUP, UNKNOWN, ValidationSet, add_up, choose_rows, means
 from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from starloom.tasks.kernels.tokens.byte_level import untrained
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 from starloom.tasks.pack_fim import PackFim
@@ -23,7 +24,6 @@ from tests.packing import pack_parts
 from tests.sizes import examples
 
 LANGUAGES = ["Python", "C", None, "Rust"]
-TEXT_ROLES = {"text", "prefix", "middle", "suffix"}
 LENGTH = 32
 
 
@@ -63,7 +63,7 @@ def language_of_tokens(spans: Path, row: int) -> list[str | None]:
     """The group of each token of a sequence, by a plain loop."""
     groups: list[str | None] = [None] * LENGTH
     for span in pq.read_table(spans).to_pylist():
-        if span["sequence"] == row and span["role"] in TEXT_ROLES:
+        if span["sequence"] == row and span["role"] in DOCUMENT_ROLES:
             for at in range(span["token_start"], span["token_end"]):
                 groups[at] = span["language"] or UNKNOWN
     return groups

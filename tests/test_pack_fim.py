@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Model
 
 from starloom.lineage.errors import InputError
 from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
 from starloom.tasks.kernels.tokens.pre_tokens import GPT4_PATTERN
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
@@ -22,7 +23,6 @@ from tests.packing import pack, pack_parts
 from tests.sizes import examples
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD = range(5)
-DOCUMENT_ROLES = {"text", "prefix", "middle", "suffix"}
 
 
 @pytest.fixture(scope="module")

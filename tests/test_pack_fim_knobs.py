@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Model
 from tokenizers import pre_tokenizers, trainers
 
 from starloom.tasks.frame.stage import Runtime
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from starloom.tasks.kernels.packing.taking import further
 from starloom.tasks.kernels.text.draws import draw, happens
 from starloom.tasks.kernels.tokens.byte_level import token_bytes, untrained
@@ -25,7 +26,6 @@ from tests.packing import pack
 from tests.sizes import examples
 
 EOD, PREFIX, MIDDLE, SUFFIX, PAD, REPO_NAME, FILE_SEP = range(7)
-BYTES = ("text", "prefix", "middle", "suffix")
 LANGUAGES = ("Python", "C", "JSON", None)
 
 
@@ -108,7 +108,7 @@ def test_every_token_is_packed_or_counted_as_dropped(tokenizer, model, runtime, 
     for span in spans:
         ids = packed[span["sequence"]]["tokens"][span["token_start"] : span["token_end"]]
         by_role[span["role"]] += len(ids)
-        if span["role"] in BYTES:
+        if span["role"] in DOCUMENT_ROLES:
             spelled = b"".join(data[offsets[i] : offsets[i + 1]].tobytes() for i in ids)
             assert texts[span["doc_id"]][span["byte_start"] : span["byte_end"]] == spelled
             covered[span["doc_id"]].update(range(span["byte_start"], span["byte_end"]))
@@ -161,7 +161,9 @@ def test_copies_are_numbered_as_they_are_taken(tokenizer, model, runtime, reposi
         assert copies == sorted(copies) or knobs["packing"] == "best_fit", "laid in the order of taking"
     if knobs["fim_level"] == "context":  # which moves nothing to another sequence, though it may cut a copy off
         assert {(s["sequence"], s["doc_id"], s["copy"]) for s in spans} <= {(s["sequence"], s["doc_id"], s["copy"]) for s in plain}
-    held = Counter((s["doc_id"], s["copy"], byte) for s in spans if s["role"] in BYTES for byte in range(s["byte_start"], s["byte_end"]))
+    held = Counter(
+        (s["doc_id"], s["copy"], byte) for s in spans if s["role"] in DOCUMENT_ROLES for byte in range(s["byte_start"], s["byte_end"])
+    )
     assert set(held.values()) <= {1}
     assert {(doc_id, copy) for doc_id, copy, _ in held} <= whole.keys()
 
@@ -353,7 +355,9 @@ def test_each_epoch_has_its_own_order_and_cuts(tokenizer, model, runtime):
     for is_end, group in itertools.groupby((s for s in spans if s["doc_id"] in fates), lambda span: span["role"] == "eod"):
         if not is_end:
             told = list(group)
-            fates[told[0]["doc_id"]].append(tuple((s["role"], s["byte_start"], s["byte_end"]) for s in told if s["role"] in BYTES[1:]))
+            fates[told[0]["doc_id"]].append(
+                tuple((s["role"], s["byte_start"], s["byte_end"]) for s in told if s["role"] in DOCUMENT_ROLES[1:])
+            )
     is_fim = np.array([[bool(fate) for fate in told] for told in fates.values()])
     assert abs(np.corrcoef(is_fim.T)[0, 1]) < 0.3
     twice = [told for told in fates.values() if sum(map(bool, told)) > 1]

@@ -16,8 +16,8 @@ import pytest
 
 from starloom.lineage.audit import repair, verify
 from starloom.lineage.collect import collect
-from starloom.lineage.queries.curves import loss_rows
 from starloom.lineage.store import Store
+from starloom.queries.curves import loss_rows
 from tests.checkouts import copy_house
 from tests.corpus import make_repositories, write_recipe
 from tests.test_code_changes import Checkout

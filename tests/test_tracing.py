@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starloom.lineage.errors import InputError
-from starloom.lineage.queries.rows import Rows
-from starloom.lineage.queries.showing import show
-from starloom.lineage.queries.showing_clusters import COMPARED_LINES, SHOWN_DIFFERENCES, differences
-from starloom.lineage.queries.tracing import trace
 from starloom.lineage.records import Artifact
 from starloom.lineage.store import Store
+from starloom.queries.rows import Rows
+from starloom.queries.showing import show
+from starloom.queries.showing_clusters import COMPARED_LINES, SHOWN_DIFFERENCES, differences
+from starloom.queries.tracing import trace
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from tests.history import EMAIL
 from tests.sizes import examples
 
@@ -275,7 +276,7 @@ def test_a_repository_s_counts_are_those_of_its_documents(store, run):
             assert step["rules"] == {rule: [g[1] for g in gone].count(rule) for _, rule in gone}
         assert (story["num_documents"], story["num_kept"]) == (len(mine), left)
         assert {d["doc_id"] for d in story["dropped"]} == {d for d in mine if fates[d]}
-        text = [s for s in spans if s["doc_id"] in mine and s["role"] in ("text", "prefix", "middle", "suffix")]
+        text = [s for s in spans if s["doc_id"] in mine and s["role"] in DOCUMENT_ROLES]
         (packing,) = story["training"]
         assert packing["tokens"] == sum(s["token_end"] - s["token_start"] for s in text)
         assert packing["sequences"] == len({(s["part"], s["sequence"]) for s in text})
@@ -298,7 +299,7 @@ def test_a_checkpoint_s_documents_are_those_of_the_sequences_seen_by_then(store,
     expected = {}
     for span in spans:
         seen = steps.get((span["part"], span["sequence"]), [])
-        if seen and span["role"] in ("text", "prefix", "middle", "suffix"):
+        if seen and span["role"] in DOCUMENT_ROLES:
             entry = expected.setdefault(span["doc_id"], {"tokens": 0, "tokens_seen": 0, "sequences": set(), "steps": []})
             tokens = span["token_end"] - span["token_start"]
             entry["tokens"] += tokens

@@ -14,17 +14,17 @@ import pytest
 from tokenizers import Tokenizer
 
 from starloom.cli import main
-from starloom.lineage.queries.rows import Rows
-from starloom.lineage.queries.tracing import trace
 from starloom.lineage.records import Artifact
 from starloom.lineage.store import Store, object_name
 from starloom.model.data import Order
+from starloom.queries.rows import Rows
+from starloom.queries.tracing import trace
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from tests.corpus import MIT, function, run_recipe, write_recipe
 from tests.history import add_training
 
 pytestmark = pytest.mark.slow
 
-TEXT = ("text", "prefix", "middle", "suffix")
 STAGES = """\
 - train_tokenizer: {vocab_size: 600, special_tokens: starcoder2}
 - encode: {template: none}
@@ -243,14 +243,14 @@ def test_every_document_is_told_with_all_its_copies_or_why_it_has_none(store, ru
         weight = weights.get(languages[doc_id], 2)
         assert told["num_copies"] == len(copies) in ({1} if is_heldout else {int(weight), int(weight + 0.5)})
         assert copies == set(range(len(copies)))
-        assert told["tokens"] == sum(s["token_end"] - s["token_start"] for s in mine if s["role"] in TEXT)
+        assert told["tokens"] == sum(s["token_end"] - s["token_start"] for s in mine if s["role"] in DOCUMENT_ROLES)
         assert {s["sequence"] for s in told["sequences"]} == {f"{s['part']}:{s['sequence']}" for s in mine}
         by_copy = {}
         for sequence in told["sequences"]:
             at = tuple(map(int, sequence["sequence"].split(":")))
             assert sequence["copies"] == sorted({s["copy"] for s in mine if (s["part"], s["sequence"]) == at})
             for span in sequence["spans"]:
-                if span["role"] in TEXT:
+                if span["role"] in DOCUMENT_ROLES:
                     by_copy.setdefault(span["copy"], Counter()).update(range(span["byte_start"], span["byte_end"]))
         assert all(set(held.values()) == {1} for held in by_copy.values()), "no copy holds a byte twice"
         if run != "repositories":  # where packing after packing drops what has no room
@@ -270,7 +270,7 @@ def test_copies_are_those_that_packing_took_where_documents_lie_end_to_end(store
         number[span["part"], span["sequence"], span["token_start"]] = ended[span["doc_id"]]
         ended[span["doc_id"]] += span["role"] == "eod"
         assert at == 0 or (spans[at - 1]["part"], spans[at - 1]["sequence"]) <= (span["part"], span["sequence"])
-    for doc_id in {span["doc_id"] for span in spans if span["role"] in TEXT}:
+    for doc_id in {span["doc_id"] for span in spans if span["role"] in DOCUMENT_ROLES}:
         told = event(trace(store, doc_id, run_id="plain"), "packed")
         assert told["num_copies"] == ended[doc_id] > 0
         for sequence in told["sequences"]:
@@ -303,7 +303,9 @@ def test_a_repository_counts_every_copy_and_what_was_left_out(store, run):
         mine = {doc["doc_id"] for doc in docs if doc["repo"] == repo}
         (packing,) = trace(store, repo, run_id=run)["training"]
         assert packing["not_packed"] == len(mine - {span["doc_id"] for span in spans})
-        assert packing["tokens"] == sum(s["token_end"] - s["token_start"] for s in spans if s["doc_id"] in mine and s["role"] in TEXT)
+        assert packing["tokens"] == sum(
+            s["token_end"] - s["token_start"] for s in spans if s["doc_id"] in mine and s["role"] in DOCUMENT_ROLES
+        )
 
 
 # Training
@@ -321,7 +323,7 @@ def test_what_had_been_seen_by_step_n_is_what_the_first_n_batches_hold(store, ru
         expected = {}
         for span in spans:
             num = times[span["part"], span["sequence"]]
-            if num and span["role"] in TEXT:
+            if num and span["role"] in DOCUMENT_ROLES:
                 entry = expected.setdefault(span["doc_id"], {"tokens": 0, "tokens_seen": 0, "copies": set()})
                 tokens = span["token_end"] - span["token_start"]
                 entry["tokens"] += tokens

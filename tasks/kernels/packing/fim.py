@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from starloom.tasks.kernels.compiled import njit
-from starloom.tasks.kernels.packing.sequences import MIDDLE, NOWHERE, PREFIX, SENTINEL, SUFFIX, Pieces
+from starloom.tasks.kernels.packing.roles import MIDDLE, PREFIX, SENTINEL, SUFFIX
+from starloom.tasks.kernels.packing.sequences import NOWHERE, Pieces
 
 if TYPE_CHECKING:
     from starloom.tasks.kernels.tokens.byte_level import Ragged, TokenBytes

@@ -14,10 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.tasks.kernels.packing.sequences import NUM_DOCUMENT_ROLES, ROLES
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from starloom.tasks.kernels.tokens.byte_level import Ragged
-
-DOCUMENT_ROLES = pa.array(ROLES[:NUM_DOCUMENT_ROLES])
 
 
 class SpanLosses(NamedTuple):
@@ -52,7 +50,9 @@ def span_losses(
     if len(ids.values) != len(loss) or (np.diff(ids.offsets) != length).any():
         raise ValueError(f"{len(loss)} losses for {len(ids.values)} tokens of {len(rows)} sequences")
     is_measured = ~np.isnan(loss)
-    measured = spans.filter(pc.and_(pc.is_in(spans["role"], DOCUMENT_ROLES), pc.is_in(spans["sequence"], pa.array(rows, pa.int64()))))
+    measured = spans.filter(
+        pc.and_(pc.is_in(spans["role"], pa.array(DOCUMENT_ROLES)), pc.is_in(spans["sequence"], pa.array(rows, pa.int64())))
+    )
     first = np.searchsorted(rows, np.asarray(measured["sequence"])) * length
     begin, end = first + np.asarray(measured["token_start"]), first + np.asarray(measured["token_end"])
     if ((begin < first) | (end < begin) | (end > first + length)).any():

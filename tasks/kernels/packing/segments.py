@@ -16,7 +16,8 @@ import numpy as np
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.fim import NUM_PIECES, Stretches
-from starloom.tasks.kernels.packing.sequences import METADATA, PAD, TEXT, Layout, Pieces, chosen, in_order, runs
+from starloom.tasks.kernels.packing.roles import METADATA, PAD, TEXT
+from starloom.tasks.kernels.packing.sequences import Layout, Pieces, chosen, in_order, runs
 
 if TYPE_CHECKING:
     from starloom.tasks.kernels.tokens.byte_level import TokenBytes

@@ -14,11 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from starloom.tasks.kernels.compiled import njit
+from starloom.tasks.kernels.packing.roles import PAD
 
-ROLES = ("text", "prefix", "middle", "suffix", "metadata", "sentinel", "eod", "pad")
-"""What a token is for; a role is stored as its position here. The first four are bytes of the document."""
-TEXT, PREFIX, MIDDLE, SUFFIX, METADATA, SENTINEL, EOD, PAD = range(len(ROLES))
-NUM_DOCUMENT_ROLES = 4
 NOWHERE = -1
 """In `doc`: of no document. In `byte_start`: not bytes of the document."""
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError
-from starloom.lineage.queries.fates import dropped, origins, output_of
-from starloom.lineage.queries.questions import Place, Question, newest
-from starloom.lineage.queries.rows import Rows
-from starloom.lineage.queries.tracing_documents import trace_document
-from starloom.lineage.queries.tracing_repositories import trace_repository
-from starloom.lineage.queries.tracing_sequences import trace_sequence
-from starloom.lineage.queries.tracing_training import trace_checkpoint
+from starloom.queries.fates import dropped, origins, output_of
+from starloom.queries.questions import Place, Question, newest
+from starloom.queries.rows import Rows
+from starloom.queries.tracing_documents import trace_document
+from starloom.queries.tracing_repositories import trace_repository
+from starloom.queries.tracing_sequences import trace_sequence
+from starloom.queries.tracing_training import trace_checkpoint
 
 if TYPE_CHECKING:
     from starloom.lineage.records import Run, StepState

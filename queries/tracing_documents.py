@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.lineage.queries.fates import REASON, input_of, output_of, producer
-from starloom.lineage.queries.showing_clusters import class_counts
-from starloom.lineage.queries.tracing_training import TEXT_ROLES
+from starloom.queries.fates import REASON, input_of, output_of, producer
+from starloom.queries.showing_clusters import class_counts
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from starloom.lineage.queries.questions import Place, Question
     from starloom.lineage.records import StepState
+    from starloom.queries.questions import Place, Question
 
 _DOC_ID = re.compile(r"[0-9a-f]{32}")
 _SPAN = ["copy", "token_start", "token_end", "byte_start", "byte_end", "role"]
@@ -150,7 +150,7 @@ class _Story:
             spans = [{name: row[name] for name in _SPAN} for row in found if row["sequence"] == number]
             copies = sorted({span["copy"] for span in spans})
             told.append({"sequence": f"{part}:{number}", "split": split, "copies": copies, "spans": spans})
-        tokens = sum(row["token_end"] - row["token_start"] for row in found if row["role"] in TEXT_ROLES)
+        tokens = sum(row["token_end"] - row["token_start"] for row in found if row["role"] in DOCUMENT_ROLES)
         yield {"event": "packed", "num_copies": len({row["copy"] for row in found}), "tokens": tokens, "sequences": told}
 
     def _not_taken(self, step: StepState) -> Iterator[Event]:

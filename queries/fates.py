@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from starloom.lineage.queries.rows import Rows
     from starloom.lineage.records import Run, StepState
+    from starloom.queries.rows import Rows
 
 REASON = ["rule", "value", "threshold", "detail"]
 _NO_DROPS = pa.schema(

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.lineage.queries.fates import REASON, dropped, funnel, is_a_line, judgements, origins, output_of
-from starloom.lineage.queries.rows import Rows
+from starloom.queries.fates import REASON, dropped, funnel, is_a_line, judgements, origins, output_of
+from starloom.queries.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

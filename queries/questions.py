@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from starloom.lineage.queries.rows import Rows
     from starloom.lineage.records import Run, StepState
     from starloom.lineage.store import Store
+    from starloom.queries.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError
-from starloom.lineage.queries.fates import input_of, output_of
-from starloom.lineage.queries.tracing_training import packers, text_of
 from starloom.lineage.store import object_name
+from starloom.queries.fates import input_of, output_of
+from starloom.queries.tracing_training import packers, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starloom.lineage.queries.questions import Question
-    from starloom.lineage.queries.rows import Rows
     from starloom.lineage.records import Run, StepState
+    from starloom.queries.questions import Question
+    from starloom.queries.rows import Rows
 
 TOKENIZER_FILE = "tokenizer.json"
 

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from starloom.lineage import parquet
 from starloom.lineage.errors import InputError, did_you_mean
-from starloom.lineage.queries.fates import input_of
-from starloom.lineage.queries.rows import Rows
 from starloom.lineage.reach import part_name
 from starloom.lineage.store import object_name
 from starloom.lineage.views import PartSource, Stored
+from starloom.queries.fates import input_of
+from starloom.queries.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

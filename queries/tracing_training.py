@@ -9,19 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError
-from starloom.lineage.queries.fates import input_of, output_of, producer
+from starloom.queries.fates import input_of, output_of, producer
+from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from starloom.lineage.queries.questions import Question
-    from starloom.lineage.queries.rows import Rows
     from starloom.lineage.records import Run, StepState
+    from starloom.queries.questions import Question
+    from starloom.queries.rows import Rows
 
-TEXT_ROLES = ("text", "prefix", "middle", "suffix")
-"""Spans that hold bytes of a document; the others are the template's."""
 UNKNOWN = "(unknown)"
 _SPAN = ["sequence", "token_start", "token_end", "doc_id", "copy", "role"]
 _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
@@ -69,7 +68,7 @@ def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[i
 
 def _text_spans(spans: pa.Table) -> pa.Table:
     """The spans that hold text, of every copy of a document, and how many tokens each has."""
-    text = spans.filter(pc.is_in(spans.column("role"), value_set=pa.array(TEXT_ROLES)))
+    text = spans.filter(pc.is_in(spans.column("role"), value_set=pa.array(DOCUMENT_ROLES)))
     tokens = pc.cast(pc.subtract(text.column("token_end"), text.column("token_start")), pa.int64())
     return text.append_column("tokens", tokens)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from starloom.lineage.queries.rows import Rows
 from starloom.lineage.store import object_name
+from starloom.queries.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.lineage.queries.fates import dropped, input_of, judgements, origins, output_of
-from starloom.lineage.queries.tracing_training import UNKNOWN, first_steps, packers, spans_of
+from starloom.queries.fates import dropped, input_of, judgements, origins, output_of
+from starloom.queries.tracing_training import UNKNOWN, first_steps, packers, spans_of
 
 if TYPE_CHECKING:
-    from starloom.lineage.queries.questions import Question
-    from starloom.lineage.queries.rows import Rows
     from starloom.lineage.records import Run, StepState
+    from starloom.queries.questions import Question
+    from starloom.queries.rows import Rows
 
 
 def trace_repository(question: Question) -> dict[str, Any] | None:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError, did_you_mean
-from starloom.lineage.queries.fates import input_of, output_of, producer
-from starloom.lineage.queries.questions import newest
-from starloom.lineage.queries.rows import Rows
+from starloom.queries.fates import input_of, output_of, producer
+from starloom.queries.questions import newest
+from starloom.queries.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from starloom.lineage.errors import InputError, did_you_mean
 from starloom.lineage.leases import status
-from starloom.lineage.queries.export import find
-from starloom.lineage.queries.fates import funnel
-from starloom.lineage.queries.rows import Rows
-from starloom.lineage.queries.showing_clusters import conflicts, finders, show_cluster, show_conflicts
-from starloom.lineage.queries.tracing import trace
+from starloom.queries.export import find
+from starloom.queries.fates import funnel
+from starloom.queries.rows import Rows
+from starloom.queries.showing_clusters import conflicts, finders, show_cluster, show_conflicts
+from starloom.queries.tracing import trace
 
 if TYPE_CHECKING:
     from starloom.lineage.records import Run, StepState
