@@ -355,7 +355,7 @@ def _slot(index: Index, key: np.uint64) -> int:
     slot = np.int64(key >> np.uint64(1)) & (index.table.size - 1)
     while index.table[slot] > 0 and index.keys[index.table[slot] - 1] != key:
         slot = (slot + 1) & (index.table.size - 1)
-    return slot
+    return int(slot)
 
 
 @njit(cache=True, nogil=True)
