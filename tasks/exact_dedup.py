@@ -2,11 +2,12 @@
 
 The content's identity (`swhid`, a git blob hash) is compared, over the whole corpus; no text is read.
 
-Reads   Docs      doc_id, swhid, repo, path, and the columns that the policy names (stars, forks, committed_at …)
+Reads   Docs      doc_id, swhid, source, repo, path, language, and the columns that the policy names (stars, forks, committed_at …)
         Licenses  license_class, where a step above judged it
 Writes  Verdicts  dropped: rule = exact-duplicate or license-conflict, detail = the survivor's doc_id;
                   a kept member of a cluster: rule = survivor
         Clusters  every member of a cluster of two or more, with the reason why the survivor was preferred to it
+Warns   of sources, repositories and languages that lose more than half of their documents
 
 Memory: `memory_bytes` a worker to find equal contents; in all 4 bytes a document, and 100 for each that has a copy; what
 else is known of those is mapped from files, and paged as the system can. Disk: 12 bytes a document; 8 for each preference, and 70, for

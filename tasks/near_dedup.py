@@ -206,10 +206,8 @@ def _gather_signatures(work: Work[NearDedup], nodes: NDArray[np.int64]) -> None:
     """Put the signatures of nodes (ascending) where all can compare with them, in that order."""
     import numpy as np
 
-    num_nodes, num_perm = len(nodes), work.parts[0].cfg.num_perm
-    signed = work.files.arrays.make(
-        Signed, nodes=(np.int64, num_nodes), signatures=(np.uint32, num_nodes, num_perm), scopes=(np.uint64, num_nodes)
-    )
+    num_nodes, matrix = len(nodes), (np.uint32, len(nodes), work.parts[0].cfg.num_perm)
+    signed = work.files.arrays.make(Signed, nodes=(np.int64, num_nodes), signatures=matrix, scopes=(np.uint64, num_nodes))
     signed.nodes[:] = nodes
     work.mapper(_gather_signatures_of, work.parts)
 

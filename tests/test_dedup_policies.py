@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from starloom.cli import main
 from starloom.flows.plan import make_plan
 from starloom.flows.recipe import load
 from starloom.lineage.errors import ConfigError, InputError
@@ -269,3 +271,38 @@ def test_a_cluster_too_large_to_compare_is_searched_by_bands(verify: Any, runtim
         monkeypatch.setattr(clustering, "FEW_DOCUMENTS", 0)
         again, _ = decide([rows[:9], rows[9:]], cfg, Runtime(runtime.scratch, workers=1, mapper=pool.map))
     assert {row["doc_id"]: row for row in again.read().to_pylist()} == judged
+
+
+def test_a_run_and_its_record_say_what_it_warns_of_and_who_went_for_whom(tmp_path: Any, capsys: Any) -> None:
+    folder = tmp_path / "repositories" / "chained" / "src"
+    folder.mkdir(parents=True)
+    for i, row in enumerate(chain(9, 300, 290)):
+        (folder / f"{i}.py").write_text(row["content"].replace(" ", "\n"))
+    knobs = "{verify: exact, clusters: survivors, large_cluster: 8}"
+    recipe, store = write_recipe(tmp_path / "r.yaml", tmp_path / "repositories", f"- near_dedup: {knobs}\n"), str(tmp_path / "s")
+
+    def say(*words: str) -> str:
+        assert main([*words, "--store", store]) == 0
+        return str(capsys.readouterr().out)
+
+    warnings = json.loads(say("run", str(recipe), "--no-prefect", "--workers", "1", "--json"))["steps"][-1]["warnings"]
+    assert [text.partition(" more than")[0] for text in warnings] == [
+        "a cluster has",
+        "a source loses",
+        "a repository loses",
+        "a language loses",
+    ]
+    assert say("run", str(recipe), "--force", "near_dedup", "--no-prefect", "--workers", "1").count("warning: a ") == 4
+    shown = json.loads(say("show", "latest", "--json"))
+    assert shown["warnings"] == {"near_dedup": warnings}
+    for what in ("latest", "latest/near_dedup"):
+        assert f"near_dedup warns\n  {warnings[0]}\n" in say("show", what)
+    name = warnings[0].partition("the largest, ")[2].partition(",")[0]
+    cluster = json.loads(say("show", f"cluster:{name}", "--json"))
+    kept = {member["doc_id"] for member in cluster["members"] if member["is_survivor"]}
+    assert len(kept) == cluster["num_survivors"] > 1
+    assert {member["goes_for"] for member in cluster["members"]} <= {*kept, None}
+    text = say("show", f"cluster:{name}")
+    assert f"9 documents, {len(kept)} stay" in text
+    assert "to the one it is dropped for, exact, threshold 0.7" in text
+    assert all(f"dropped for {member['goes_for'][:12]}" in text for member in cluster["members"] if member["goes_for"])

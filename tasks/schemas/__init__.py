@@ -147,7 +147,7 @@ class Signatures(Tabular):
 
 
 class Clusters(Tabular):
-    """Members of clusters of two or more, the survivor and why it won. A cluster is named by its survivor, or by who would be it."""
+    """Members of clusters of two or more, who survives and why. A cluster is named by its best survivor, or by who would be it."""
 
     SCHEMA = _schema(
         {

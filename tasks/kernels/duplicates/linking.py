@@ -356,7 +356,7 @@ def _slot(index: Index, key: np.uint64) -> np.int64:
     slot = np.int64(key >> np.uint64(1)) & (index.table.size - 1)
     while index.table[slot] > 0 and index.keys[index.table[slot] - 1] != key:
         slot = (slot + 1) & (index.table.size - 1)
-    return slot
+    return int(slot)
 
 
 @njit(cache=True, nogil=True)
