@@ -97,6 +97,10 @@ class Config(BaseModel):
         named = {name: getattr(self, name) for name in type(self).model_fields if not self._is(name, _NotIdentity)}
         return {name: _plain(value, content=self._is(name, _ContentIdentity)) for name, value in named.items()}
 
+    def continuation(self) -> dict[str, Any]:
+        """What must be equal for work that was left unfinished to be gone on with; less than the identity, where a stage says so."""
+        return self.identity()
+
     def _is(self, name: str, marker: type) -> bool:
         field = type(self).model_fields[name]
         return any(isinstance(item, marker) for item in (*field.metadata, *_metadata(field.annotation)))

@@ -13,7 +13,7 @@ import os
 import platform
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ def do_whole(
     `on_begin` is told the folder in which it works.
     """
     inputs = {name: _whole_input(kind, bound, name, store) for name, kind in bound.stage.inputs.items()}
-    with store.work(components.key) as scratch:
+    with store.work(replace(components, config=bound.config.continuation()).key) as scratch:
         on_begin(scratch)
         runtime = Runtime(scratch, workers=workers, mapper=mapper, on_progress=on_progress, is_cancelled=is_cancelled)
         return _call(store, bound.name, bound.stage, bound.config, components, inputs, runtime, {})
