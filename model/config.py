@@ -77,6 +77,8 @@ class Training(Frozen):
     """Token that ends a document; whoever loads the checkpoint is told, so that a completion ends there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the matrix products: auto is bf16 on CUDA and fp32 on CPU. Weights and sums stay fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it is computed: auto is a GPU where there is one. Identity as it turns out, like the precision: the bits are other ones."""
     threads: int = Field(2, gt=0)
     """CPU threads of a process. Identity, because the order of a floating-point sum depends on it."""
 
@@ -94,7 +96,7 @@ class Training(Frozen):
 
 
 class Running(Frozen):
-    """How the training is carried out: what may change between two starts of one training."""
+    """How the training is carried out: what may change between two starts of one training, and some of it the last bits."""
 
     microbatch_sequences: int = Field(default=0, ge=0)
     """Sequences one process holds in memory at a time; 0 stands for its whole share of the batch."""
@@ -197,6 +199,7 @@ class EvaluationJob(Frozen):
     eod_token: int | None = Field(None, ge=0)
     """Token that ends a completion."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(2, gt=0)
 
 

@@ -30,7 +30,7 @@ from starloom.model.files import replacing
 from starloom.model.formats import load_network
 from starloom.model.generate import Continuation, complete
 from starloom.model.network import GPT, targets_of
-from starloom.model.numerics import autocast, fix_numerics
+from starloom.model.numerics import autocast, chosen_device, fix_numerics
 from starloom.model.prompting import asked, open_tokenizer
 from starloom.model.validation import ValidationSet
 
@@ -43,8 +43,8 @@ def evaluate(job: EvaluationJob) -> None:
     Raises:
         ValueError: the checkpoint, the data or a prompt does not fit; the message names which.
     """
-    fix_numerics(job.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(job.device)
+    fix_numerics(job.threads, device)
     network = load_network(job.checkpoint, device)
     with autocast(device, job.precision):
         if job.tasks.heldout is not None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from starloom.model.config import Prompt
 from starloom.model.formats import load_network
 from starloom.model.network import GPT, Cache
-from starloom.model.numerics import autocast, fix_numerics
+from starloom.model.numerics import autocast, chosen_device, fix_numerics
 from starloom.model.prompting import END_OF_TEXT, Asked, asked, open_tokenizer
 from starloom.model.sampling import choose, uniform
 
@@ -188,8 +188,8 @@ def _completed(options: argparse.Namespace) -> Continuation:
     if not options.checkpoint.is_dir():
         raise ValueError(f"there is no folder {options.checkpoint}; name a checkpoint, such as runs/RUN/release in a store")
     tokenizer = open_tokenizer(options.tokenizer or options.checkpoint / "tokenizer.json")
-    fix_numerics(torch.get_num_threads())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device("auto")
+    fix_numerics(torch.get_num_threads(), device)
     network = load_network(options.checkpoint, device)
     row = Continuation(prompt, asked(prompt, tokenizer, network.architecture))
     with autocast(device, "auto"):

@@ -3,17 +3,30 @@
 import torch
 
 
-def fix_numerics(threads: int) -> None:
+def fix_numerics(threads: int, device: torch.device) -> None:
     """On a CPU, make every sum be taken in the same order in every run; on a GPU that would cost more than it is worth.
 
     Raises:
         ValueError: torch cannot run so many threads; other sums would give other bytes, so nothing is adjusted silently.
     """
-    torch.use_deterministic_algorithms(mode=not torch.cuda.is_available())
+    torch.use_deterministic_algorithms(mode=device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over every new tensor; we read none unwritten
     torch.set_num_threads(threads)
     if torch.get_num_threads() != threads:
         raise ValueError(f"threads is {threads}, but torch runs {torch.get_num_threads()}: set `threads` to that (it changes the sums)")
+
+
+def chosen_device(choice: str) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        ValueError: it is to be a GPU, and there is none.
+    """
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device is cuda, and torch finds no GPU here; run it where there is one, or set device to cpu (it changes the bits)"
+        )
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

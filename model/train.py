@@ -55,7 +55,7 @@ from starloom.model.files import replacing, sweep
 from starloom.model.formats import Weights, save_network
 from starloom.model.loss import IGNORE
 from starloom.model.network import GPT, first_weight, targets_of
-from starloom.model.numerics import autocast, fix_numerics, resolved
+from starloom.model.numerics import autocast, chosen_device, fix_numerics, resolved
 from starloom.model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
 from starloom.model.spans import documents_of
 from starloom.model.states import PATIENCE, States
@@ -120,10 +120,11 @@ class Trainer:
     def __init__(self, job: TrainingJob) -> None:
         self.job, self.training, self.running = job, job.training, job.running
         self.started = time.perf_counter()
-        fix_numerics(self.training.threads)
+        device = chosen_device(self.training.device)
+        fix_numerics(self.training.threads, device)
         # The first process alone copies the sequences and writes the checkpoint; NCCL would give up waiting after 10 minutes.
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+        self.accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patience])
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self.precision = resolved(self.device, self.training.precision)
@@ -137,6 +138,8 @@ class Trainer:
         self.watch = self._make_watch()
         self.step = 0
         self.history: list[Step] = []
+        self.computed: list[dict[str, Any]] = []
+        """With what the steps were computed, and from which on: one entry, unless a training went on with something else."""
         self.skipped: set[int] = set()
         """Steps that were left out."""
         self.validation: list[tuple[int, str | None, float, int]] = []
@@ -339,6 +342,8 @@ class Trainer:
     def run(self, interruption: Interruption) -> int:
         """Train to the end, or until interrupted; return the exit status."""
         self._resume()
+        if not self.computed or {**self.computed[-1], "from_step": 0} != {**self.computing(), "from_step": 0}:
+            self.computed.append({"from_step": self.step + 1, **self.computing()})
         if self.accelerator.is_main_process:
             say(about={"setup_seconds": round(time.perf_counter() - self.started, 3), **self._about()})
         interruption.grace_seconds = self.running.grace_seconds
@@ -359,7 +364,8 @@ class Trainer:
         write_results(self)
         self.watch.close()
         if self.accelerator.is_main_process:
-            say(summary=self._about() | self.watch.summary())
+            changed = {"computed_with": self.computed} if len(self.computed) > 1 else {}
+            say(summary=self._about() | changed | self.watch.summary())
         self.accelerator.wait_for_everyone()
         return 0
 
@@ -381,6 +387,18 @@ class Trainer:
 
     # Surviving
 
+    def computing(self) -> dict[str, Any]:
+        """With what steps are computed from now on: it may change the last bits of them, and no more."""
+        running = self.running
+        return {
+            "processes": self.world,
+            "microbatch_sequences": running.microbatch_sequences or self.training.batch_sequences // self.world,
+            "parallel": running.parallel if self.world > 1 else "alone",
+            "compile": running.compile,
+            "activation_checkpointing": running.activation_checkpointing,
+            "attention": running.attention,
+        }
+
     def fingerprint(self) -> str:
         """What must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
         policies = {"on_divergence", "spike_factor", "max_skipped_steps"}  # may be changed to get past a bad step
@@ -394,7 +412,8 @@ class Trainer:
         with self._told_of_a_full_disk():
             self.watch.flush()
         numbers = base64.b64encode(np.array(self.history, np.float64).tobytes()).decode()
-        head = {"fingerprint": self.fingerprint(), "history": numbers, "skipped": sorted(self.skipped), "validation": self.validation}
+        head = {"fingerprint": self.fingerprint(), "history": numbers, "skipped": sorted(self.skipped)}
+        head |= {"validation": self.validation, "computed": self.computed}
         with self._told_of_a_full_disk():
             self.states.save(self.step, self.network, self.optimizer, head)
 
@@ -428,6 +447,7 @@ class Trainer:
         self.history = [Step(int(step), int(tokens), *measured) for step, tokens, *measured in numbers.tolist()]
         self.skipped = set(found.head["skipped"])
         self.validation = [tuple(row) for row in found.head["validation"]]
+        self.computed = found.head["computed"]
         self.watch.resume(self.step)
         if self.accelerator.is_main_process:
             say(resumed={"step": self.step})

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from starloom.lineage.errors import InputError
+from starloom.tasks.common.devices import attention_of, device_of, precision_of
 from starloom.tasks.frame.stage import Config, File, Runtime, stage
 from starloom.tasks.schemas import Checkpoint, Completions, Docs, Packed, Scores, Spans, Tokenizer
 
@@ -71,7 +72,9 @@ class Evaluate(Config):
     memory_bytes: int = Field(512 << 20, ge=64 << 20)
     """Memory that a program may address."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the network; auto is bf16 on a GPU and fp32 without."""
+    """Arithmetic of the network; auto is bf16 on a GPU and fp32 without. Part of the identity as it turns out, like the device."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network is computed; auto is a GPU where there is one."""
     threads: int = Field(2, gt=0)
     """CPU threads of the network. Part of the identity: sums depend on it in their last bits."""
     seed: int = Field(0, ge=0)
@@ -85,6 +88,16 @@ class Evaluate(Config):
         if len({*names, "heldout", "infilling"}) != len(names) + 2:
             raise ValueError(f"benchmarks {names} need names of their own, other than heldout and infilling")
         return self
+
+    def place(self) -> dict[str, str]:
+        """Device and precision, as they turn out here."""
+        device = device_of(self.device)
+        return {"device": device, "precision": precision_of(self.precision, device)}
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes answers and scores, as plain JSON values: what is `auto`, as it turns out here."""
+        place = self.place()
+        return {**super().identity(), **place, "attention": attention_of("auto", **place)}
 
 
 @stage(over="whole", runs=("starloom.model.evaluate", "starloom.tasks.kernels.programs.candidate"), libraries=("torch", "tokenizers"))
@@ -245,7 +258,7 @@ def _run_model(
         },
         "pad_token": model.token_to_id(FIM_PAD),
         "eod_token": model.token_to_id(END_OF_TEXT),
-        "precision": cfg.precision,
+        **cfg.place(),
         "threads": cfg.threads,
     }
     (folder / "prompts.jsonl").write_text("".join(json.dumps(question.request) + "\n" for question in questions), encoding="utf-8")

@@ -27,6 +27,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from starloom.lineage.errors import Cancelled, InputError, StageError
 from starloom.model.architecture import Architecture
 from starloom.model.config import Running, Training
+from starloom.tasks.common.devices import attention_of, device_of, precision_of
 from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
 from starloom.tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer, Validation
 
@@ -88,9 +89,9 @@ class Shape(Config):
 class Launching(Config):
     """Where the processes are."""
 
-    num_processes: RuntimeOnly[int] = Field(1, gt=0)
+    num_processes: int = Field(1, gt=0)
     """Processes that train together, on all machines, each with a GPU of its own."""
-    num_machines: RuntimeOnly[int] = Field(1, gt=0)
+    num_machines: int = Field(1, gt=0)
     """Machines that train together; `starloom stage train_model --help` begins with how."""
     machine_rank: RuntimeOnly[int] = Field(0, ge=0)
     """Number of this machine."""
@@ -165,8 +166,30 @@ class TrainModel(Launching, Running, Training, Shape):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What shapes the weights, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"preset", *POLICIES, *Running.model_fields, *Launching.model_fields})
+        """What shapes the weights to the last bit, as plain JSON values: what is `auto`, as it turns out here."""
+        return {**self.continuation(), **self.computing(), "num_machines": self.num_machines}
+
+    def continuation(self) -> dict[str, Any]:
+        """What shapes the weights but for rounding: an unfinished training goes on with other processes or smaller microbatches."""
+        knobs = self.model_dump(mode="json", exclude={"preset", *POLICIES, *Running.model_fields, *Launching.model_fields})
+        return {**knobs, **self.place()}
+
+    def place(self) -> dict[str, Any]:
+        """Device and precision, as they turn out here."""
+        device = device_of(self.device)
+        return {"device": device, "precision": precision_of(self.precision, device)}
+
+    def computing(self) -> dict[str, Any]:
+        """What moves bits without being of the training, as it turns out here."""
+        place = self.place()
+        return {
+            "num_processes": self.num_processes,
+            "microbatch_sequences": self.microbatch_sequences or self.batch_sequences // self.num_processes,
+            "parallel": self.parallel if self.num_processes > 1 else "alone",
+            "compile": self.compile if self.compile != "auto" else "on" if place["device"] == "cuda" else "off",
+            "activation_checkpointing": self.activation_checkpointing,
+            "attention": attention_of(self.attention, **place),
+        }
 
 
 def _preset_path(preset: str, folder: str) -> Path:
@@ -246,11 +269,12 @@ def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint
     model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
     architecture = _architecture(cfg, model.get_vocab_size(), initial)
     _check_sequences(packed, architecture, initial)
+    told = {name: value for name, value in cfg.computing().items() if name in ("compile", "attention")}
     ids = {"pad_token": model.token_to_id(FIM_PAD), "eod_token": model.token_to_id(END_OF_TEXT)}
     return TrainingJob(
         architecture=architecture,
-        training=Training.model_validate(cfg.model_dump(include=set(Training.model_fields)) | ids),
-        running=Running.model_validate(cfg.model_dump(include=set(Running.model_fields))),
+        training=Training.model_validate(cfg.model_dump(include=set(Training.model_fields)) | ids | cfg.place()),
+        running=Running.model_validate(cfg.model_dump(include=set(Running.model_fields)) | told),
         packed=packed.local_paths(folder),
         spans=spans.local_paths(folder),
         initial=initial.path if initial else None,

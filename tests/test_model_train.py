@@ -86,6 +86,30 @@ def test_killed_at_any_step_it_ends_in_the_same_bytes(tmp_path, packed, undistur
     assert not list(job.work.glob(".*.partial"))
 
 
+@pytest.mark.parametrize(
+    "changed", [{"checkpoint_every_steps": 4, "keep_states": 1, "keep_every_steps": 8, "log_every_steps": 3, "grace_seconds": 3}]
+)
+def test_how_often_it_saves_and_tells_moves_no_bit(tmp_path, packed, changed):
+    usual, other = trainer_of(tmp_path / "usual", packed, num_steps=12), trainer_of(tmp_path / "other", packed, num_steps=12, **changed)
+    assert usual.run(Interruption()) == other.run(Interruption()) == 0
+    assert same_results(usual.job.out, other.job.out)
+    assert len(usual.computed) == len(other.computed) == 1
+
+
+def test_gone_on_with_smaller_microbatches_it_tells_from_which_step(tmp_path, packed, capsys):
+    first = trainer_of(tmp_path, packed, num_steps=12)
+    for _ in range(3):
+        first.take_step()
+    first.computed = [{"from_step": 1, **first.computing()}]
+    first._save()
+    first._wait_for_state()
+    second = trainer_of(tmp_path, packed, num_steps=12, microbatch_sequences=1)
+    assert second.run(Interruption()) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    told = lines[-1]["summary"]["computed_with"]
+    assert [(each["from_step"], each["microbatch_sequences"]) for each in told] == [(1, 4), (4, 1)]
+
+
 def test_resumed_on_several_threads_it_goes_on_to_the_bit(tmp_path, packed):
     changed = {"width": 192, "num_heads": 3, "threads": 2, "dropout": 0.1}
     undisturbed, first = trainer_of(tmp_path / "undisturbed", packed, **changed), trainer_of(tmp_path / "resumed", packed, **changed)

@@ -9,6 +9,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pytest
 import safetensors.numpy
 import tokenizers
+import torch
 from pydantic import ValidationError
 
 from starloom.lineage.errors import Cancelled, InputError, StageError
@@ -23,10 +26,14 @@ from starloom.model.architecture import Architecture
 from starloom.model.config import Running, Training
 from starloom.model.formats import save_network
 from starloom.model.network import GPT
+from starloom.model.numerics import chosen_device
+from starloom.tasks.common import devices
+from starloom.tasks.common.devices import device_of, precision_of
+from starloom.tasks.evaluate import Evaluate
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 from starloom.tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer
-from starloom.tasks.train_model import PRESETS, Launching, Shape, TrainModel, train_model
+from starloom.tasks.train_model import PRESETS, Launching, Shape, TrainModel, _job, train_model
 
 pytestmark = pytest.mark.slow
 
@@ -44,12 +51,67 @@ def test_the_identity_is_the_knobs_and_not_where_they_come_from(tmp_path):
     assert mine.identity() == TrainModel().identity()
     assert mine.identity()["learning_rate"] == 4e-3
     assert TrainModel(learning_rate=1e-3).identity() != mine.identity()
-    machines = {"num_processes": 4, "num_machines": 2, "machine_rank": 1, "main_process_ip": "10.0.0.1", "main_process_port": 29500}
-    running = {"checkpoint_every_steps": 3, "microbatch_sequences": 2, "parallel": "fsdp", "compile": "on", "attention": "sdpa"}
-    for how in (machines, running, {"on_divergence": "skip", "max_skipped_steps": 3}):
-        assert TrainModel(**how).identity() == mine.identity()
+    for name in NEUTRAL:
+        other = {"preset": "small", "on_divergence": "skip", "main_process_ip": "10.0.0.1", "keep_every_steps": 500}.get(name, 7)
+        if name not in ("preset", "machine_rank"):  # those need others to change with them
+            assert TrainModel(**{name: other}).identity() == mine.identity(), name
+    assert set(TrainModel.model_fields) - set(mine.identity()) == NEUTRAL
     for what in ({"lora": {"rank": 2}}, {"schedule": "wsd"}, {"attend_across_documents": False}, {"dropout": 0.1}, {"spike_factor": 5}):
         assert TrainModel(**what).identity() != mine.identity()
+
+
+NEUTRAL = {
+    *("preset", "on_divergence", "max_skipped_steps"),
+    *("checkpoint_every_steps", "keep_states", "keep_every_steps", "log_every_steps", "grace_seconds"),
+    *("machine_rank", "main_process_ip", "main_process_port"),
+}
+"""Knobs that are not in the key. That the second line of them moves no bits is shown in test_model_train."""
+
+
+def test_what_moves_bits_is_in_the_key_as_it_turns_out_and_an_unfinished_training_goes_on_without_it(monkeypatch):
+    usual = TrainModel()
+    changes = [{"num_processes": 2}, {"num_processes": 8}, {"microbatch_sequences": 2}, {"compile": "on"}, {"attention": "flash"}]
+    changes += [{"activation_checkpointing": True}, {"num_processes": 2, "num_machines": 2, "main_process_ip": "a", "main_process_port": 1}]
+    keys = [json.dumps(TrainModel(**change).identity(), sort_keys=True) for change in changes]
+    assert len({*keys, json.dumps(usual.identity(), sort_keys=True)}) == len(changes) + 1
+    for change in changes:
+        assert TrainModel(**change).continuation() == usual.continuation()
+    assert TrainModel(microbatch_sequences=usual.batch_sequences, parallel="fsdp").identity() == usual.identity(), "one process is alone"
+    assert TrainModel(num_processes=2, parallel="fsdp").identity() != TrainModel(num_processes=2).identity()
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    cpu = {kind: kind().identity() for kind in (TrainModel, Evaluate)}
+    for kind, found in cpu.items():
+        assert kind(precision="fp32", device="cpu").identity() == found
+        assert (found["device"], found["precision"], found["attention"]) == ("cpu", "fp32", "sdpa")
+    monkeypatch.setattr(devices, "has_gpu", lambda: True)
+    monkeypatch.setattr(devices, "has_flash", lambda: False)
+    gpu = {kind: kind().identity() for kind in cpu}
+    for kind, found in gpu.items():
+        assert (found["device"], found["precision"], found["attention"]) == ("cuda", "bf16", "auto")
+        assert kind(device="cpu").identity() == cpu[kind]
+    assert gpu[TrainModel]["compile"] == "on"
+    assert TrainModel().continuation() != TrainModel(device="cpu").continuation()
+    monkeypatch.setattr(devices, "has_flash", lambda: True)
+    assert [kind().identity()["attention"] for kind in gpu] == ["flash", "flash"]
+
+
+def test_whether_there_is_a_gpu_is_known_without_torch_as_torch_knows_it():
+    program = "import sys; from starloom.tasks.common.devices import has_gpu; a = has_gpu(); assert 'torch' not in sys.modules; "
+    program += "import torch; assert a == torch.cuda.is_available()"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_trainer_is_told_what_the_key_says(tmp_path, tokenizer):
+    job = _job(packed_of(2), spans_of(packed_of(2)), tokenizer, None, TrainModel.model_validate(KNOBS), tmp_path)
+    assert (job.training.device, job.training.precision) == (device_of("auto"), precision_of("auto", device_of("auto")))
+    assert job.running.compile in ("on", "off")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device("auto") == chosen_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device is cuda, and torch finds no GPU here"):
+        chosen_device("cuda")
 
 
 def test_every_number_of_a_network_and_of_a_training_has_a_knob_and_those_of_the_tokenizer_have_none():

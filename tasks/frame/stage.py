@@ -114,6 +114,10 @@ class Config(BaseModel):
             found += [each for each in values if isinstance(each, str) and self._is(name, _NamesSource)]
         return found
 
+    def continuation(self) -> dict[str, Any]:
+        """What must be equal for work that was left unfinished to be gone on with; less than the identity, where a stage says so."""
+        return self.identity()
+
     def _is(self, name: str, marker: type) -> bool:
         field = type(self).model_fields[name]
         return any(isinstance(item, marker) for item in (*field.metadata, *_metadata(field.annotation)))

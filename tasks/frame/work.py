@@ -14,7 +14,7 @@ import platform
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ def do_whole(
     `on_begin` is told the folder in which it works.
     """
     inputs = {name: _whole_input(kind, step, name, store) for name, kind in step.stage.inputs.items()}
-    with store.work(step.components.key) as scratch:
+    with store.work(replace(step.components, config=step.config.continuation()).key) as scratch:
         on_begin(scratch)
         num_workers = max(1, workers.workers)
         runtime = Runtime(scratch, workers=num_workers, mapper=workers.map, on_progress=on_progress, is_cancelled=workers.is_cancelled)
