@@ -351,7 +351,7 @@ def _add_bands(signatures: _Uint32s, node: int, k: int, bands: int, rows: int, i
 
 
 @njit(cache=True, nogil=True)
-def _slot(index: Index, key: np.uint64) -> np.int64:
+def _slot(index: Index, key: np.uint64) -> int:
     """Give the place in the table that a key has, or would have."""
     slot = np.int64(key >> np.uint64(1)) & (index.table.size - 1)
     while index.table[slot] > 0 and index.keys[index.table[slot] - 1] != key:
