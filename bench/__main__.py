@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 DEFAULT_MB = 20.0
+COMMANDS = {"first_hour": "how long install, demo and tests take in a fresh clone"}
+"""Benches that are commands of their own."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_"))
+    found = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_")}
+    return sorted(found - set(COMMANDS))
 
 
 def _load(name: str) -> ModuleType:
@@ -68,6 +71,8 @@ def _load(name: str) -> ModuleType:
 def _list() -> int:
     for name in _names():
         print(f"{name:<20} {_load(name).TITLE}")
+    for name, title in COMMANDS.items():
+        print(f"{name:<20} {title}; python -m starloom.bench.{name}")
     return 0
 
 

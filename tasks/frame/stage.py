@@ -209,12 +209,12 @@ class Runtime:
 
         Args:
             name: of the PNG file.
-            chart: a function of `starloom.tasks.reporting.charts`.
+            chart: a name in `starloom.tasks.frame.drawing`.
             numbers: its arguments, without the path.
         """
-        from starloom.tasks.reporting import charts
+        from starloom.tasks.frame.drawing import CHARTS
 
-        getattr(charts, chart)(**numbers, path=self.scratch / name)
+        CHARTS[chart](**numbers, path=self.scratch / name)
         self.show(self.scratch / name)
 
     def subprocess(
