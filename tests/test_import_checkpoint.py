@@ -18,6 +18,7 @@ from starloom.flows.run import Request, prepare
 from starloom.lineage import keys
 from starloom.lineage.errors import ConfigError, InputError
 from starloom.lineage.queries.export import resolve
+from starloom.lineage.queries.tracing import trace
 from starloom.lineage.store import Store
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.step import Ref
@@ -377,11 +378,44 @@ def test_a_trace_says_what_a_checkpoint_went_on_from(done, capsys):
     folder = str(store.url).removeprefix("file://")
     made = {name: outputs.get("Checkpoint", "") for name, outputs in hashes(run).items()}
     for name, before, told in (
-        ("annealed", "train_model", "and from all that it had seen: starloom trace checkpoint:train_model"),
-        ("train_model", "import_checkpoint", "made elsewhere: what that had seen is not known here"),
+        ("annealed", "train_model", " of train_model, 3 steps: what that saw is counted here too"),
+        ("annealed", "import_checkpoint", ", made elsewhere: what that had seen is not known here"),
+        ("train_model", "import_checkpoint", ", made elsewhere: what that had seen is not known here"),
     ):
         assert main(["trace", f"checkpoint:{name}", "--store", folder]) == 0
-        assert f"went on from {made[before][:12]}, {told}" in capsys.readouterr().out
+        assert f"went on from {made[before][:12]}{told}" in capsys.readouterr().out
+
+
+def test_a_trace_adds_up_the_trainings_that_a_checkpoint_went_through(done):
+    run, _, store = done
+    batches = {
+        name: opened_ref(store, Ref("Batches", run.step(name).outputs["Batches"]["artifact"])).read().to_pylist()
+        for name in ("train_model", "annealed")
+    }
+    spans = [part.read().to_pylist() for part in opened_ref(store, Ref("Spans", run.step("pack_fim").outputs["Spans"]["artifact"])).parts]
+    expected = {}
+    for training in ("train_model", "annealed"):
+        for batch in batches[training]:
+            for span in spans[batch["part"]]:
+                if span["sequence"] == batch["row"] and span["byte_start"] is not None:
+                    seen = expected.setdefault(span["doc_id"], {"tokens_seen": 0, "at": [], "sequences": set()})
+                    seen["tokens_seen"] += span["token_end"] - span["token_start"]
+                    seen["at"].append((training, batch["step"]))
+                    seen["sequences"].add((batch["part"], batch["row"]))
+    found = trace(store, "checkpoint")
+    assert [each["step"] for each in found["checkpoint"]["trainings"]] == ["train_model", "annealed"]
+    assert {row["doc_id"] for row in found["documents"]} == set(expected)
+    for row in found["documents"]:
+        seen = expected[row["doc_id"]]
+        assert (row["tokens_seen"], row["sequences"]) == (seen["tokens_seen"], len(seen["sequences"]))
+        assert (row["first_training"], row["first_step"]) == seen["at"][0]
+        assert (row["last_training"], row["last_step"]) == seen["at"][-1]
+    first = trace(store, "checkpoint:train_model")
+    assert first["tokens_seen"] < found["tokens_seen"]
+    assert found["num_sequences"] == len({(each["part"], each["row"]) for name in batches for each in batches[name]})
+    assert [each["step"] for each in first["checkpoint"]["trainings"]] == ["train_model"]
+    until = trace(store, "checkpoint:annealed", until_step=0)
+    assert until["tokens_seen"] == first["tokens_seen"], "none of its own yet, and all of the first"
 
 
 def test_the_same_again_runs_nothing_wherever_the_checkpoint_lies(done, published, tmp_path):
