@@ -155,12 +155,17 @@ def _seen_of_packings(trainings: list[Trained], begins: NDArray[np.int64]) -> li
     """What was seen of each packing in all trainings together, their steps counted on from one to the next."""
     packings: dict[str, tuple[StepState, list[Exposure]]] = {}
     for trained, begin in zip(trainings, begins[:-1].tolist(), strict=True):
-        seen = [Exposure(*(np.where(at < 0, -1, at + begin) for at in each[:2]), each.times) for each in trained.exposures]
+        seen = [each._replace(first=_later(each.first, begin), last=_later(each.last, begin)) for each in trained.exposures]
         name = trained.packer.outputs["Packed"]["artifact"]
         if name in packings:
             seen = [_both(one, other) for one, other in zip(packings[name][1], seen, strict=True)]
         packings[name] = (trained.packer, seen)
     return list(packings.values())
+
+
+def _later(steps: NDArray[np.int64], begin: int) -> NDArray[np.int64]:
+    """Steps counted on from `begin`; -1 stays."""
+    return np.where(steps < 0, -1, steps + begin)
 
 
 def _both(one: Exposure, other: Exposure) -> Exposure:
