@@ -237,11 +237,9 @@ def _rules(rules: dict[str, int]) -> str:
 
 
 def _beginning(began: dict[str, Any] | None) -> list[str]:
-    """What a checkpoint went on from, and where its documents are told."""
+    """What was made elsewhere that the first training went on from."""
     if began is None:
         return []
-    if began["was_trained"]:
-        return [f"  went on from {short(began['artifact'])}, and from all that it had seen: starloom trace checkpoint:{began['step']}"]
     return [f"  went on from {began['named'] or short(began['artifact'])}, made elsewhere: what that had seen is not known here"]
 
 
@@ -254,6 +252,11 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
     lines = [
         f"checkpoint {at['artifact']}",
         f"  of {at['step']} in run {found['run']}; {until}",
+        *[
+            f"  went on from {short(each['artifact'])} of {each['step']}, {many(each['num_steps'], 'step')}: "
+            "what that saw is counted here too"
+            for each in reversed(at["trainings"][:-1])
+        ],
         *_beginning(at["began_with"]),
         (
             f"  saw {many(found['num_documents'], 'document')}, {many(found['tokens'], 'token')} of their text{_copies(found)}, "
@@ -269,8 +272,10 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
             f"{d['repo']}/{d['path']}",
             count(d["tokens"]),
             count(d["copies"]),
-            count(d["first_step"]),
-            count(d["last_step"]),
+            *(
+                count(d[f"{which}_step"]) + (f" of {d[f'{which}_training']}" if len(at["trainings"]) > 1 else "")
+                for which in ("first", "last")
+            ),
             d["doc_id"][:SHOWN_ID],
         ]
         for d in found["documents"]

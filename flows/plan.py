@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starloom.lineage.errors import ConfigError, did_you_mean
+from starloom.tasks.frame.stage import Wired
 from starloom.tasks.schemas import Docs, Record, Repositories, Verdicts
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def make_plan(recipe: Recipe, *, until: str | None = None) -> Plan:
     """Wire the steps of a recipe.
 
     Raises:
-        ConfigError: if a step reads what no step above it writes, or names a source that none reads.
+        ConfigError: if a step reads what no step above it writes, names a source that none reads, or asks what those can never give.
     """
     steps: list[Step] = []
     nearest: dict[type, str] = {}
@@ -70,6 +71,11 @@ def make_plan(recipe: Recipe, *, until: str | None = None) -> Plan:
     if until is not None:
         names = [step.name for step in steps]
         plan = Plan(recipe, tuple(steps[: names.index(plan.step(until).name) + 1]))
+    wired: dict[str, Wired] = {}
+    for step in plan.steps:
+        inputs = {parameter: wired[source] for parameter, source in step.wiring.items()}
+        wired[step.name] = Wired(step.name, step.stage.label, step.config, inputs)
+        step.config.check_plan(wired[step.name])
     return plan
 
 

@@ -72,7 +72,7 @@ def prepare(request: Request) -> Prepared:
     """Read the recipe, wire it, open the store, and see what is done.
 
     Raises:
-        ConfigError: for a recipe, knob, step or store name that means nothing.
+        ConfigError: for a recipe, knob, step or store name that means nothing, or a step to run that cannot run here.
     """
     path = Path(request.recipe)
     recipe = load(path, list(request.settings))
@@ -81,6 +81,9 @@ def prepare(request: Request) -> Prepared:
     store = Store.look(request.store or _beside(path, recipe.store or DEFAULT_STORE))
     previous, before = last_states(store, recipe.name, [step.name for step in plan.steps])
     looks, resolver, resolved = outlook(plan, store, forced, before)
+    for step, look in zip(plan.steps, looks, strict=True):
+        if look.status != "cached":
+            step.config.check_here(step.name)
     return Prepared(plan, store, forced, looks, resolver, resolved, previous)
 
 

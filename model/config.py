@@ -139,6 +139,8 @@ class TrainingJob(Frozen):
     """Part files, in order: Parquet with `split`, `tokens` and perhaps `starts`."""
     spans: list[Path] = []
     """For each part file what its sequences were made of: Parquet with sequence, token_start, token_end, doc_id, language, role."""
+    vocabulary_sha256: str | None = None
+    """Which tokenizer the tokens are of, to be noted in `trainer_state.json`."""
     initial: Path | None = None
     """Folder of a checkpoint whose weights are the first ones; optimizer and schedule start anew."""
     out: Path

@@ -42,7 +42,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
@@ -136,6 +136,7 @@ class Trainer:
         self.optimizer = self._make_optimizer()
         self.states = States(job.work / "states", keep_last=self.running.keep_states, keep_every_steps=self.running.keep_every_steps)
         self.watch = self._make_watch()
+        self._initial = self._digests_of_initial()
         self.step = 0
         self.history: list[Step] = []
         self.computed: list[dict[str, Any]] = []
@@ -405,8 +406,19 @@ class Trainer:
         knobs = self.job.model_dump(mode="json", include={"architecture": True, "training": True})
         for name in policies:
             del knobs["training"][name]
-        initial = [] if self.job.initial is None else sorted((path.name, path.stat().st_size) for path in self.job.initial.iterdir())
-        return hashlib.sha256(json.dumps([knobs, self.precision, self.sequences.digest, initial], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([knobs, self.precision, self.sequences.digest, self._initial], sort_keys=True).encode()
+        ).hexdigest()
+
+    def _digests_of_initial(self) -> list[tuple[str, str]]:
+        """The contents of the checkpoint that was begun with, hashed by the first process for all: name, SHA-256."""
+        found: list[list[tuple[str, str]]] = [[]]
+        if self.job.initial is not None and self.accelerator.is_main_process:
+            for path in sorted(self.job.initial.iterdir()):
+                if path.name == "config.json" or path.name.endswith((".safetensors", ".index.json")):  # the others shape no weight
+                    with path.open("rb") as file:
+                        found[0].append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+        return [(name, digest) for name, digest in broadcast_object_list(found)[0]]
 
     def _save(self) -> None:
         with self._told_of_a_full_disk():
@@ -482,6 +494,7 @@ def write_results(trainer: Trainer) -> None:
         "sequence_tokens": trainer.sequences.tokens.shape[1],
         "data_sha256": trainer.sequences.digest,
         "attend_across_documents": training.attend_across_documents,
+        **({"vocabulary_sha256": trainer.job.vocabulary_sha256} if trainer.job.vocabulary_sha256 else {}),
     }
     with replacing(out / "trainer_state.json") as file:
         file.write(json.dumps(state, indent=2, sort_keys=True).encode() + b"\n")

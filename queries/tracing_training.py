@@ -73,27 +73,42 @@ def _text_spans(spans: pa.Table) -> pa.Table:
     return text.append_column("tokens", tokens)
 
 
+class Trained(NamedTuple):
+    """A training that a checkpoint went through."""
+
+    step: StepState
+    packer: StepState
+    exposures: list[Exposure]
+    """Of each part of what the packer wrote."""
+    num_steps: int
+    """Steps that it took."""
+
+
 def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
-    """Which documents a checkpoint saw, at which steps."""
+    """Which documents a checkpoint saw, at which steps: in its own training, and in those that this went on from.
+
+    Raises:
+        InputError: a training kept no record of what it saw.
+    """
     rows, run = question.rows, question.run
-    packed, batches = input_of(step, "Packed"), output_of(step, "Batches")
-    packer = producer(run, packed["artifact"]) if packed else None
-    if packed is None or packer is None or batches is None or "Spans" not in packer.outputs:
-        raise InputError(
-            f"{step.name} of run {run.id} kept no record of which sequences it saw", hint="name a run of train_model, with --run"
-        )
-    exposures = first_steps(rows, packed["artifact"], batches, question.until_step)
-    found = [_documents_of(rows, run, packer, part, exposure) for part, exposure in enumerate(exposures)]
-    documents = pa.concat_tables(found).sort_by([("tokens", "descending"), ("doc_id", "ascending")])
-    times = np.concatenate([exposure.times for exposure in exposures]) if exposures else np.zeros(0, np.int64)
-    lasts = [int(exposure.last.max()) for exposure in exposures if len(exposure.last)]
+    trainings = [_trained(question, each, question.until_step if each is step else None) for each in _chain(run, step)]
+    begins = np.cumsum([0, *(trained.num_steps for trained in trainings)])
+    packings = _seen_of_packings(trainings, begins)
+    found = [_documents_of(rows, run, packer, part, exposure) for packer, seen in packings for part, exposure in enumerate(seen)]
+    documents = _in_steps_of(_added_up(found, len(packings)), trainings, begins)
+    times = np.concatenate([exposure.times for _, seen in packings for exposure in seen] or [np.zeros(0, np.int64)])
+    lasts = [int(exposure.last.max()) for exposure in trainings[-1].exposures if len(exposure.last)]
     return {
         "checkpoint": {
             "artifact": output_of(step, "Checkpoint"),
             "step": step.name,
             "until_step": question.until_step,
             "last_step": max(lasts, default=-1),
-            "began_with": _beginning(run, step),
+            "began_with": _beginning(run, trainings[0].step),
+            "trainings": [
+                {"step": trained.step.name, "artifact": output_of(trained.step, "Checkpoint"), "num_steps": trained.num_steps}
+                for trained in trainings
+            ],
         },
         "num_documents": len(documents),
         "num_copies": pc.sum(documents.column("copies"), min_count=0).as_py(),
@@ -110,8 +125,80 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     }
 
 
+def _chain(run: Run, step: StepState) -> list[StepState]:
+    """The trainings that a checkpoint went through, the first one first."""
+    chain = [step]
+    while (initial := input_of(chain[0], "Checkpoint")) is not None:
+        maker = producer(run, initial["artifact"])
+        if maker is None or "Batches" not in maker.outputs:
+            break
+        chain.insert(0, maker)
+    return chain
+
+
+def _trained(question: Question, step: StepState, until_step: int | None) -> Trained:
+    """What one training saw, by `until_step`."""
+    rows, run = question.rows, question.run
+    packed, batches = input_of(step, "Packed"), output_of(step, "Batches")
+    packer = producer(run, packed["artifact"]) if packed else None
+    if packed is None or packer is None or batches is None or "Spans" not in packer.outputs:
+        raise InputError(
+            f"{step.name} of run {run.id} kept no record of which sequences it saw", hint="name a run of train_model, with --run"
+        )
+    exposures = first_steps(rows, packed["artifact"], batches, until_step)
+    last = max((int(exposure.last.max()) for exposure in exposures if len(exposure.last)), default=0)
+    return Trained(step, packer, exposures, max(last, 0))
+
+
+def _seen_of_packings(trainings: list[Trained], begins: NDArray[np.int64]) -> list[tuple[StepState, list[Exposure]]]:
+    """What was seen of each packing in all trainings together, their steps counted on from one to the next."""
+    packings: dict[str, tuple[StepState, list[Exposure]]] = {}
+    for trained, begin in zip(trainings, begins[:-1].tolist(), strict=True):
+        seen = [each._replace(first=_later(each.first, begin), last=_later(each.last, begin)) for each in trained.exposures]
+        name = trained.packer.outputs["Packed"]["artifact"]
+        if name in packings:
+            seen = [_both(one, other) for one, other in zip(packings[name][1], seen, strict=True)]
+        packings[name] = (trained.packer, seen)
+    return list(packings.values())
+
+
+def _later(steps: NDArray[np.int64], begin: int) -> NDArray[np.int64]:
+    """Steps counted on from `begin`; -1 stays."""
+    return np.where(steps < 0, -1, steps + begin)
+
+
+def _both(one: Exposure, other: Exposure) -> Exposure:
+    """What two trainings saw, of which the other came after the one."""
+    return Exposure(np.where(one.first < 0, other.first, one.first), np.maximum(one.last, other.last), one.times + other.times)
+
+
+def _added_up(found: list[pa.Table], num_packings: int) -> pa.Table:
+    """The documents of all parts and packings, each once, those with most tokens first."""
+    documents = pa.concat_tables(found)
+    if num_packings > 1:
+        sums = dict.fromkeys(("tokens", "tokens_seen", "sequences", "copies"), "sum")
+        how = {**dict.fromkeys(documents.column_names, "first"), **sums, "first_step": "min", "last_step": "max"}
+        del how["doc_id"]
+        added = documents.group_by("doc_id", use_threads=False).aggregate(list(how.items()))
+        named = {f"{name}_{function}": name for name, function in how.items()}
+        documents = added.rename_columns([named.get(name, name) for name in added.column_names]).select(documents.column_names)
+    return documents.sort_by([("tokens", "descending"), ("doc_id", "ascending")])
+
+
+def _in_steps_of(documents: pa.Table, trainings: list[Trained], begins: NDArray[np.int64]) -> pa.Table:
+    """First and last step as those of the training that they fell in, which is named beside."""
+    names = pa.array([trained.step.name for trained in trainings])
+    for which in ("first", "last"):
+        at = documents.column_names.index(f"{which}_step")
+        steps = documents.column(at).to_numpy()
+        training = np.searchsorted(begins[1:-1], steps, side="left")  # a step that ends a training is of that one
+        documents = documents.set_column(at, f"{which}_step", pa.array(steps - begins[training]))
+        documents = documents.append_column(f"{which}_training", names.take(pa.array(training)))
+    return documents
+
+
 def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
-    """The checkpoint that a training went on from, whose documents are not counted among its own; None if its weights were fresh."""
+    """The checkpoint made elsewhere that a training went on from, whose documents nobody here knows; None if its weights were fresh."""
     initial = input_of(step, "Checkpoint")
     if initial is None:
         return None
@@ -120,7 +207,6 @@ def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
     return {
         "artifact": initial["artifact"],
         "step": maker.name if maker else None,
-        "was_trained": maker is not None and "Batches" in maker.outputs,
         "named": named if isinstance(named, str) else None,
     }
 

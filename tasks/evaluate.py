@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from starloom.lineage.errors import InputError
-from starloom.tasks.common.devices import attention_of, device_of, precision_of
-from starloom.tasks.frame.stage import Config, File, Runtime, stage
+from starloom.lineage.errors import ConfigError, InputError
+from starloom.tasks.common.checkpoints import known_context_tokens
+from starloom.tasks.common.devices import attention_of, check_device, device_of, precision_of
+from starloom.tasks.frame.stage import Config, File, Runtime, Wired, stage
 from starloom.tasks.schemas import Checkpoint, Completions, Docs, Packed, Scores, Spans, Tokenizer
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 OWN_BENCHMARK = str(Path(__file__).parents[1] / "conf" / "benchmarks" / "starloom_tiny.jsonl")
 UNKNOWN = "unknown"
+NUM_SENTINELS = 3
+"""Tokens that mark prefix, suffix and middle of an infilling."""
 ROWS = 512
 MAX_EXPONENT = 700.0
 """A broken network's loss may be beyond what exp can hold."""
@@ -88,6 +91,27 @@ class Evaluate(Config):
         if len({*names, "heldout", "infilling"}) != len(names) + 2:
             raise ValueError(f"benchmarks {names} need names of their own, other than heldout and infilling")
         return self
+
+    def check_plan(self, wired: Wired) -> None:
+        """Refuse answers that leave no room for a question, where the network's context is known."""
+        context = known_context_tokens(wired.inputs.get("checkpoint"))
+        if context is None:
+            return
+        for knob, is_too_long in self.too_long(context).items():
+            if is_too_long:
+                message, hint = _no_room(f"{wired.name}.{knob}", getattr(self, knob), context)
+                raise ConfigError(message, hint=hint)
+
+    def too_long(self, context_tokens: int) -> dict[str, bool]:
+        """Whether an answer as long as each knob allows leaves no room for a question that is asked."""
+        return {
+            "max_new_tokens": bool(self.benchmarks) and self.max_new_tokens >= context_tokens,
+            "infill_max_new_tokens": self.max_infills > 0 and context_tokens - self.infill_max_new_tokens <= NUM_SENTINELS,
+        }
+
+    def check_here(self, step: str) -> None:
+        """Refuse a device that is not here."""
+        check_device(self.device, step)
 
     def place(self) -> dict[str, str]:
         """Device and precision, as they turn out here."""
@@ -156,7 +180,7 @@ def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer
         return []
     names = (special_tokens.FIM_PREFIX, special_tokens.FIM_SUFFIX, special_tokens.FIM_MIDDLE)
     room_tokens = context_tokens - cfg.infill_max_new_tokens
-    if room_tokens <= len(names):
+    if cfg.too_long(context_tokens)["infill_max_new_tokens"]:
         raise _too_long("infill_max_new_tokens", cfg.infill_max_new_tokens, context_tokens)
     marks = Sentinels(*(_special(model, name) for name in names))
     how = Decoding(cfg.infill_max_new_tokens, 0.0, 1.0, cfg.seed)
@@ -202,7 +226,7 @@ def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
     from starloom.tasks.kernels.programs.human_eval import FIELDS, read_problems
     from starloom.tasks.kernels.programs.questions import Decoding, problem_questions
 
-    if cfg.benchmarks and cfg.max_new_tokens >= context_tokens:
+    if cfg.too_long(context_tokens)["max_new_tokens"]:
         raise _too_long("max_new_tokens", cfg.max_new_tokens, context_tokens)
     how, questions = Decoding(cfg.max_new_tokens, cfg.temperature, cfg.top_p, cfg.seed), []
     for benchmark in cfg.benchmarks:
@@ -218,9 +242,15 @@ def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
 
 
 def _too_long(knob: str, value: int, context_tokens: int) -> InputError:
-    return InputError(
-        f"evaluate.{knob} is {value}, which leaves no room for a prompt in the model's context of {context_tokens} tokens",
-        hint=f"set evaluate.{knob} to {context_tokens // 2} or less",
+    message, hint = _no_room(f"evaluate.{knob}", value, context_tokens)
+    return InputError(message, hint=hint)
+
+
+def _no_room(knob: str, value: int, context_tokens: int) -> tuple[str, str]:
+    """What is wrong with the length of an answer, and what to do."""
+    return (
+        f"{knob} is {value}, which leaves no room for a prompt in the model's context of {context_tokens} tokens",
+        f"set {knob} to {context_tokens // 2} or less",
     )
 
 

@@ -1,7 +1,8 @@
 """Take a checkpoint that exists, in transformers' format: a folder, or a repository of the Hugging Face Hub at one commit.
 
 Reads   nothing of the recipe
-Writes  Checkpoint  config.json and the weights as they are: model.safetensors, or several with model.safetensors.index.json
+Writes  Checkpoint  config.json and the weights as they are: model.safetensors, or several with model.safetensors.index.json; and
+                    tokenizer.json where there is one, for a training to hold its own against: that is train_tokenizer.existing
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, ValidationInfo
 
 from starloom.lineage.errors import InputError
+from starloom.tasks.common.checkpoints import TOKENIZER
 from starloom.tasks.common.hub import fetched_if_there, is_on_the_hub
 from starloom.tasks.frame.stage import Config, Runtime, stage
 from starloom.tasks.schemas import Checkpoint
@@ -69,6 +71,8 @@ def import_checkpoint(cfg: ImportCheckpoint, runtime: Runtime) -> Checkpoint:
     except ValueError as error:
         hint = "take a checkpoint of StarCoder's or StarCoder2's kind as transformers saves it, with safe_serialization"
         raise InputError(f"{cfg.checkpoint} cannot be taken: {error}", hint=hint) from error
+    if not (folder / TOKENIZER).exists():
+        runtime.tell(f"there is no {TOKENIZER} beside the weights: whether a recipe's is that of this checkpoint cannot be told")
     runtime.note(checkpoint=cfg.checkpoint, family=architecture.family, parameters=architecture.num_parameters, tensors=num_tensors)
     return Checkpoint.of(folder)
 
@@ -99,6 +103,7 @@ def _files_of(checkpoint: str) -> dict[str, Path]:
     if missing:
         raise ValueError(f"{checkpoint} has no {missing[0]}; fetch the whole folder")
     files = {name: path for name, path in found.items() if path is not None}
+    files |= {TOKENIZER: tokenizer} if (tokenizer := find(TOKENIZER)) else {}
     return files if index is None else {**files, INDEX: index}
 
 

@@ -17,6 +17,7 @@ On several machines, each starts its own processes. The step does so on the one 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import deque
 from pathlib import Path
@@ -24,11 +25,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from starloom.lineage.errors import Cancelled, InputError, StageError
+from starloom.lineage import keys
+from starloom.lineage.errors import Cancelled, ConfigError, InputError, StageError
 from starloom.model.architecture import Architecture
 from starloom.model.config import Running, Training
-from starloom.tasks.common.devices import attention_of, device_of, precision_of
-from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
+from starloom.tasks.common.checkpoints import TOKENIZER, first_difference, is_trained_afresh, known_context_tokens
+from starloom.tasks.common.devices import attention_of, check_device, device_of, has_flash, precision_of
+from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, Wired, stage
 from starloom.tasks.schemas import Batches, Checkpoint, Losses, Packed, Spans, Tokenizer, Validation
 
 if TYPE_CHECKING:
@@ -169,6 +172,47 @@ class TrainModel(Launching, Running, Training, Shape):
         """What shapes the weights to the last bit, as plain JSON values: what is `auto`, as it turns out here."""
         return {**self.continuation(), **self.computing(), "num_machines": self.num_machines}
 
+    def check_plan(self, wired: Wired) -> None:
+        """Refuse a shape or an adaptation without a checkpoint, a new tokenizer for one that exists, and sequences too long for it."""
+        initial, tokenizer, packed = (wired.inputs.get(name) for name in ("initial", "tokenizer", "packed"))
+        if initial is None and (problem := self.without_checkpoint(wired.name)):
+            raise ConfigError(problem[0], hint=problem[1])
+        if initial is not None and initial.stage == "import_checkpoint" and tokenizer and is_trained_afresh(tokenizer):
+            raise ConfigError(
+                f"{wired.name} goes on from the checkpoint of {initial.name}, and {tokenizer.name} trains a tokenizer of its own: "
+                "the same numbers would be other text",
+                hint=f"set {tokenizer.name}.existing to the checkpoint's tokenizer: its tokenizer.json, its folder, or org/name@commit",
+            )
+        length = packed.config.model_dump().get("sequence_length") if packed else None
+        context = known_context_tokens(wired)
+        if packed and length is not None and context is not None and not 1 < length <= context:
+            message, hint = _unfit(length, context, wired.name, packed.name, can_grow=initial is None)
+            raise ConfigError(message, hint=hint)
+
+    def check_here(self, step: str) -> None:
+        """Refuse a device or a kernel of the attention that is not here."""
+        check_device(self.device, step)
+        place = self.place()
+        if self.attention == "flash" and not has_flash():
+            raise ConfigError(
+                f"{step}.attention is flash, and flash-attn is not installed",
+                hint=f"pip install 'starloom[gpu]', or set {step}.attention to auto",
+            )
+        if self.attention not in ("auto", "sdpa") and place != {"device": "cuda", "precision": "bf16"}:
+            raise ConfigError(
+                f"{step}.attention is {self.attention}, which needs bf16 on a GPU, not {place['precision']} on {place['device']}",
+                hint=f"set {step}.attention to auto",
+            )
+
+    def without_checkpoint(self, step: str) -> tuple[str, str] | None:
+        """What is wrong, and what to do, if there is no checkpoint to go on from; None if nothing is."""
+        lacking = ", ".join(f"{step}.{name}" for name in _lacking(self.given()))
+        if not lacking and not self.lora:
+            return None
+        what = f"{lacking} not given" if lacking else f"{step}.lora adapts a trained network"
+        hint = "put import_checkpoint or a training above it" + ("; or name a preset that gives them" if lacking else "")
+        return f"{what}, and no step above {step} writes a Checkpoint", hint
+
     def continuation(self) -> dict[str, Any]:
         """What shapes the weights but for rounding: an unfinished training goes on with other processes or smaller microbatches."""
         knobs = self.model_dump(mode="json", exclude={"preset", *POLICIES, *Running.model_fields, *Launching.model_fields})
@@ -269,6 +313,10 @@ def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint
     model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
     architecture = _architecture(cfg, model.get_vocab_size(), initial)
     _check_sequences(packed, architecture, initial)
+    vocabulary = model.get_vocab(with_added_tokens=True)
+    digest = keys.digest(sorted(vocabulary.items()))
+    if initial is not None:
+        _check_tokenizer(vocabulary, digest, initial)
     told = {name: value for name, value in cfg.computing().items() if name in ("compile", "attention")}
     ids = {"pad_token": model.token_to_id(FIM_PAD), "eod_token": model.token_to_id(END_OF_TEXT)}
     return TrainingJob(
@@ -277,6 +325,7 @@ def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint
         running=Running.model_validate(cfg.model_dump(include=set(Running.model_fields)) | told),
         packed=packed.local_paths(folder),
         spans=spans.local_paths(folder),
+        vocabulary_sha256=digest,
         initial=initial.path if initial else None,
         out=folder / "out",
         work=folder / "work",
@@ -287,11 +336,8 @@ def _architecture(cfg: TrainModel, vocab_size: int, initial: Checkpoint | None) 
     """The network's shape: as the knobs say, or as the checkpoint to go on from does, where they only change what may change."""
     given = cfg.given()
     if initial is None:
-        lacking = ", ".join(f"train_model.{name}" for name in _lacking(given))
-        if lacking or cfg.lora:
-            what = f"{lacking} not given" if lacking else "train_model.lora adapts a trained network"
-            hint = "put import_checkpoint or a training above it" + ("; or name a preset that gives them" if lacking else "")
-            raise InputError(f"{what}, and no step above train_model writes a Checkpoint", hint=hint)
+        if problem := cfg.without_checkpoint("train_model"):
+            raise InputError(problem[0], hint=problem[1])
         return Architecture(vocab_size=vocab_size, **given)
     try:
         trained = Architecture.from_checkpoint(initial.path)
@@ -322,8 +368,6 @@ class _Listener:
         self.was_killed = self._is_over = False
 
     def __call__(self, line: str) -> None:
-        import json
-
         said = json.loads(line) if line.startswith("{") else {}
         if not said:
             self._hear(line)
@@ -377,11 +421,33 @@ def _check_sequences(packed: Packed, architecture: Architecture, initial: Checkp
     context_tokens = architecture.context_tokens
     if not 1 < length <= context_tokens:
         can_grow = initial is None or not architecture.has_learned_positions
-        grow = f", or train_model.context_tokens to {max(length, 2)} or more" if can_grow else ""
-        raise InputError(
-            f"packed sequences have {length} tokens, and this network reads 2 to {context_tokens} (train_model.context_tokens)",
-            hint=f"set pack_fim.sequence_length to {context_tokens} or less{grow}",
-        )
+        message, hint = _unfit(length, context_tokens, "train_model", "pack_fim", can_grow=can_grow)
+        raise InputError(message, hint=hint)
+
+
+def _unfit(length: int, context_tokens: int, training: str, packing: str, *, can_grow: bool) -> tuple[str, str]:
+    """What is wrong with sequences that a network cannot read, and what to do."""
+    grow = f", or {training}.context_tokens to {max(length, 2)} or more" if can_grow else ""
+    return (
+        f"packed sequences have {length} tokens, and this network reads 2 to {context_tokens} ({training}.context_tokens)",
+        f"set {packing}.sequence_length to {context_tokens} or less{grow}",
+    )
+
+
+def _check_tokenizer(vocabulary: dict[str, int], digest: str, initial: Checkpoint) -> None:
+    """Refuse a tokenizer by which the checkpoint's numbers mean other text."""
+    hint = "take the tokenizer that the checkpoint was trained with: train_tokenizer.existing"
+    if TOKENIZER in initial.names():
+        try:
+            difference = first_difference(vocabulary, initial.path)
+        except ValueError as error:
+            raise InputError(f"the checkpoint's tokenizer cannot be read: {error}", hint="fetch its files again") from error
+        if difference:
+            raise InputError(f"the tokenizer is not that of the checkpoint to go on from: {difference}", hint=hint)
+    state = initial.path / "trainer_state.json"
+    noted = json.loads(state.read_text(encoding="utf-8")).get("vocabulary_sha256") if state.exists() else None
+    if noted is not None and noted != digest:
+        raise InputError("the tokenizer is not the one that the checkpoint to go on from was trained with", hint=hint)
 
 
 def _show(job: TrainingJob, runtime: Runtime) -> None:

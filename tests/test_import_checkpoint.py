@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 import transformers
 from pydantic import ValidationError
+from tokenizers import pre_tokenizers, trainers
 
 from starloom.cli import main
 from starloom.flows.recipe import load
@@ -19,10 +22,15 @@ from starloom.lineage import keys
 from starloom.lineage.errors import ConfigError, InputError
 from starloom.lineage.store import Store
 from starloom.queries.export import resolve
+from starloom.queries.tracing import trace
+from starloom.tasks.common import devices
+from starloom.tasks.common.checkpoints import first_difference
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.frame.step import Ref
 from starloom.tasks.frame.work import opened_ref
 from starloom.tasks.import_checkpoint import ImportCheckpoint, import_checkpoint
+from starloom.tasks.kernels.tokens.byte_level import untrained
+from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 from tests.corpus import hashes, make_repositories, run_recipe, write_recipe
 from tests.hub import answer_of, serving
 
@@ -52,6 +60,14 @@ CONFIGS = {
 SHARDED = "8KB"
 
 
+def write_tokenizer(path: Path, text: str) -> None:
+    """A byte-level tokenizer of at most VOCABULARY tokens that learnt from `text`."""
+    model, alphabet = untrained(), sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(STARCODER), initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator([text], trainer)
+    model.save(str(path))
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> dict[str, Path]:
     """Name → a folder as transformers saves it: each kind whole, one also in several files."""
@@ -63,6 +79,7 @@ def published(tmp_path_factory) -> dict[str, Path]:
         if name == "starcoder2":
             network.save_pretrained(root / "sharded", max_shard_size=SHARDED)
     (root / "sharded" / "pytorch_model.bin").write_bytes(b"can run code")
+    write_tokenizer(root / "sharded" / "tokenizer.json", "def value_of(item): return compute(alpha, beta)")
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -79,10 +96,10 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["gpt_bigcode", "starcoder2", "sharded"])
-def test_it_takes_the_config_and_the_weights_byte_for_byte_and_nothing_else(published, name, tmp_path):
+def test_it_takes_config_weights_and_tokenizer_byte_for_byte_and_nothing_else(published, name, tmp_path):
     checkpoint, runtime = taken(published[name], tmp_path / "s")
     there = [path.name for path in published[name].iterdir()]
-    wanted = sorted(file for file in there if file == "config.json" or ".safetensors" in file)
+    wanted = sorted(file for file in there if file in ("config.json", "tokenizer.json") or ".safetensors" in file)
     assert checkpoint.names() == wanted
     assert len(wanted) < len(there), "generation_config.json is nothing that we read"
     assert (len(wanted) > 3) == (name == "sharded")
@@ -94,7 +111,7 @@ def test_it_takes_the_config_and_the_weights_byte_for_byte_and_nothing_else(publ
 def test_the_same_files_elsewhere_are_the_same_checkpoint(published, tmp_path):
     folder = published["sharded"]
     identity = ImportCheckpoint(checkpoint=str(folder)).identity()
-    files = [path for path in folder.iterdir() if path.name == "config.json" or ".safetensors" in path.name]
+    files = [path for path in folder.iterdir() if path.name in ("config.json", "tokenizer.json") or ".safetensors" in path.name]
     assert identity == {"checkpoint": {path.name: {"sha256": keys.file_digest(path)} for path in files}}
     copy = copied(folder, tmp_path / "copy")
     (copy / "generation_config.json").unlink()
@@ -309,7 +326,7 @@ def test_the_stage_alone_reads_nothing(published, tmp_path, capsys):
 # In a recipe
 
 STAGES = """
-- train_tokenizer: {vocab_size: VOCABULARY}
+- train_tokenizer: {existing: WHERE}
 - encode
 - pack_fim: {sequence_length: 64, heldout_fraction: 0.3}
 - import_checkpoint: {checkpoint: WHERE}
@@ -329,7 +346,7 @@ STAGES = """
 def done(tmp_path_factory, published):
     """A run that begins with a checkpoint of the disk."""
     folder = tmp_path_factory.mktemp("run")
-    stages = STAGES.replace("VOCABULARY", str(VOCABULARY)).replace("WHERE", str(published["sharded"]))
+    stages = STAGES.replace("WHERE", str(published["sharded"]))
     recipe = write_recipe(folder / "r.yaml", make_repositories(folder / "repositories"), stages)
     return run_recipe(recipe, folder / "s"), recipe, Store.open(str(folder / "s"))
 
@@ -379,11 +396,44 @@ def test_a_trace_says_what_a_checkpoint_went_on_from(done, capsys):
     folder = str(store.url).removeprefix("file://")
     made = {name: outputs.get("Checkpoint", "") for name, outputs in hashes(run).items()}
     for name, before, told in (
-        ("annealed", "train_model", "and from all that it had seen: starloom trace checkpoint:train_model"),
-        ("train_model", "import_checkpoint", "made elsewhere: what that had seen is not known here"),
+        ("annealed", "train_model", " of train_model, 3 steps: what that saw is counted here too"),
+        ("annealed", "import_checkpoint", ", made elsewhere: what that had seen is not known here"),
+        ("train_model", "import_checkpoint", ", made elsewhere: what that had seen is not known here"),
     ):
         assert main(["trace", f"checkpoint:{name}", "--store", folder]) == 0
-        assert f"went on from {made[before][:12]}, {told}" in capsys.readouterr().out
+        assert f"went on from {made[before][:12]}{told}" in capsys.readouterr().out
+
+
+def test_a_trace_adds_up_the_trainings_that_a_checkpoint_went_through(done):
+    run, _, store = done
+    batches = {
+        name: opened_ref(store, Ref("Batches", run.step(name).outputs["Batches"]["artifact"])).read().to_pylist()
+        for name in ("train_model", "annealed")
+    }
+    spans = [part.read().to_pylist() for part in opened_ref(store, Ref("Spans", run.step("pack_fim").outputs["Spans"]["artifact"])).parts]
+    expected = {}
+    for training in ("train_model", "annealed"):
+        for batch in batches[training]:
+            for span in spans[batch["part"]]:
+                if span["sequence"] == batch["row"] and span["byte_start"] is not None:
+                    seen = expected.setdefault(span["doc_id"], {"tokens_seen": 0, "at": [], "sequences": set()})
+                    seen["tokens_seen"] += span["token_end"] - span["token_start"]
+                    seen["at"].append((training, batch["step"]))
+                    seen["sequences"].add((batch["part"], batch["row"]))
+    found = trace(store, "checkpoint")
+    assert [each["step"] for each in found["checkpoint"]["trainings"]] == ["train_model", "annealed"]
+    assert {row["doc_id"] for row in found["documents"]} == set(expected)
+    for row in found["documents"]:
+        seen = expected[row["doc_id"]]
+        assert (row["tokens_seen"], row["sequences"]) == (seen["tokens_seen"], len(seen["sequences"]))
+        assert (row["first_training"], row["first_step"]) == seen["at"][0]
+        assert (row["last_training"], row["last_step"]) == seen["at"][-1]
+    first = trace(store, "checkpoint:train_model")
+    assert first["tokens_seen"] < found["tokens_seen"]
+    assert found["num_sequences"] == len({(each["part"], each["row"]) for name in batches for each in batches[name]})
+    assert [each["step"] for each in first["checkpoint"]["trainings"]] == ["train_model"]
+    until = trace(store, "checkpoint:annealed", until_step=0)
+    assert until["tokens_seen"] == first["tokens_seen"], "none of its own yet, and all of the first"
 
 
 def test_the_same_again_runs_nothing_wherever_the_checkpoint_lies(done, published, tmp_path):
@@ -392,6 +442,56 @@ def test_the_same_again_runs_nothing_wherever_the_checkpoint_lies(done, publishe
     assert prepare(Request(str(recipe), (f"import_checkpoint.checkpoint={moved}",), store.url)).is_cached
     (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
     assert not prepare(Request(str(recipe), (f"import_checkpoint.checkpoint={moved}",), store.url)).is_cached
+
+
+def test_a_tokenizer_of_its_own_beside_a_checkpoint_is_refused_in_the_plan(done, tmp_path):
+    _, recipe, store = done
+    with pytest.raises(
+        ConfigError, match=r"train_model goes on from the checkpoint of import_checkpoint, and train_tokenizer trains"
+    ) as caught:
+        prepare(Request(str(recipe), ("train_tokenizer.existing=null",), store.url))
+    assert "set train_tokenizer.existing to the checkpoint's tokenizer" in caught.value.hint
+    assert prepare(Request(str(recipe), ("train_tokenizer.existing=null",), store.url, until="import_checkpoint")).plan.steps
+
+
+def test_another_tokenizer_of_the_same_size_is_refused_before_training_begins(published, tmp_path):
+    checkpoint, _ = taken(published["sharded"], tmp_path / "scratch")
+    (tmp_path / "other").mkdir()
+    write_tokenizer(tmp_path / "other" / "tokenizer.json", "zq jx wv kp " * 9)
+    for folder, told in ((published["sharded"], None), (tmp_path / "other", "tokens differ, the first is number")):
+        model = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        found = first_difference(model.get_vocab(with_added_tokens=True), checkpoint.path)
+        assert (found is None) if told is None else (told in found)
+    model = tokenizers.Tokenizer.from_file(str(published["sharded"] / "tokenizer.json"))
+    model.add_tokens(["<mine>"])
+    assert first_difference(model.get_vocab(with_added_tokens=True), checkpoint.path) is None, "more of them are no others"
+
+
+def test_a_checkpoint_without_its_tokenizer_says_that_it_cannot_tell(published, tmp_path):
+    _, runtime = taken(published["gpt_bigcode"], tmp_path / "scratch")
+    assert "no tokenizer.json beside the weights" in runtime.notes["told"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "evaluate.infill_max_new_tokens=61",
+            "evaluate.infill_max_new_tokens is 61, which leaves no room for a prompt in the model's context of 64",
+        ),
+        ("pack_fim.sequence_length=65", "packed sequences have 65 tokens, and this network reads 2 to 64 (train_model.context_tokens)"),
+        ("annealed.attention=flash", "annealed.attention is flash, and flash-attn is not installed"),
+        ("annealed.attention=cudnn", "annealed.attention is cudnn, which needs bf16 on a GPU, not fp32 on cpu"),
+        ("annealed.device=cuda", "annealed.device is cuda, and torch finds no GPU here"),
+        ("evaluate.device=cuda", "evaluate.device is cuda, and torch finds no GPU here"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_the_plan_by_its_knob(done, monkeypatch, setting, message):
+    _, recipe, store = done
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "has_flash", lambda: False)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        prepare(Request(str(recipe), (setting,), store.url))
 
 
 def test_a_recipe_that_names_none_is_refused_by_the_knob(tmp_path):

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,23 @@ def test_how_often_it_saves_and_tells_moves_no_bit(tmp_path, packed, changed):
     assert usual.run(Interruption()) == other.run(Interruption()) == 0
     assert same_results(usual.job.out, other.job.out)
     assert len(usual.computed) == len(other.computed) == 1
+
+
+def test_another_checkpoint_of_the_same_size_to_begin_with_is_another_training(tmp_path, packed):
+    first = trainer_of(tmp_path / "first", packed, num_steps=11)
+    assert first.run(Interruption()) == 0
+    shutil.copytree(first.job.out, tmp_path / "initial")
+    begun = trainer_of(tmp_path / "second", packed, num_steps=12, initial=tmp_path / "initial")
+    begun.take_step()
+    begun._save()
+    begun._wait_for_state()
+    trainer_of(tmp_path / "second", packed, num_steps=12, initial=tmp_path / "initial")._resume()
+    weights = tmp_path / "initial" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(TrainingError, match="belongs to a training with other settings or data"):
+        trainer_of(tmp_path / "second", packed, num_steps=12, initial=tmp_path / "initial")._resume()
 
 
 def test_gone_on_with_smaller_microbatches_it_tells_from_which_step(tmp_path, packed, capsys):

@@ -220,3 +220,23 @@ def test_the_recipes_own_keys_can_be_set(tmp_path):
 def test_a_seed_is_a_whole_number(tmp_path, seed):
     with pytest.raises(ConfigError, match="line 1: `seed` is a whole number"):
         load(recipe(tmp_path, f"seed: {seed}\nstages:\n{INGEST}"))
+
+
+TRAINING = "- train_tokenizer\n- encode\n- pack_fim: {sequence_length: 256}\n"
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("- train_model: {lora: {rank: 4}}\n", "train_model.lora adapts a trained network, and no step above train_model writes"),
+        ("- train_model: {preset: finetune, num_steps: 9, batch_sequences: 8}\n  as: tuned\n", "tuned.context_tokens, tuned.num_layers,"),
+        ("- train_model: {context_tokens: 128}\n", "packed sequences have 256 tokens, and this network reads 2 to 128"),
+        ("- train_model\n- evaluate\n", "evaluate.max_new_tokens is 256, which leaves no room for a prompt in the model's context of 256"),
+        ("- train_model\n- evaluate: {infill_max_new_tokens: 255, benchmarks: []}\n  as: asked\n", "asked.infill_max_new_tokens is 255"),
+    ],
+)
+def test_what_the_steps_above_can_never_give_is_refused_in_the_plan(tmp_path, stages, message):
+    loaded = load(recipe(tmp_path, f"stages:\n{INGEST}{TRAINING}{stages}"))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_plan(loaded)
+    assert make_plan(loaded, until="pack_fim")

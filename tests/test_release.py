@@ -247,7 +247,7 @@ def test_model_card_says_with_which_weights_it_began(inputs, tmp_path):
     folder = card("hub", taken, STEPS[-1], tuned)
     told = (folder / "README.md").read_text()
     assert f"- `import_checkpoint` took bigcode/starcoder2-3b at commit {'0' * 40}\n- `train_model` trained for 3 steps\n" in told
-    assert "`starloom trace checkpoint:STEP` names the documents" in told
+    assert "`starloom trace checkpoint` names the documents that the trainings above saw, `starloom trace checkpoint:STEP`" in told
     assert "- `tuned` trained a low-rank adaptation (LoRA, rank 8) for 2,000 steps" in told
     assert front_matter(folder)["base_model"] == ["bigcode/starcoder2-3b"]
     local = StepRecord("theirs", "import_checkpoint", {"checkpoint": {"config.json": {"sha256": HASH}}}, wrote)

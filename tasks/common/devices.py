@@ -14,12 +14,27 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from starloom.lineage.errors import ConfigError
+
 Device = Literal["cpu", "cuda"]
 
 
 def device_of(choice: str) -> str:
     """`cpu` or `cuda`; `auto` is a GPU where torch would find one."""
     return ("cuda" if has_gpu() else "cpu") if choice == "auto" else choice
+
+
+def check_device(choice: str, step: str) -> None:
+    """Refuse a GPU that is not there, for the step of that name.
+
+    Raises:
+        ConfigError: naming the knob.
+    """
+    if choice == "cuda" and not has_gpu():
+        raise ConfigError(
+            f"{step}.device is cuda, and torch finds no GPU here",
+            hint=f"run it where there is one, or set {step}.device to cpu: the result is another one, if only in its last bits",
+        )
 
 
 def precision_of(choice: str, device: str) -> str:

@@ -118,6 +118,20 @@ class Config(BaseModel):
         """What must be equal for work that was left unfinished to be gone on with; less than the identity, where a stage says so."""
         return self.identity()
 
+    def check_plan(self, wired: Wired) -> None:
+        """Refuse what the steps above can never give, before anything runs.
+
+        Raises:
+            ConfigError: naming the knob.
+        """
+
+    def check_here(self, step: str) -> None:
+        """Refuse what this machine cannot do, where the step of that name would have to run.
+
+        Raises:
+            ConfigError: naming the knob.
+        """
+
     def _is(self, name: str, marker: type) -> bool:
         field = type(self).model_fields[name]
         return any(isinstance(item, marker) for item in (*field.metadata, *_metadata(field.annotation)))
@@ -147,6 +161,17 @@ def _plain(value: Any, *, content: bool = False) -> Any:
 def _of_secret(secret: str) -> str:
     """An identity that may be published: guessing the secret from it costs 16 MiB and tens of milliseconds a try."""
     return hashlib.scrypt(secret.encode(), salt=b"starloom", n=2**14, r=8, p=1, dklen=16).hex()
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A step of a plan as the knobs below it may see it."""
+
+    name: str
+    stage: str
+    config: Config
+    inputs: dict[str, Wired]
+    """Parameter → the step that gives it; without what no step gives."""
 
 
 class Runtime:

@@ -419,7 +419,8 @@ def _trace(facts: ModelFacts) -> str:
     if not facts.weights:
         return "`starloom trace checkpoint` names the documents that it saw"
     return (
-        "`starloom trace checkpoint:STEP` names the documents that each training above saw; of weights taken from elsewhere it knows none"
+        "`starloom trace checkpoint` names the documents that the trainings above saw, `starloom trace checkpoint:STEP` those up to "
+        "one of them; of weights taken from elsewhere it knows none"
     )
 
 
