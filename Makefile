@@ -6,7 +6,7 @@ BIN := .venv/bin
 JOBS ?= auto
 STAMP := .venv/.installed
 
-.PHONY: help install demo check test test-all lint format bench lock clean
+.PHONY: help install demo check test test-all lint format docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ lint: install ## ruff, types, floors
 format: install ## let ruff format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install ## write the pages that follow from the code, and paste in what the commands of the others print (minutes)
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m docs.transcripts
 
 bench: install ## list the benches; `python -m starloom.bench NAME` runs one
 	$(BIN)/python -m starloom.bench --list
