@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: install ## the whole pipeline on the packages of .venv: a trained, evaluated, traceable tiny model
-	$(BIN)/starloom run conf/demo.yaml
+	@$(BIN)/starloom run conf/demo.yaml
 
 check: install ## what a developer runs after each change: the quickest tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not long and not slow"
