@@ -106,6 +106,15 @@ def test_what_is_written_from_the_code_is_up_to_date(page):
     assert page.read_text() == reference.pages()[page], "`make docs` brings it up to date"
 
 
+def test_a_knob_that_is_in_no_key_is_marked_and_no_other():
+    page = reference.STAGES.read_text()
+    parts = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    knobs = {name: set(re.findall(r"^\| (`\w+`°?) \|", part, re.MULTILINE)) for name, part in parts}
+    assert {"`parallel`°", "`preset`°", "`precision`", "`threads`"} <= knobs["train_model"]
+    assert {"`sources`°", "`path`°", "`max_file_bytes`", "`holds`"} <= knobs["ingest"]
+    assert {"`memory_bytes`°", "`threshold`", "`num_perm`"} <= knobs["near_dedup"]
+
+
 @pytest.mark.parametrize(
     ("heading", "record"),
     [("Part", Part), ("Artifact", Artifact), ("Components", Components), ("Action", Action), ("Run", Run), ("Step", StepState)],
