@@ -6,7 +6,7 @@ BIN := .venv/bin
 JOBS ?= auto
 STAMP := .venv/.installed
 
-.PHONY: help install demo check test test-all lint format bench lock clean
+.PHONY: help install demo check test test-all lint format docs bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: install ## the whole pipeline on the packages of .venv: a trained, evaluated, traceable tiny model
-	$(BIN)/starloom run conf/demo.yaml
+	@$(BIN)/starloom run conf/demo.yaml
 
 check: install ## what a developer runs after each change: the quickest tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not long and not slow"
@@ -41,6 +41,10 @@ lint: install ## ruff, types, floors
 format: install ## let ruff format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install ## write the pages that follow from the code, and paste in what the commands of the others print (minutes)
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m docs.transcripts
 
 bench: install ## list the benches; `python -m starloom.bench NAME` runs one
 	$(BIN)/python -m starloom.bench --list

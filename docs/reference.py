@@ -13,11 +13,11 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from starloom.cli.stages import describe
 from starloom.lineage.views import Files
-from starloom.tasks.frame.stage import File, RuntimeOnly, registry
+from starloom.tasks.frame.stage import Config, File, RuntimeOnly, registry
 from starloom.tasks.schemas import ARTIFACTS
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ STAGES, STORE = ROOT / "docs" / "stages.md", ROOT / "docs" / "store-format.md"
 BEGIN, END = "<!-- written by docs/reference.py -->", "<!-- end -->"
 SIGNS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "min_length": "at least {} long", "max_length": "at most {} long"}
 NOT_IDENTITY, CONTENT = type(typing.get_args(RuntimeOnly[str])[1]), type(typing.get_args(File)[2])
+"""What marks a knob that is in no key, and one that is a file."""
 WORDS = {int: "int", float: "float", bool: "bool", str: "str", types.NoneType: "null", SecretStr: "str, kept secret", Any: "any"}
 """Kinds of knob as YAML's readers know them."""
 INTRODUCTION = """\
@@ -104,17 +105,29 @@ def _knobs(config: type[BaseModel]) -> str:
     while todo:
         one = todo.pop(0)
         heading = "" if one is config else f"A `{one.__name__}`: {_sentence(one.__doc__)}\n\n"
-        rows = [_knob(name, field) for name, field in one.model_fields.items()]
+        identity = _identity(one)
+        rows = [_knob(name, field, is_identity=name in identity) for name, field in one.model_fields.items()]
         found.append(heading + _table(["knob", "type", "default", "limits", "what it says"], rows) + "\n")
         inner = [kind for field in one.model_fields.values() for kind in _nested(field.annotation)]
         todo += [kind for kind in dict.fromkeys(inner) if kind not in todo]
     return "\n".join(found)
 
 
-def _knob(name: str, field: FieldInfo) -> list[str]:
+def _identity(config: type[BaseModel]) -> set[str]:
+    """Names of the knobs that are in a key."""
+    if not issubclass(config, Config):  # it stands within a knob, and counts as a whole
+        return set(config.model_fields)
+    try:
+        return set(config.model_validate({}).identity())
+    except ValidationError:  # it has knobs without a default; then those are left out that are marked
+        marks = {name: [*field.metadata, *_annotated(field.annotation)] for name, field in config.model_fields.items()}
+        return {name for name, found in marks.items() if not any(isinstance(mark, NOT_IDENTITY) for mark in found)}
+
+
+def _knob(name: str, field: FieldInfo, *, is_identity: bool) -> list[str]:
     metadata = [*field.metadata, *_annotated(field.annotation)]
     limits = dict.fromkeys([*_limits(field.metadata), *_limits_inside(field.annotation, each="")])
-    mark = "°" if any(isinstance(item, NOT_IDENTITY) for item in metadata) else ""
+    mark = "" if is_identity else "°"
     kind = "file" if any(isinstance(item, CONTENT) for item in metadata) and field.annotation is str else spelled(field.annotation)
     return [f"`{name}`{mark}", kind, _default(field), ", ".join(limits), _sentence(field.description)]
 
