@@ -57,11 +57,11 @@ PLANTED = "aws_key = 'AKIAQYLPMN5HHHFPZAM2'\n" * 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No words of its own."""
+    """Add no arguments: the verb has none."""
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Compile, and say how much there was to do."""
+    """Compile the kernels, and print the number of functions compiled."""
     from starloom.cli.output import print_json
     from starloom.tasks.kernels.compiled import cache_folder
 
@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def compile_kernels() -> int:
-    """Compile what no checkout on this machine has compiled yet, in a process for each chain; how many functions that were.
+    """Compile what no checkout on this machine has compiled yet, in one process per chain; return the number of functions.
 
     Raises:
         StarloomError: if a chain fails, with what it said.
@@ -97,7 +97,7 @@ def compile_kernels() -> int:
 
 
 def carry_out_chain(chain: int, scratch: Path) -> None:
-    """Carry out the stages of a chain under each of its settings."""
+    """Run the stages of a chain under each of its settings."""
     from starloom.flows.run import NoWatcher, Request, execute, prepare
     from starloom.tasks import kernels
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom export`."""
+    """Add the arguments of `starloom export`."""
     parser.add_argument(
         "artifact",
         metavar="ARTIFACT",
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Write it out."""
+    """Export the artifact."""
     from starloom.cli.progress import bar
     from starloom.lineage.queries.export import export, resolve
 

@@ -18,7 +18,7 @@ DEFAULT_AGE = "1d"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom gc`."""
+    """Add the arguments of `starloom gc`."""
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     parser.add_argument(
         "--keep-last", type=_at_least_none, metavar="N", help="remove older runs too, but for the last N and the tagged ones"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def seconds(text: str) -> float:
-    """Seconds of 90, 30m, 12h, 1d, 2w."""
+    """Parse a duration such as 90, 30m, 12h, 1d or 2w into seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text.strip())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no age: give seconds, or a number with s, m, h, d or w")
@@ -43,7 +43,7 @@ def _at_least_none(text: str) -> int:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Collect."""
+    """Collect garbage: remove what no run reaches."""
     from dataclasses import asdict
 
     from starloom.lineage.collect import collect
@@ -67,7 +67,7 @@ NOUNS = {"runs": "run", "actions": "action record", "artifacts": "manifest", "ob
 
 
 def as_text(found: Collection, *, dry_run: bool) -> str:
-    """What was removed and what was kept, for people."""
+    """Format as text what was removed and what was kept."""
     lines = [f"{'would remove' if dry_run else 'removed'} {_listed(found.num_removed)}: {size(found.num_bytes)}"]
     lines += [f"{'would keep' if dry_run else 'kept'} {_listed(found.num_kept)}", *(f"  gone: {run}" for run in found.removed_runs)]
     if found.num_young:

@@ -26,7 +26,7 @@ SHOWN_RULES = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom run`."""
+    """Add the arguments of `starloom run`."""
     add_recipe_arguments(parser)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one a core)")
     parser.add_argument(
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run, and say what was made, where, and what to type next."""
+    """Run the recipe; print what was made, where it is, and what to type next."""
     from starloom.flows.run import execute, prepare, take_cached
     from starloom.lineage.errors import ConfigError
 
@@ -107,7 +107,7 @@ def _summary(prepared: Prepared, run: Run, seconds: float) -> str:
 
 
 def _suggestions(arguments: argparse.Namespace, prepared: Prepared, run: Run) -> list[str]:
-    """What makes sense to type after this run: a look, a trace, a what-if."""
+    """Suggest commands after this run: a look, a trace, a what-if."""
     lines = [about(prepared.store, f"show {run.id}")]
     if run.step("train_model"):
         lines.append(about(prepared.store, "trace checkpoint"))
@@ -126,7 +126,7 @@ def _watcher(prepared: Prepared, *, quiet: bool) -> Any:
 
 
 def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
-    """What a finished step did, in one line."""
+    """Describe the result of a finished step in one line."""
     is_whole = state.status in ("done", "cached")  # of a step that did not end it is not known how many ran
     ran = state.num_actions - state.num_cached if is_whole else 0
     parts = ", ".join(f"{count(number)} {what}" for number, what in ((ran, "run"), (state.num_cached, "cached")) if number)
@@ -136,7 +136,7 @@ def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
 
 
 def warnings(state: StepState) -> list[str]:
-    """What a finished step warns of, a line each."""
+    """Return the warnings of a finished step, one per line."""
     return [f"{'':<24} warning: {printable(text)}" for text in state.notes.get("warnings", [])]
 
 

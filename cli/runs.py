@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom runs`."""
+    """Add the arguments of `starloom runs`."""
     words = parser.add_mutually_exclusive_group()
     words.add_argument("--tag", nargs=2, metavar=("NAME", "RUN"), help="name a run; a tagged run is never collected")
     words.add_argument("--untag", metavar="NAME", help="take a name away; the run stays until it is collected")
@@ -56,7 +56,7 @@ def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any],
 
 
 def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
-    """A run in one row."""
+    """Describe a run in one row."""
     from starloom.lineage.leases import status
     from starloom.lineage.queries.fates import funnel
 
@@ -77,7 +77,7 @@ def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
 
 
 def as_text(runs: list[dict[str, Any]]) -> str:
-    """The runs for people, oldest first."""
+    """Format the runs as text, oldest first."""
     rows = []
     for run in runs:
         steps = f"{run['steps_cached']} cached, {run['steps'] - run['steps_cached']} run"

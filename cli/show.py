@@ -22,7 +22,7 @@ SHOWN_WIDTH = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom show`."""
+    """Add the arguments of `starloom show`."""
     text = (
         "a run (id, tag, latest), RUN/STEP, or the first digits of an artifact's hash or a doc_id; cluster:ID for a cluster, as the last "
         "step that found it has it (cluster:STEP/ID: as that step has); `conflicts` for all clusters of a run whose licences differ"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print it."""
+    """Print what the name stands for."""
     from starloom.lineage.queries.showing import show
 
     num_rows = DEFAULT_ROWS if arguments.rows is None and not arguments.json else arguments.rows
@@ -89,7 +89,7 @@ def _rows(counts: dict[str, Any]) -> str:
 
 
 def funnel_table(funnel: list[dict[str, Any]]) -> str:
-    """What each step left, and by which rules the rest went."""
+    """Format what each step kept, and by which rules it dropped the rest."""
     rows = []
     for row in funnel:
         rules = list(row["rules"].items())
@@ -147,7 +147,7 @@ def _listed(values: dict[str, Any]) -> list[str]:
 
 
 def _cut(value: Any) -> str:
-    """A value in one line that fits a screen."""
+    """Shorten a value to one line that fits a screen."""
     text = "-" if value is None else str(value)
     text = repr(text) if "\n" in text else text
     return text if len(text) <= SHOWN_WIDTH else f"{text[:SHOWN_WIDTH]}…"
@@ -168,7 +168,7 @@ def _artifact(artifact: dict[str, Any], _arguments: argparse.Namespace) -> tuple
 
 
 def document_heading(document: dict[str, Any], fate: dict[str, Any]) -> list[str]:
-    """Who a document is, and what became of it, in a few lines."""
+    """Format the identity and the fate of a document, in a few lines."""
     version = f" at {document['revision']}" if document["revision"] else ""
     end = "kept to the end" if fate["kept"] else f"dropped at {fate['step']}: {fate['rule']}"
     return [

@@ -20,7 +20,7 @@ _PREFIX = "knob_"
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """The words after `starloom stage`; once a stage is named, its inputs and knobs too."""
+    """Add the arguments of `starloom stage`; once a stage is named, also its inputs and knobs."""
     from starloom.tasks.frame.stage import load_stage
 
     parser.add_argument("name", metavar="NAME", help="the stage; `starloom stages` lists them")

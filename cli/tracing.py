@@ -33,7 +33,7 @@ ROLE_COLOURS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom trace`."""
+    """Add the arguments of `starloom trace`."""
     text = (
         "a checkpoint (`checkpoint`, or the first digits of its hash), a sequence (PART:ROW), the first 8 digits or more of a doc_id, "
         "a repository, or a path (whole or its end, with or without the repository before it); tried in this order. "
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the story."""
+    """Print the trace."""
     from starloom.lineage.queries.tracing import trace
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
@@ -237,7 +237,7 @@ def _rules(rules: dict[str, int]) -> str:
 
 
 def _beginning(began: dict[str, Any] | None) -> list[str]:
-    """What a checkpoint went on from, and where its documents are told."""
+    """Describe the checkpoint that a training continued from, and the command that lists its documents."""
     if began is None:
         return []
     if began["was_trained"]:
@@ -280,7 +280,7 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
 
 
 def _copies(found: dict[str, Any]) -> str:
-    """What is counted, where packing took documents more than once."""
+    """Explain the counts, where packing took documents more than once."""
     return f" in {count(found['num_copies'])} copies, each counted" if found["num_copies"] > found["num_documents"] else ""
 
 
@@ -298,7 +298,7 @@ def _sequence(found: dict[str, Any], _limit: int | None) -> tuple[str, str]:
 
 
 def _spans(spans: list[dict[str, Any]], starts: list[int]) -> list[str]:
-    """A line for each span, in the colour of its role, and one before each context."""
+    """Yield a line for each span, in the colour of its role, and one before each context."""
     rows = [
         [f"{s['token_start']}-{s['token_end']}", "" if s["document"] is None else s["document"], s["role"], _origin(s), _piece(s["text"])]
         for s in spans

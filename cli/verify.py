@@ -17,7 +17,7 @@ SHOWN_LIES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom verify`."""
+    """Add the arguments of `starloom verify`."""
     parser.add_argument(
         "--repair", action="store_true", help="remove what is damaged and every record that claims it, so that the next run makes it again"
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Verify, and repair if asked. Returns 1 if anything lies."""
+    """Verify, and repair if asked. Returns 1 if there is any mismatch."""
     from starloom.cli.progress import bar
     from starloom.lineage.audit import repair, verify
 
@@ -42,14 +42,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def as_document(url: str, report: Report, done: Repair | None) -> dict[str, Any]:
-    """The report for programs."""
+    """Return the report as a JSON document."""
     from dataclasses import asdict
 
     return {"store": url, "sound": not report.lies, **asdict(report), "repair": None if done is None else asdict(done)}
 
 
 def as_text(url: str, report: Report, done: Repair | None) -> str:
-    """The report for people."""
+    """Format the report as text."""
     numbers = {"run": report.num_runs, "action record": report.num_actions, "manifest": report.num_artifacts, "object": report.num_objects}
     checked = ", ".join(many(number, noun) for noun, number in numbers.items())
     if not report.lies:

@@ -37,7 +37,7 @@ class Plan:
     steps: tuple[Step, ...]
 
     def step(self, name: str) -> Step:
-        """The step of that name.
+        """Return the step of that name.
 
         Raises:
             ConfigError: if there is none.
@@ -87,7 +87,7 @@ def _check_sources(steps: list[Step]) -> None:
 
 
 def below(plan: Plan, name: str) -> set[str]:
-    """The step of that name and every step that reads, directly or not, what it writes."""
+    """Return the step of that name and every step that reads, directly or not, what it writes."""
     found = {plan.step(name).name}
     found |= {step.name for step in plan.steps if step.half_of == name}
     for step in plan.steps:

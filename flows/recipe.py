@@ -101,7 +101,7 @@ class _Document:
             raise ConfigError(f"{self.path}, line {line}: {node.value!r}: {error}", hint="quote it, if it is a word") from error
 
     def _mapping(self, node: yaml.MappingNode, where: Location, depth: int) -> dict[str, Any]:
-        """What `<<` merges in, and over it the mapping's own; of several merged, the first that gives a key."""
+        """Merge what `<<` names under the mapping's own keys; of several merged mappings, the first that has a key wins."""
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, child in node.value:
@@ -121,7 +121,7 @@ class _Document:
         return {**merged, **found}
 
     def _merged(self, node: yaml.Node, where: Location, depth: int) -> list[dict[str, Any]]:
-        """The mappings that stand after `<<`; what is wrong in them is told by their own lines."""
+        """Return the mappings that stand after `<<`; errors inside them name their own lines."""
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for inner in nodes:
             if not isinstance(inner, yaml.MappingNode):
@@ -139,7 +139,7 @@ class _Document:
 
 
 def load(path: Path, settings: list[str] | None = None) -> Recipe:
-    """Read a recipe and settle it.
+    """Read and validate a recipe.
 
     Args:
         path: the YAML file.
@@ -167,7 +167,7 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
 
 
 def _check_own(document: _Document, key: str, value: dict[str, Any], *, is_set: bool) -> None:
-    """Refuse a name or store that is no word, and a seed that is no number."""
+    """Refuse a name or store that is not a string, and a seed that is not a number."""
     given, is_number = value.get(key), key == "seed"
     is_right = type(given) is int if is_number else isinstance(given, str) and given != ""
     if key in value and not is_right and not (is_number and given is None):
@@ -207,7 +207,7 @@ def _use(document: _Document, position: int, item: Any) -> _Use:
 
 
 def _sources(document: _Document, where: Location, stage: str, given: Any) -> dict[str, str | None]:
-    """Parameter (or * for all) → step, of what stands after `from:`."""
+    """Parse `from:` into parameter (or * for all) → step."""
     sources = {"*": given} if isinstance(given, str) else given
     if not isinstance(sources, dict) or not all(isinstance(step, str) or step is None for step in sources.values()):
         raise document.error((*where, "from"), f"`from` names a step or maps inputs to steps, not {given!r}", "e.g. `from: redact_pii`")
@@ -235,7 +235,7 @@ def _unique(document: _Document, uses: list[_Use]) -> None:
 
 
 def _overrides(settings: list[str], steps: list[str]) -> tuple[dict[str, Any], dict[str, list[tuple[list[str], Any]]]]:
-    """What is set of the recipe's own, and of each step."""
+    """Split overrides into those of the recipe itself and those of each step."""
     own: dict[str, Any] = {}
     found: dict[str, list[tuple[list[str], Any]]] = {}
     for setting in settings:
@@ -275,7 +275,7 @@ def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[li
 
 
 def _with(knobs: Any, path: list[str], value: Any, setting: str) -> Any:
-    """`knobs` with the value at `path` replaced; digits lead into lists."""
+    """Return `knobs` with the value at `path` replaced; digits index lists."""
     if not path:
         return value
     head, *rest = path
@@ -310,7 +310,7 @@ def _knob_error(
 
 
 def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int | str, ...]:
-    """A location as it was typed: pydantic also names the kind of a union that it chose."""
+    """Return an error location as the user typed it: pydantic also names the union member that it chose."""
     found: list[int | str] = []
     for depth, item in enumerate(where):
         is_there = (isinstance(knobs, dict) and item in knobs) or (isinstance(knobs, list) and isinstance(item, int) and item < len(knobs))
@@ -322,7 +322,7 @@ def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int |
 
 
 def _known_knobs(stage: Stage, where: tuple[int | str, ...]) -> set[str]:
-    """Knobs that could stand where an unknown one was found: those of the stage, or of any config nested in it."""
+    """Return the knobs that could stand where an unknown one was found: those of the stage, or of a config nested in it."""
     if len(where) == 1:
         return set(stage.config.model_fields)
     schema = stage.config.model_json_schema().get("$defs", {})

@@ -64,7 +64,7 @@ class Prepared:
 
     @property
     def is_cached(self) -> bool:
-        """Whether there is nothing to run."""
+        """True if there is nothing to run."""
         return all(look.status == "cached" for look in self.outlook)
 
 
@@ -89,7 +89,7 @@ def _beside(recipe: Path, store: str) -> str:
 
 
 def take_cached(prepared: Prepared) -> tuple[Run, bool]:
-    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new.
+    """Return the run of a plan with nothing to run: the last one if it was the same, else a new record; and whether it is new.
 
     Raises:
         StoreError: if there is a new record and the store cannot be written.
@@ -163,7 +163,7 @@ def _wait(thread: threading.Thread, pool: Workers, session: Session) -> None:
 
 
 def end_children(*, at_exit: bool) -> None:
-    """Kill every process below this one: what has not stopped by now will not.
+    """Kill every process below this one that has not stopped by now.
 
     Multiprocessing's resource tracker goes by itself, and without it an ordinary exit would start another and complain.
     """
@@ -181,7 +181,7 @@ def end_children(*, at_exit: bool) -> None:
 
 @contextlib.contextmanager
 def _signals(pool: Workers) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the run to stop, for as long as this holds."""
+    """Let Ctrl-C and SIGTERM ask the run to stop while the context is open."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -243,7 +243,7 @@ def _as_flow(session: Session) -> None:
 
 
 def _settle_prefect() -> None:
-    """Prefect's settings, before its first import. Whoever set one already keeps it."""
+    """Set Prefect's settings before its first import; settings of the environment are kept."""
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -259,10 +259,10 @@ class NoWatcher:
     """Watches a run and says nothing."""
 
     def started(self, step: str, num_actions: int, num_cached: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def finished(self, state: StepState) -> None:
-        """Say nothing."""
+        """Do nothing."""

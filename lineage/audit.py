@@ -151,7 +151,7 @@ def _check_run(found: _Contents, name: str, run: Run) -> None:
 
 
 def _named(step: StepState) -> list[str]:
-    """The manifests that a step of a run names."""
+    """Return the manifests that a step of a run names."""
     read = [ref[part] for ref in step.inputs.values() for part in ("artifact", "verdicts") if ref[part]]
     return [artifact_name(hash_) for hash_ in [*(out["artifact"] for out in step.outputs.values()), *read]]
 
@@ -172,7 +172,7 @@ def _check_action(found: _Contents, name: str, action: Action) -> None:
 
 
 def _check_parts(found: _Contents, name: str, action: Action) -> None:
-    """The parts of a step's manifest are those that its parts' actions made."""
+    """Check that the parts of a step's manifest are those that its parts' actions made."""
     places = _parts_of(name, action)
     for kind, output in action.outputs.items():
         artifact = found.artifacts.get(artifact_name(output)) if isinstance(output, str) else None
@@ -192,7 +192,7 @@ def _parts_of(name: str, action: Action) -> list[str]:
 
 
 def _check_claims(found: _Contents, name: str, action: Action) -> None:
-    """What an action claims is there. What a run or manifest misses as well is named once, by itself."""
+    """Check that an action's outputs exist. A name that a run or manifest misses as well is reported once, by itself."""
     manifests, objects = claims(action)
     missing = [claim for claim in manifests if claim not in found.artifacts]
     missing += [claim for claim in objects if claim not in found.objects]
@@ -228,7 +228,7 @@ def _key(components: dict[str, Any]) -> str:
 
 
 def _users(found: _Contents) -> Iterator[tuple[str, ...]]:
-    """For each problem the steps that it touches."""
+    """Return for each problem the steps that it affects."""
     users: dict[str, list[str]] = {}
     for run in found.runs.values() if found.problems else ():
         for step in run.steps:

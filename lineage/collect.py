@@ -43,7 +43,7 @@ class Collection:
 def collect(
     store: Store, *, keep_last: int | None = None, older_than_seconds: float = DEFAULT_AGE_SECONDS, dry_run: bool = False
 ) -> Collection:
-    """Remove what is not reached; waits for nobody. A dry run writes nothing.
+    """Remove what is not reached; does not wait for other processes. A dry run writes nothing.
 
     Raises:
         StoreError: if a run or another collection is under way.
@@ -85,7 +85,7 @@ class _Sweep:
         return [i for i in ids if i in newest or i in tagged], [i for i in ids if i not in newest and i not in tagged]
 
     def _keep_young(self, reach: Reach, lost: Reach) -> None:
-        """What a killed run finished is a root while it is young."""
+        """Treat what a killed run finished as a root while it is young."""
         young = Reach(self.store)
         for name in self.storage.names("actions"):
             if name not in reach.names and name not in lost.names and not self._is_old(name):
@@ -123,7 +123,7 @@ class _Sweep:
                 self._spare(name)
 
     def _sweep_leftovers(self, kept: set[str]) -> None:
-        """Aliases of runs that are gone, and leases of processes that died."""
+        """Remove links of runs that are gone, and leases of dead processes."""
         self.found.num_kept["runs"] = len(kept)
         known = kept | set(self.found.removed_runs)
         stale = [name for name in self.storage.names("runs") if name.split("/")[1] not in known]
@@ -155,7 +155,7 @@ class _Sweep:
                 yield entry
 
     def _is_stale(self, entry: Path) -> bool:
-        """Whether nothing in it was touched for the age."""
+        """Return whether nothing in the folder was touched for that long."""
         newest = max((path.lstat().st_mtime for path in (entry, *entry.rglob("*"))), default=self.now)
         return self.now - newest >= self.age_seconds
 

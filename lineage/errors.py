@@ -21,7 +21,7 @@ class StarloomError(Exception):
 
 
 def _rebuild(kind: type[StarloomError], message: str, hint: str | None) -> StarloomError:
-    """Errors cross process borders; keyword-only arguments do not survive the default pickling."""
+    """Unpickle an error: keyword-only arguments do not survive the default pickling, and errors cross process borders."""
     return kind(message, hint=hint)
 
 
@@ -59,7 +59,7 @@ SHOWN_WORDS = 12
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A remedy for a misspelt word: the nearest known one, else all of them (a dozen at most)."""
+    """Suggest a fix for a misspelt word: the nearest known one, else all of them (a dozen at most)."""
     import difflib
 
     if not known:

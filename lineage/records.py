@@ -22,12 +22,12 @@ class Part:
     """Of a file artifact: the file's relative name."""
 
     def to_json(self) -> dict[str, Any]:
-        """The document, without what is empty."""
+        """Return the JSON document, without empty fields."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Part:
-        """The part that `to_json` wrote."""
+        """Return the part that `to_json` wrote."""
         return cls(**document)
 
 
@@ -52,12 +52,12 @@ class Artifact:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest."""
+        """Return the manifest."""
         return {"type": self.type, "parts": [part.to_json() for part in self.parts]}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Artifact:
-        """The artifact that `to_json` wrote."""
+        """Return the artifact that `to_json` wrote."""
         return cls(document["type"], tuple(Part.from_json(part) for part in document["parts"]))
 
 
@@ -88,7 +88,7 @@ class Components:
         return keys.digest(asdict(self))
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return asdict(self)
 
 
@@ -110,12 +110,12 @@ class Action:
     """Name → hash of files for whoever looks at the run: no artifact, read by no stage."""
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Action:
-        """The action that `to_json` wrote."""
+        """Return the action that `to_json` wrote."""
         return cls(**{**document, "actions": tuple(document["actions"])})
 
 
@@ -142,7 +142,7 @@ class StepState:
     """Name → hash of files for people to look at."""
 
     def finish(self, action: Action, outputs: dict[str, dict[str, Any]], status: str) -> None:
-        """Note what a step has written: done now, or cached."""
+        """Record the outputs of a step: done now, or cached."""
         self.status, self.outputs, self.notes, self.shown = status, outputs, action.notes, action.shown
         if status == "cached":
             self.num_cached = self.num_actions
@@ -166,18 +166,18 @@ class Run:
     error: str | None = None
 
     def step(self, name: str) -> StepState | None:
-        """The step of that name."""
+        """Return the step of that name."""
         return next((step for step in self.steps if step.name == name), None)
 
     def outcome(self) -> str:
-        """Digest of every step's outputs."""
+        """Return the digest of every step's outputs."""
         return keys.digest({step.name: {kind: out["artifact"] for kind, out in step.outputs.items()} for step in self.steps})
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Run:
-        """The run that `to_json` wrote."""
+        """Return the run that `to_json` wrote."""
         return cls(**{**document, "steps": [StepState(**step) for step in document["steps"]]})

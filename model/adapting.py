@@ -60,7 +60,7 @@ class Adapted:
         self.source, self.seed = source, seed
 
     def __call__(self, name: str, shape: torch.Size) -> Tensor:
-        """The parameter of this name and shape."""
+        """Return the parameter of this name and shape."""
         if SECOND in name:
             return torch.zeros(shape)
         if FIRST not in name:
@@ -72,7 +72,7 @@ class Adapted:
 
 
 def merged(weights: Iterator[tuple[str, Tensor]], lora: Lora, keep: Callable[[list[Pair]], None]) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a network without pairs that computes the same; at the end the pairs are given to `keep`."""
+    """Yield the weights of a network without pairs that computes the same; at the end the pairs are given to `keep`."""
     pairs: list[Pair] = []
     held: dict[str, Tensor] = {}
     for name, tensor in weights:

@@ -102,7 +102,7 @@ class Architecture:
 
     @property
     def has_learned_positions(self) -> bool:
-        """Whether positions are a matrix added to the embeddings, rather than a rotation of queries and keys."""
+        """True if positions are a matrix added to the embeddings, rather than a rotation of queries and keys."""
         return self.family == GPT_BIGCODE
 
     @property
@@ -139,7 +139,7 @@ class Architecture:
             _refuse(field.name not in free and mine != theirs, refusal)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """The `config.json` of a checkpoint, in the vocabulary of transformers' GPTBigCodeConfig or Starcoder2Config."""
+        """Return the `config.json` of a checkpoint, in the vocabulary of transformers' GPTBigCodeConfig or Starcoder2Config."""
         constants, names, dropouts = _FAMILIES[self.family]
         config = constants | {theirs: getattr(self, ours) for theirs, ours in names.items()} | dict.fromkeys(dropouts, self.dropout)
         config["tie_word_embeddings"] = self.tied_head
@@ -151,7 +151,7 @@ class Architecture:
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:
-        """The architecture of a checkpoint folder, ours or anybody's in transformers' format.
+        """Return the architecture of a checkpoint folder, ours or anybody's in transformers' format.
 
         Raises:
             ValueError: the folder's `config.json` describes another kind of network.
@@ -229,7 +229,7 @@ def _gpt_bigcode_knobs(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _starcoder2_knobs(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Theta, which transformers 4 keeps beside `rope_scaling` and transformers 5 in `rope_parameters`."""
+    """Return theta, which transformers 4 keeps beside `rope_scaling` and transformers 5 in `rope_parameters`."""
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     _refuse(kind != "default", f"{path}: rotary positions of the type {kind!r}; this network has the default ones")

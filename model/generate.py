@@ -37,7 +37,7 @@ class Decoder(Protocol):
     """What turns ids into text: a `tokenizers.Tokenizer` whose tokens are bytes."""
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str:
-        """The text of these tokens."""
+        """Return the text of these tokens."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Continuation:
 
     @property
     def position(self) -> int:
-        """Where its last token stands."""
+        """The position of its last token."""
         return len(self.asked.tokens) + len(self.new_tokens) - 1
 
     @property
@@ -85,7 +85,7 @@ class Continuation:
         return uniform(self.prompt.seed, self.prompt.task_id, self.prompt.sample, len(self.new_tokens))
 
     def as_record(self) -> dict[str, str | int]:
-        """A line of `completions.jsonl`."""
+        """Return a line of `completions.jsonl`."""
         return {
             "task_id": self.prompt.task_id,
             "sample": self.prompt.sample,
@@ -180,7 +180,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _completed(options: argparse.Namespace) -> Continuation:
-    """What the network adds to what the options say."""
+    """Return the completion of the prompt that the options give."""
     if (options.prompt is None) is (options.prefix is None or options.suffix is None):
         raise ValueError("give --prompt, or --prefix and --suffix")
     names = ("prompt", "prefix", "suffix", "max_new_tokens", "temperature", "top_p", "stop", "seed")

@@ -4,7 +4,7 @@ import torch
 
 
 def fix_numerics(threads: int) -> None:
-    """On a CPU, make every sum be taken in the same order in every run; on a GPU that would cost more than it is worth.
+    """Fix the order of every sum on a CPU, so that each run gives the same bytes; on a GPU that would cost more than it is worth.
 
     Raises:
         ValueError: torch cannot run so many threads; other sums would give other bytes, so nothing is adjusted silently.
@@ -17,12 +17,12 @@ def fix_numerics(threads: int) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which matrix products have this precision: `bf16`, `fp32`, or `auto`."""
+    """Return the context in which matrix products have this precision: `bf16`, `fp32`, or `auto`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolved(device, precision) == "bf16")
 
 
 def resolved(device: torch.device, precision: str) -> str:
-    """`auto` is bf16 on CUDA, where it is several times faster, and fp32 on a CPU, where few have instructions for bf16."""
+    """Resolve `auto`: bf16 on CUDA, where it is several times faster, and fp32 on a CPU, where few have instructions for bf16."""
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return precision

@@ -32,7 +32,7 @@ class Asked(NamedTuple):
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of this file; what it encodes is plain text, even where that spells a special token.
+    """Open the tokenizer of this file; it encodes plain text, even where that spells a special token.
 
     Raises:
         ValueError: the file is not there, no tokenizer, or one that draws lots.
@@ -53,7 +53,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 def asked(prompt: Prompt, tokenizer: Tokenizer, architecture: Architecture) -> Asked:
-    """The prompt, or as much of it as leaves room for the completion.
+    """Return the prompt, or as much of it as leaves room for the completion.
 
     Raises:
         ValueError: the prompt is empty or not of this network's vocabulary, the completion alone would fill the context, or the

@@ -87,7 +87,7 @@ class Interruption:
         """The signal that came, or 0."""
 
     def listen(self) -> None:
-        """From now on, answer SIGTERM and SIGINT."""
+        """Handle SIGTERM and SIGINT from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._answer)
 
@@ -102,7 +102,7 @@ class Interruption:
 
 
 def learning_rate_at(step: int, training: Training) -> float:
-    """The schedule; the first step is 1, and the last one has the minimum."""
+    """Return the scheduled learning rate; the first step is 1, and the last one has the minimum."""
     height = training.learning_rate - training.min_learning_rate
     if step <= training.warmup_steps:
         return training.learning_rate * step / training.warmup_steps
@@ -250,20 +250,20 @@ class Trainer:
         return mean
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens, targets and, where documents are kept apart, their offsets."""
+        """Return tokens, targets and, where documents are kept apart, their offsets, on the device."""
         tokens_BT = self._moved(batch.tokens_BT)
         offsets_N = None if self.training.attend_across_documents else self._moved(batch.offsets_N)
         return tokens_BT, targets_of(tokens_BT, self.training.pad_token, offsets_N), offsets_N
 
     def _moved(self, array: NDArray[Any]) -> Tensor:
-        """On the device, by a copy that the GPU makes when it comes to it: nobody waits until it is done with what it had to do before."""
+        """Copy to the device, asynchronously on a GPU: the host does not wait for earlier work on the GPU."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     # When it diverges
 
     def _divergence(self, loss: float, grad_norm: float) -> str:
-        """What is wrong with a step, or nothing."""
+        """Return why a step counts as diverged, or nothing."""
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             return f"loss {loss}, gradient norm {grad_norm}"
         norms = [step.grad_norm for step in self.history[-SPIKE_WINDOW:] if step.step not in self.skipped]
@@ -276,7 +276,7 @@ class Trainer:
         return f"loss {loss}, gradient norm {grad_norm:.4g}, {times}"
 
     def _stop_or_skip(self, step: int, reason: str) -> None:
-        """Leave the step out, or raise, having saved everything up to it."""
+        """Skip the step, or raise, having saved everything up to it."""
         in_a_row = next(n for n in range(1, step + 1) if step - n not in self.skipped)
         blame = self._blame(step)
         if self.training.on_divergence == "skip" and in_a_row <= self.training.max_skipped_steps:
@@ -294,7 +294,7 @@ class Trainer:
 
     @torch.no_grad()
     def _blame(self, step: int) -> str:
-        """Which sequences of a step make it diverge, each tried alone by the process that had it, and whose they are."""
+        """Find the sequences of a step that make it diverge, each tried alone by the process that had it, with their repositories."""
         mine = self.reader.read(step)
         culprits: list[int] = []
         for at, sequence in enumerate(mine.sequences):
@@ -364,7 +364,7 @@ class Trainer:
         return 0
 
     def _any_process(self, number: int) -> int:
-        """The signal that some process got, so that all of them stop after the same step."""
+        """Return the signal that some process got, so that all of them stop after the same step."""
         if self.world == 1:
             return number
         asked = int(self.accelerator.reduce(torch.tensor(number, device=self.device), "sum"))
@@ -382,7 +382,7 @@ class Trainer:
     # Surviving
 
     def fingerprint(self) -> str:
-        """What must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
+        """Return all that must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
         policies = {"on_divergence", "spike_factor", "max_skipped_steps"}  # may be changed to get past a bad step
         knobs = self.job.model_dump(mode="json", include={"architecture": True, "training": True})
         for name in policies:
@@ -481,7 +481,7 @@ def _write_table(path: Path, rows: list[Any], schema: pa.Schema) -> None:
 
 
 def batched_steps(num_steps: int, batch_sequences: int) -> Iterator[NDArray[np.int64]]:
-    """The steps in groups of about a million sequences, one row group each."""
+    """Yield the steps in groups of about a million sequences, one row group each."""
     group = max(1, 1_000_000 // batch_sequences)
     for start in range(1, num_steps + 1, group):
         yield np.arange(start, min(start + group, num_steps + 1))
@@ -493,7 +493,7 @@ def _seed_of(*numbers: int) -> int:
 
 @contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """Hold a lock on the work folder; wait a moment for the trainer of a run that is just ending.
+    """Hold a lock on the work folder; waits a moment for the trainer of a run that is just ending.
 
     Raises:
         TrainingError: another trainer works there.

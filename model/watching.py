@@ -89,7 +89,7 @@ class Watch:
         every_steps: int = 1,
         stream: IO[str] | None = None,
     ) -> None:
-        """Nothing is read or written before `resume` or the first step.
+        """Read and write nothing before `resume` or the first step.
 
         Args:
             work: folder of the files.
@@ -120,18 +120,18 @@ class Watch:
     # Around a step
 
     def resume(self, step: int) -> None:
-        """Go on after `step`: what was noted of later ones, which will be taken again, is forgotten."""
+        """Continue after `step`: notes of later steps, which will be taken again, are removed."""
         self.first_step = step + 1
         if self.is_heard:
             self._kept = _kept_up_to(step, self.work / TIMINGS_FILE)
 
     def begin_step(self) -> None:
-        """A step begins now; what passed since the last one ended (saving, validating) is no part of it."""
+        """Start the clock of a step; the time since the last one ended (saving, validating) is no part of it."""
         self._began = time.perf_counter()
         self._ended = self._ended or self._began
 
     def end_step(self, step: Step, data_wait_seconds: float) -> None:
-        """The step that began is done.
+        """Record the step that began.
 
         Args:
             step: what came of it.
@@ -151,7 +151,7 @@ class Watch:
             self._tell(step, peak_bytes)
 
     def validated(self, step: int, losses: Mapping[str, float]) -> None:
-        """The mean loss of the held-out tokens of each group, with the weights of `step`."""
+        """Record the mean loss of the held-out tokens of each group, with the weights of `step`."""
         if not self.is_heard:
             return
         for group, loss in losses.items():
@@ -183,7 +183,7 @@ class Watch:
             self._board.close()
 
     def summary(self) -> dict[str, Any]:
-        """Totals of the steps taken since the start or the resumption; MFU is the median step's, so that compiling is not in it."""
+        """Return totals of the steps taken since the start or the resumption; MFU is the median step's, so that compiling is not in it."""
         timings = pa.concat_tables([self._kept, self._new()])
         timings = timings.filter(pc.greater_equal(timings["step"], self.first_step))
         steps = timings.num_rows
@@ -207,7 +207,7 @@ class Watch:
         return None if self.peak_flops is None else tokens_per_second * self.flops_per_token / self.peak_flops
 
     def _tell(self, step: Step, peak_bytes: int) -> None:
-        """A line about the steps since the last one."""
+        """Print a line about the steps since the last one."""
         per_second = self._line_steps * self.step_tokens / self._line_seconds
         line = step._asdict() | {
             "tokens_per_second": round(per_second),
@@ -237,7 +237,7 @@ class Watch:
 
 
 def _kept_up_to(step: int, path: Path) -> pa.Table:
-    """The timings that were kept of steps up to `step`. A training does not end for a file that cannot be read: it says so and goes on."""
+    """Return the kept timings of steps up to `step`. A file that cannot be read is reported, and does not stop the training."""
     if not path.exists():
         return TIMINGS.empty_table()
     try:
@@ -249,7 +249,7 @@ def _kept_up_to(step: int, path: Path) -> pa.Table:
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:
-    """A writer of event files, or None where tensorboard is not installed. What earlier ones say of `first_step` and later is hidden."""
+    """Return a writer of event files, or None without tensorboard. Earlier events of `first_step` and later are hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

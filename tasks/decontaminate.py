@@ -83,7 +83,7 @@ class Needle(NamedTuple):
 
 @stage()
 def decontaminate(docs: Docs, cfg: Decontaminate, runtime: Runtime) -> Verdicts:
-    """Drop every live document in which a benchmark's string stands."""
+    """Drop every live document that contains a benchmark's string."""
     import numpy as np
 
     from starloom.tasks.kernels.text.substrings import first_matches, normalised_column, prepare_patterns
@@ -128,7 +128,7 @@ class Search(NamedTuple):
 
 
 def find_needles(cfg: Decontaminate) -> Search:
-    """What to look for.
+    """Collect the strings to search for.
 
     Raises:
         InputError: for a benchmark that cannot be read, holds no problem, or has one without the fields asked for.
@@ -153,7 +153,7 @@ def find_needles(cfg: Decontaminate) -> Search:
 
 
 def benchmark_strings(benchmark: Benchmark) -> list[tuple[str, list[str]]]:
-    """(task_id, strings) of all problems of a benchmark; strings without space around them, empty ones left out.
+    """Return (task_id, strings) of all problems of a benchmark; strings are stripped, empty ones left out.
 
     Raises:
         InputError: for a file that cannot be read or holds no problem, or a problem without the fields asked for.
@@ -180,7 +180,7 @@ def _strings_of(problem: dict[str, Any], benchmark: Benchmark, where: str) -> tu
 
 
 def docstring(prompt: str) -> str:
-    """The last docstring of a prompt, as it is written there: the function's to complete, not its helper's. Empty if none."""
+    """Return the last docstring of a prompt, as written: that of the function to complete, not its helper's. Empty if none."""
     for quotes in ('"""', "'''"):
         pieces = prompt.split(quotes)
         if len(pieces) >= len(("before", "docstring", "after")):
@@ -189,5 +189,5 @@ def docstring(prompt: str) -> str:
 
 
 def described(prompt: str) -> str:
-    """A prompt without a docstring, if it says more than a signature, which anybody may write: a comment, or another language's."""
+    """Return a prompt without a docstring if it says more than a signature, which is common: a comment, or another language's."""
     return prompt if len([line for line in prompt.split("\n") if line.strip()]) > 1 else ""

@@ -114,7 +114,7 @@ def _metadata(encoder: TextEncoder, fields: Fields, names: tuple[str, ...], num_
 
 
 def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], fields: Fields) -> np.ndarray:
-    """Ids of the template's special tokens, all of which the tokenizer must have if any is written."""
+    """Return the ids of the template's special tokens, all of which the tokenizer must have if any is written."""
     import numpy as np
 
     ids = [model.token_to_id(name) for name in names]

@@ -112,7 +112,7 @@ def evaluate(
 
 
 def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
-    """Documents with text in held-out sequences: doc_id, language, and the part of Docs that holds each."""
+    """Return documents with text in held-out sequences: doc_id, language, and the part of Docs that holds each."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -135,7 +135,7 @@ def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
 
 
 def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer, context_tokens: int, cfg: Evaluate) -> list[Question]:
-    """One line of each chosen document, answered with the likeliest tokens."""
+    """Return a question for one line of each chosen document, answered greedily."""
     from starloom.tasks.kernels.programs.questions import Decoding, Sentinels, infill_question
     from starloom.tasks.kernels.tokens import special_tokens
 
@@ -151,7 +151,7 @@ def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer
 
 
 def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, str, Infill]]:
-    """The first documents of each language, in the order of their draws, that have a line to cut out."""
+    """Return the first documents of each language, in the order of their draws, that have a line to cut out."""
     from starloom.tasks.kernels.programs.infilling import cut_line
     from starloom.tasks.kernels.text.draws import draw
 
@@ -173,7 +173,7 @@ def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, st
 
 
 def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
-    """doc_id → content, reading only the parts that hold one."""
+    """Return doc_id → content, reading only the parts that hold one."""
     import pyarrow.compute as pc
 
     texts: dict[str, str] = {}
@@ -185,7 +185,7 @@ def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
 
 
 def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
-    """Every sample of every problem."""
+    """Return every sample of every problem."""
     from starloom.tasks.kernels.programs.human_eval import FIELDS, read_problems
     from starloom.tasks.kernels.programs.questions import Decoding, problem_questions
 
@@ -222,7 +222,7 @@ def _special(model: tokenizers.Tokenizer, name: str) -> int:
 def _run_model(
     places: dict[str, str], packed: Packed, model: tokenizers.Tokenizer, questions: list[Question], cfg: Evaluate, runtime: Runtime
 ) -> None:
-    """Have `starloom.model.evaluate` measure the losses and answer the questions."""
+    """Let `starloom.model.evaluate` measure the losses and answer the questions."""
     import json
     import sys
 
@@ -257,7 +257,7 @@ def _run_model(
 
 
 def _attended_across(places: dict[str, str]) -> bool:
-    """Whether the network was trained to see what was packed before a document; so it is if nobody says otherwise."""
+    """Return whether the network was trained with attention across documents; true if the checkpoint does not say."""
     import json
 
     state = Path(places["checkpoint"], "trainer_state.json")
@@ -265,7 +265,7 @@ def _attended_across(places: dict[str, str]) -> bool:
 
 
 def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:
-    """The completions as `starloom.model.evaluate` wrote them, in the order of the questions."""
+    """Return the completions as `starloom.model.evaluate` wrote them, in the order of the questions."""
     import json
 
     if not questions:
@@ -277,7 +277,7 @@ def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:
 
 
 def _judged(questions: list[Question], answers: list[str], cfg: Evaluate, runtime: Runtime) -> pa.Table:
-    """The rows of Completions."""
+    """Return the rows of Completions."""
     import pyarrow as pa
 
     from starloom.tasks.kernels.programs.execution import Limits
@@ -301,7 +301,7 @@ class _Score(NamedTuple):
 
 
 def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, model: tokenizers.Tokenizer) -> list[_Score]:
-    """Loss, perplexity and bits per byte: overall, then by language."""
+    """Return loss, perplexity and bits per byte: overall, then by language."""
     import numpy as np
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -332,7 +332,7 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
 
 
 def _infill_scores(completions: pa.Table) -> list[_Score]:
-    """Share of lines infilled exactly: overall, then by language."""
+    """Return the share of lines infilled exactly: overall, then by language."""
     import pyarrow.compute as pc
 
     table = completions.filter(pc.equal(completions["benchmark"], "infilling"))
@@ -344,7 +344,7 @@ def _infill_scores(completions: pa.Table) -> list[_Score]:
 
 
 def _pass_scores(completions: pa.Table, cfg: Evaluate) -> list[_Score]:
-    """The mean of pass@k over the problems of each benchmark."""
+    """Return the mean of pass@k over the problems of each benchmark."""
     import pyarrow.compute as pc
 
     from starloom.tasks.kernels.programs.pass_at_k import pass_at_k

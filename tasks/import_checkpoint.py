@@ -28,7 +28,7 @@ OFFLINE = "copy its files here and give that folder as import_checkpoint.checkpo
 
 
 def _existing(value: str, info: ValidationInfo) -> str:
-    """The absolute path of a folder that can be taken, or `org/name@commit`."""
+    """Return the absolute path of an existing folder, or `org/name@commit`."""
     if is_on_the_hub(value):
         return value
     folder = Path((info.context or {}).get("folder", "."), value).expanduser().absolute()
@@ -46,7 +46,7 @@ class ImportCheckpoint(Config):
     named by its contents: whoever asks for a plan waits until they are read. A commit names its contents by itself."""
 
     def identity(self) -> dict[str, Any]:
-        """A folder's contents, or a commit."""
+        """Return a folder's contents, or a commit."""
         if is_on_the_hub(self.checkpoint):
             return {"checkpoint": self.checkpoint}
         files = _files_of(self.checkpoint)
@@ -74,7 +74,7 @@ def import_checkpoint(cfg: ImportCheckpoint, runtime: Runtime) -> Checkpoint:
 
 
 def _files_of(checkpoint: str) -> dict[str, Path]:
-    """The files of a checkpoint that are worth taking, by name.
+    """Return the files of a checkpoint that are copied, by name.
 
     Raises:
         ValueError: there are no weights, or not all of them.
@@ -103,7 +103,7 @@ def _files_of(checkpoint: str) -> dict[str, Path]:
 
 
 def _promised(index: Path) -> dict[str, str]:
-    """What an index says: tensor → file."""
+    """Return the index of the weights: tensor → file."""
     import json
 
     try:
@@ -114,7 +114,7 @@ def _promised(index: Path) -> dict[str, str]:
 
 
 def _architecture(folder: Path) -> Architecture:
-    """The network that the config describes.
+    """Return the network that the config describes.
 
     Raises:
         ValueError: it describes none of ours, or is no config.
@@ -164,7 +164,7 @@ def _check_weights(folder: Path, architecture: Architecture) -> int:
 
 
 def _is_beside(name: str, architecture: Architecture) -> bool:
-    """Whether a tensor is no parameter: a copy of the embedding, or one of the masks and tables that old versions of transformers saved."""
+    """Return whether a tensor is no parameter: a copy of the embedding, or a mask or table that old versions of transformers saved."""
     return (architecture.tied_head and name == "lm_head.weight") or OLD_BUFFERS.search(name) is not None
 
 
@@ -175,7 +175,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def _digest(path: Path, size: int, modified_ns: int) -> str:
-    """SHA-256 of a file, read once in a process for as long as its size and time stay what they are."""
+    """Return the SHA-256 of a file, cached in this process while its size and time stay the same."""
     from starloom.lineage.keys import file_digest
 
     del size, modified_ns

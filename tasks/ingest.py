@@ -31,7 +31,7 @@ __all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "part
 
 
 def _from_recipe(value: str, info: ValidationInfo) -> str:
-    """A path in a recipe is relative to the recipe's folder."""
+    """Return a path relative to the recipe's folder as an absolute one."""
     return str(Path((info.context or {}).get("folder", "."), value).expanduser().absolute())
 
 
@@ -92,7 +92,7 @@ class Ingest(Config):
 
 
 def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache: Cache) -> list[RepositorySnapshot]:
-    """List what lies in the sources, ordered by (source, repository); quick where `cache` knows the files.
+    """List the files of the sources, ordered by (source, repository); quick where `cache` knows the files.
 
     Args:
         sources: of the recipe.
@@ -145,7 +145,7 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
 
 
 def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> tuple[bool, dict[str, Any]]:
-    """The row of a file: (True, of Docs) or (False, of Skipped)."""
+    """Return the row of a file: (True, of Docs) or (False, of Skipped)."""
     if file.blob is None:
         return False, _skipped_row(repository, file, file.reason or "unread", detail=file.detail)
     if file.size > max_file_bytes:

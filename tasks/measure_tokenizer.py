@@ -124,7 +124,7 @@ def _measured(docs: Docs, chosen: _Chosen, models: list[TextEncoder], runtime: R
 
 
 def _table(chosen: _Chosen, documents: np.ndarray, num_bytes: np.ndarray, tokens: list[np.ndarray]) -> pa.Table:
-    """All languages as one, then each, those with most text first."""
+    """Return a row of all languages together, then one of each, those with most text first."""
     import numpy as np
     import pyarrow as pa
 

@@ -131,7 +131,7 @@ def held_out(tokens: Tokens, tokenizer: Tokenizer, cfg: HoldingOut, runtime: Run
 
 
 def _measured(part: _Measured) -> pa.Table:
-    """Write the bytes of each document of a part into its file, and give the sums: repo, num_bytes."""
+    """Write the bytes of each document of a part into its file, and return the sums: repo, num_bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -146,13 +146,13 @@ def _measured(part: _Measured) -> pa.Table:
 
 
 def _by_repo(table: pa.Table) -> pa.Table:
-    """The bytes of each repository, in order of name: repo, num_bytes."""
+    """Sum the bytes of each repository, in order of name: repo, num_bytes."""
     sums = table.group_by("repo", use_threads=False).aggregate([("num_bytes", "sum")]).sort_by("repo")
     return sums.rename_columns({"num_bytes_sum": "num_bytes"})
 
 
 def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> np.ndarray:
-    """Which groups (a name, num_bytes) are held out, bool [groups]."""
+    """Choose which groups (a name, num_bytes) are held out, bool [groups]."""
     from starloom.tasks.kernels.packing.holding_out import hold_out
 
     names, num_bytes = groups.columns
@@ -160,7 +160,7 @@ def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> np.ndarray:
 
 
 def _tell_held_out(found: pa.Table, groups: pa.Table, unit: str, cfg: HoldingOut, runtime: Runtime) -> None:
-    """Note what is held out, and say so wherever the step is spoken of: above all where it is nothing."""
+    """Record what is held out, and report it with the step, above all where it is nothing."""
     import pyarrow.compute as pc
 
     names = sorted(found.column("repo").unique().to_pylist())
@@ -302,7 +302,7 @@ def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
 
 
 def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
-    """Give the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
+    """Return the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
     import numpy as np
 
     from starloom.tasks.kernels.packing.fim import Stretches
@@ -453,7 +453,7 @@ def _count_taken(copies: Copies, header: Headers, first: np.ndarray, num_tokens:
 
 
 def _check(counts: Counter[str], num_places: int) -> None:
-    """Hold the law: every token that came in, or was added, is in a sequence or counted as dropped."""
+    """Check the invariant: every token that came in, or was added, is in a sequence or counted as dropped."""
     given = sum(counts[f"tokens_{name}"] for name in ("in", "repeated", "of_template", "of_resplitting"))
     found = sum(counts[f"tokens_{name}"] for name in ("packed", "dropped_by_mixture", "dropped_for_room"))
     assert given == found, f"of {given} tokens {found} were accounted for: {dict(counts)}"
@@ -461,7 +461,7 @@ def _check(counts: Counter[str], num_places: int) -> None:
 
 
 def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -> pa.Table:
-    """Give the rows of Packed, numbered from `first`."""
+    """Return the rows of Packed, numbered from `first`."""
     import numpy as np
     import pyarrow as pa
 
@@ -479,7 +479,7 @@ def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -
 
 
 def _spans_table(layout: Layout, part: _Part, first: int) -> pa.Table:
-    """Give the rows of Spans, sequences numbered from `first`."""
+    """Return the rows of Spans, sequences numbered from `first`."""
     import numpy as np
     import pyarrow as pa
 

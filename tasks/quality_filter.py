@@ -117,7 +117,7 @@ class QualityFilter(TextSignals):
     """Judged after `rules`."""
 
     def all_rules(self) -> list[Rule]:
-        """Give the rules in the order in which they are judged."""
+        """Return the rules in the order in which they are judged."""
         named = [Rule.model_validate(rule) for rule in PRESETS[self.rules]] if isinstance(self.rules, str) else self.rules
         return [*named, *self.more_rules]
 
@@ -146,7 +146,7 @@ def quality_filter(docs: Docs, signals: Signals, cfg: QualityFilter, runtime: Ru
 
 
 def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
-    """(keep, rule, value, threshold) by the first rule that fails."""
+    """Return (keep, rule, value, threshold) by the first rule that fails."""
     import numpy as np
     import pyarrow as pa
 
@@ -166,7 +166,7 @@ def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) ->
 
 
 def _concerns(rule: Rule, languages: pa.ChunkedArray) -> np.ndarray:
-    """Which rows a rule speaks about. A file of no known language is in no list."""
+    """Return the rows that a rule applies to. A file of no known language is in no list."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -107,28 +107,28 @@ class Screened:
         self.is_settings = pc.match_substring_regex(paths, pii_rules.CONFIG_PATHS).to_numpy(zero_copy_only=False)
 
     def raw(self, start: int, stop: int) -> bytes:
-        """The bytes of a span."""
+        """Return the bytes of a span."""
         return self.data[start:stop].tobytes()
 
     def line(self, start: int, stop: int) -> str:
-        """The characters of a span."""
+        """Return the characters of a span."""
         return self.raw(start, stop).decode()
 
     def text_at(self, position: int) -> int:
-        """Number of the document that a byte belongs to."""
+        """Return the number of the document that a byte belongs to."""
         return int(self.offsets.searchsorted(position, side="right")) - 1
 
     def document(self, text: int) -> bytes:
-        """The content of a document."""
+        """Return the content of a document."""
         return self.raw(int(self.offsets[text]), int(self.offsets[text + 1]) - 1)
 
     def around(self, finding: Finding, reach: int) -> str:
-        """What surrounds a finding in its document, as far as `reach` bytes."""
+        """Return the text around a finding in its document, as far as `reach` bytes."""
         begin, end = int(self.offsets[finding.text]), int(self.offsets[finding.text + 1])
         return self.raw(max(begin + finding.start - reach, begin), min(begin + finding.end + reach, end)).decode("utf-8", "ignore")
 
     def finding(self, token_start: int, token: str, span: tuple[int, int], entity: Entity, detector: str) -> Finding:
-        """A finding from a span of characters in a token."""
+        """Return a finding from a span of characters in a token."""
         text = self.text_at(token_start)
         start = token_start - int(self.offsets[text]) + len(token[: span[0]].encode())
         return Finding(text, start, start + len(token[span[0] : span[1]].encode()), entity, detector)
@@ -136,7 +136,7 @@ class Screened:
 
 @stage(libraries=("presidio-analyzer", "tldextract", "regex", "detect-secrets", "google-re2"))
 def redact_pii(docs: Docs, cfg: RedactPii, runtime: Runtime) -> tuple[Docs, Redactions]:
-    """Replace what is somebody's in every live document."""
+    """Replace PII in every live document."""
     import pyarrow as pa
 
     rewritten, ledgers, total = [], [], docs.num_rows
@@ -150,7 +150,7 @@ def redact_pii(docs: Docs, cfg: RedactPii, runtime: Runtime) -> tuple[Docs, Reda
 
 
 def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch, pa.Table]:
-    """Rewrite the documents of a batch: the new batch, and its rows of Redactions."""
+    """Rewrite the documents of a batch; return the new batch, and its rows of Redactions."""
     import numpy as np
     import pyarrow as pa
 
@@ -191,7 +191,7 @@ def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch,
 
 
 def _rank(finding: Finding) -> int:
-    """Which of overlapping findings of one length names the redaction: by entity, then by the order of the plugins."""
+    """Rank overlapping findings of one length; the first names the redaction: by entity, then by the order of the plugins."""
     plugin = finding.detector.partition(":")[2]
     order = (*MARKED_PLUGINS, *ENTROPY_PLUGINS, plugin).index(plugin)
     return ENTITIES.index(finding.entity) * 100 + order
@@ -212,7 +212,7 @@ def _with_content(batch: pa.RecordBatch, texts: Texts) -> pa.RecordBatch:
 
 
 def find(content: pa.Array, paths: pa.Array, cfg: RedactPii) -> list[Finding]:
-    """Find what is somebody's in each of n texts; findings may overlap."""
+    """Find PII in each of n texts; findings may overlap."""
     flat = Screened(content, paths)
     finders = {"EMAIL": _find_emails, "IP_ADDRESS": _find_ips, "KEY": _find_keys}
     return [finding for entity in ENTITIES if entity in cfg.entities for finding in finders[entity](flat, cfg)]
@@ -242,7 +242,7 @@ def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 
 def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
-    """Find the keys of each text, then every place where they stand: a key given once is a key everywhere."""
+    """Find the keys of each text, then every place where they stand: a string found as a key once is a key everywhere."""
     document = cache(flat.document)
     speaks_of_hashes = cache(lambda text: pii_rules.speaks_of_hashes(document(text), cfg.max_hash_fraction))
     judged: dict[tuple[int, str, str], bool] = {}
@@ -260,7 +260,7 @@ def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 
 def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> Iterator[Finding]:
-    """All places of all keys in one pass: a dump of a hundred thousand keys is not searched a hundred thousand times."""
+    """Find all places of all keys in one pass: a dump of a hundred thousand keys is not searched a hundred thousand times."""
     from starloom.tasks.kernels.text.substrings import all_matches, prepare_patterns
 
     for start, number in all_matches(document, prepare_patterns([value for _, value in keys])).tolist():
@@ -269,7 +269,7 @@ def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> It
 
 
 def _key_candidates(flat: Screened, cfg: RedactPii) -> Iterator[tuple[str, str, str, int]]:
-    """What the plugins find on the lines that the screens let through: (plugin, secret, line, where the line is)."""
+    """Return the findings of the plugins on the screened lines: (plugin, secret, line, position of the line)."""
     from starloom.tasks.kernels.pii import screens as pii_screens
 
     limits = cfg.base64_entropy_limit, cfg.hex_entropy_limit
@@ -290,7 +290,7 @@ def _secrets(line: str, start: int, kinds: tuple[str, ...], plugins: dict[str, A
 
 
 def _is_key(kind: str, secret: str, line: str, cfg: RedactPii, *, file_speaks_of_hashes: bool) -> bool:
-    """Tell whether StarCoder's rules let a string pass that a plugin found."""
+    """Return whether StarCoder's rules let a string pass that a plugin found."""
     if kind not in pii_rules.WEAK_KINDS:
         return True
     if pii_rules.is_word_like(secret, pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):

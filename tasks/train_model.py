@@ -165,7 +165,7 @@ class TrainModel(Launching, Running, Training, Shape):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What shapes the weights, as plain JSON values."""
+        """Return the knobs that shape the weights, as plain JSON values."""
         return self.model_dump(mode="json", exclude={"preset", *POLICIES, *Running.model_fields, *Launching.model_fields})
 
 
@@ -231,13 +231,13 @@ def train_model(
 
 
 def _kept(job: TrainingJob) -> str:
-    """Where a training that was stopped goes on."""
+    """Return the folder in which a stopped training continues."""
     steps = [int(path.name.removeprefix("step-")) for path in (job.work / "states").glob("step-*")]
     return f"the training goes on after step {max(steps):,}" if steps else "the training, which had saved nothing yet, begins again"
 
 
 def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, folder: Path) -> TrainingJob:
-    """What `starloom.model.train` is told."""
+    """Return the job of `starloom.model.train`."""
     import tokenizers
 
     from starloom.model.config import TrainingJob
@@ -326,7 +326,7 @@ class _Listener:
             self.words.append(line)
 
     def failure(self) -> StageError:
-        """Why it ended, in its own words; without any, somebody killed it."""
+        """Return why it ended, in its own words; without any, it was killed."""
         words = "" if self.was_killed else "\n".join(self.words).strip()  # those left behind only say that they lost another
         where = f"after step {self.step:,} of {self.num_steps:,}" if self.step else "before its first step"
         again = "run the same command again: it goes on from the last state that was saved"

@@ -28,7 +28,7 @@ SMALLEST_VOCABULARY = 256 + 38
 
 
 def _existing(value: str, info: ValidationInfo) -> str:
-    """A tokenizer.json by its absolute path, or `org/name@commit`."""
+    """Return a tokenizer.json by its absolute path, or `org/name@commit`."""
     from pathlib import Path
 
     if is_on_the_hub(value):
@@ -56,7 +56,7 @@ class TrainTokenizer(Config):
     """Seed of the sample."""
 
     def identity(self) -> dict[str, Any]:
-        """Of a tokenizer that is taken, only which: a file's content, or a commit, which names its content."""
+        """Return the identity of a tokenizer that is taken: a file's content, or a commit, which names its content."""
         from pathlib import Path
 
         from starloom.lineage.keys import file_digest
@@ -148,12 +148,12 @@ def _sample(docs: Docs, allowances: list[np.ndarray], runtime: Runtime) -> Itera
 
 
 def _prefix(text: str, num_bytes: int) -> str:
-    """The first bytes of a text, less a character cut in two."""
+    """Return the first bytes of a text, less a character cut in two."""
     return text.encode()[:num_bytes].decode(errors="ignore")
 
 
 def _learnt(docs: Docs, allowances: list[np.ndarray]) -> TokenizerSample:
-    """The sample as rows, part by part."""
+    """Return the sample as rows, part by part."""
     import pyarrow as pa
 
     tables = []

@@ -43,23 +43,23 @@ class MadeUp:
     num_documents: int
 
     def keep(self) -> None:
-        """All of it is still in."""
+        """Return None: no document is dropped."""
 
     def num_rows(self) -> int:
-        """Documents."""
+        """Return the number of documents."""
         return self.count
 
     @property
     def data(self) -> pa.Table:
-        """What a verdict needs to be aligned."""
+        """The doc_ids that a verdict is aligned with."""
         return self.read(["doc_id"])
 
     def read(self, columns: list[str] | None) -> pa.Table:
-        """Columns of all documents."""
+        """Return columns of all documents."""
         return pa.Table.from_batches(list(self.batches(columns, BATCH_ROWS)))
 
     def batches(self, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-        """Columns of documents, streamed."""
+        """Yield columns of documents, batch by batch."""
         for start in range(self.first, self.first + self.count, rows):
             numbers = np.arange(start, min(start + rows, self.first + self.count), dtype=np.uint64)
             names = columns or []
@@ -136,7 +136,7 @@ class Watch:
                     self._note("worker", number)
 
     def _note(self, who: str, number: str) -> None:
-        """Private memory only: pages of mapped files are the system's to drop."""
+        """Add up private memory only: the system may drop pages of mapped files."""
         try:
             status = Path(f"/proc/{number}/status").read_text()
         except OSError:

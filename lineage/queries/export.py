@@ -46,7 +46,7 @@ class Exported:
 
 
 def resolve(store: Store, name: str) -> Exported:
-    """The artifact of a hash's beginning, or of RUN/STEP or RUN/STEP/TYPE.
+    """Return the artifact named by a hash prefix, RUN/STEP or RUN/STEP/TYPE.
 
     A step with several outputs gives, unless told, the first of `FIRST` (of a filter: the documents it left) and its own first one.
 
@@ -72,7 +72,7 @@ def resolve(store: Store, name: str) -> Exported:
 
 
 def outputs(step: StepState) -> dict[str, Exported]:
-    """Type → what a step wrote; of a filter also the Docs that it left."""
+    """Return type → artifact that a step wrote; of a filter also the Docs that it kept."""
     offered = {kind: Exported(kind, out["artifact"]) for kind, out in step.outputs.items()}
     docs = input_of(step, "Docs")
     if "Verdicts" in offered and docs is not None:
@@ -92,7 +92,7 @@ def _by_hash(store: Store, prefix: str) -> Exported:
 
 
 def find(store: Store, prefix: str) -> list[str]:
-    """Hashes of the artifacts that begin so; at least six digits are asked for."""
+    """Return the hashes of the artifacts with that prefix, which needs at least six digits."""
     if not _PREFIX.fullmatch(prefix):
         return []
     names = (name.rpartition("/")[2].removesuffix(".json") for name in store.storage.names("artifacts"))
@@ -186,5 +186,5 @@ def _write_lines(source: PartSource, target: Path) -> int:
 
 
 def _plain(value: Any) -> str:
-    """Times as ISO 8601; the schemas hold nothing else that JSON does not know."""
+    """Convert times to ISO 8601, the only values of the schemas that JSON does not know."""
     return str(value.isoformat())

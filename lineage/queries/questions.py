@@ -40,7 +40,7 @@ class Place:
 
 
 def newest(store: Store) -> Run:
-    """The newest run that is done, else the newest.
+    """Return the newest run that is done, else the newest.
 
     Raises:
         InputError: if there is none.

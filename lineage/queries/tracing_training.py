@@ -75,7 +75,7 @@ def _text_spans(spans: pa.Table) -> pa.Table:
 
 
 def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
-    """Which documents a checkpoint saw, at which steps."""
+    """Return the documents that a checkpoint saw, and the steps."""
     rows, run = question.rows, question.run
     packed, batches = input_of(step, "Packed"), output_of(step, "Batches")
     packer = producer(run, packed["artifact"]) if packed else None
@@ -145,7 +145,7 @@ def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: 
 
 
 def _identities(rows: Rows, run: Run, packer: StepState, part: int, doc_ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Who the documents of a part are, and the evidence for their licence."""
+    """Return the identity of the documents of a part, and the evidence for their licence."""
     text = text_of(run, packer)
     table = rows.table(text, part, _IDENTITY)
     who = table.take(pc.index_in(doc_ids, value_set=table.column("doc_id").combine_chunks()))
@@ -153,7 +153,7 @@ def _identities(rows: Rows, run: Run, packer: StepState, part: int, doc_ids: pa.
 
 
 def _licenses(rows: Rows, run: Run, part: int, who: pa.Table) -> pa.ChunkedArray:
-    """What the licence filter found, where it ran; else what the repository declares."""
+    """Return what the licence filter found, where it ran; else what the repository declares."""
     judge = next((step for step in run.steps if step.stage == "license_filter"), None)
     artifact = output_of(judge, "Verdicts") if judge else None
     if artifact is None or part >= len(rows.artifact(artifact).parts):

@@ -109,7 +109,7 @@ class Election(Config):
     """Memory that a worker may take to look for candidates; with less, it looks at smaller ranges of keys at a time."""
 
     def policy(self) -> tuple[Ranking, ...]:
-        """By what documents are ranked, the most important first."""
+        """Return the criteria by which documents are ranked, the most important first."""
         from starloom.tasks.kernels.duplicates.survivor import BySource, Spared
 
         named = tuple(BySource(each.source) if isinstance(each, SourceOrder) else each for each in self.survivor)
@@ -133,7 +133,7 @@ class Part(Generic[C]):
 
     @property
     def arrays(self) -> ArrayFiles:
-        """What is known of nodes."""
+        """The arrays of nodes."""
         return self.files.arrays
 
     @property
@@ -142,14 +142,14 @@ class Part(Generic[C]):
         return self.files.first_rows[self.number]
 
     def nodes(self) -> tuple[int, int]:
-        """Give its first node, and the first of the next part."""
+        """Return its first node, and the first of the next part."""
         import numpy as np
 
         low, high = np.searchsorted(self.arrays.get(Nodes).rows, self.files.first_rows[self.number : self.number + 2])
         return int(low), int(high)
 
     def rows(self) -> NDArray[np.int64]:
-        """Give the rows of its nodes, counted in the part."""
+        """Return the rows of its nodes, counted in the part."""
         low, high = self.nodes()
         rows: NDArray[np.int64] = self.arrays.get(Nodes).rows[low:high] - self.first_row
         return rows
@@ -190,7 +190,7 @@ def _here(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
 
 
 def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], on_band: Callable[[int], None]) -> NDArray[np.int64]:
-    """Connect whoever shares a key, and collect what an election needs of them: nodes.
+    """Connect documents that share a key, and collect what an election needs of them: nodes.
 
     Args:
         work: laid out anew.
@@ -242,7 +242,7 @@ def _gather(part: Part[Any]) -> None:
 
 
 def _license_classes(licenses: Licenses | None, doc_ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Look up the licence class of documents; null where none was told."""
+    """Look up the licence class of documents; null where it is unknown."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -293,7 +293,7 @@ class _Judged:
 
 
 def judge(work: Work[C], judge_part: Callable[[Part[C]], tuple[Verdicts, Clusters]], runtime: Runtime) -> tuple[Verdicts, Clusters]:
-    """Judge every part, by a function of a module that calls `judged`, and warn of whoever loses more than half."""
+    """Judge every part, by a function of a module that calls `judged`, and warn of each group that loses more than half."""
     done = work.mapper(_Judge(judge_part, in_memory=work.is_small), work.parts)
     warn(runtime, losing(each.losses for each in done))
     return Verdicts.join([each.verdicts for each in done]), Clusters([each.clusters.sources[0] for each in done])
@@ -341,7 +341,7 @@ def _losses(docs: Docs, verdicts: Verdicts) -> dict[str, list[tuple[str, int, in
 
 
 def absent_sources(docs: Docs, cfg: Election) -> list[str]:
-    """Say which sources the knobs name that no document is of: perhaps all were dropped before, perhaps the name is wrong."""
+    """Return warnings about sources that the knobs name and no document has: dropped before, or a wrong name."""
     import pyarrow.compute as pc
 
     named = dict.fromkeys(cfg.named_sources())
@@ -352,7 +352,7 @@ def absent_sources(docs: Docs, cfg: Election) -> list[str]:
 
 
 def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:
-    """Say which sources, repositories and languages lose more than half of their documents, those that lose most by name."""
+    """Return warnings about sources, repositories and languages that lose more than half of their documents, the largest by name."""
     totals: dict[str, dict[str, tuple[int, int]]] = {"source": {}, "repository": {}, "language": {}}
     for losses in parts:
         for kind, counted in losses.items():
@@ -370,13 +370,13 @@ def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:
 
 
 def warn(runtime: Runtime, sentences: list[str]) -> None:
-    """Put warnings into the record of the step, after those that are there."""
+    """Add warnings to the record of the step, after those that are there."""
     if sentences:
         runtime.note(warnings=[*runtime.notes.get("warnings", []), *sentences])
 
 
 def judged(part: Part[C], rule: str, threshold: float | None, jaccard: Jaccard | None) -> tuple[Verdicts, Clusters]:
-    """Give the verdicts and cluster members of one part.
+    """Return the verdicts and cluster members of one part.
 
     Args:
         part: of a work whose survivors are elected.
@@ -398,7 +398,7 @@ def judged(part: Part[C], rule: str, threshold: float | None, jaccard: Jaccard |
 
 
 def _stays(part: Part[C], nodes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which members stay, and whose clusters are dropped for their licences."""
+    """Return which members are kept, and whose clusters are dropped for their licences."""
     import numpy as np
 
     from starloom.tasks.kernels.duplicates import survivor
@@ -411,7 +411,7 @@ def _stays(part: Part[C], nodes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], 
 
 
 def _partners(part: Part[C], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Tell with whom members are compared: for whom they go; where none stays, the best with the runner-up."""
+    """Return the member that each is compared with: the one kept for it; where none is kept, the best with the runner-up."""
     import numpy as np
 
     elected = part.arrays.get(Elected)

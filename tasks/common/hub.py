@@ -19,7 +19,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_on_the_hub(value: str) -> bool:
-    """Whether a value names a repository of the Hub rather than a path.
+    """Return whether a value names a repository of the Hub rather than a path.
 
     Raises:
         ValueError: it names one by a revision that may come to mean something else.
@@ -34,7 +34,7 @@ def is_on_the_hub(value: str) -> bool:
 
 
 def fetched(named: str, file: str, instead: str) -> Path:
-    """A file of the Hub, downloaded unless it is in the Hub's own cache on this machine.
+    """Return a local copy of a file of the Hub, downloaded unless it is in the Hub's cache on this machine.
 
     Args:
         named: `org/name@commit`.
@@ -51,7 +51,7 @@ def fetched(named: str, file: str, instead: str) -> Path:
 
 
 def fetched_if_there(named: str, file: str, instead: str) -> Path | None:
-    """Like `fetched`, but None if the repository has no such file; the cache remembers that too.
+    """Do as `fetched`, but return None if the repository has no such file; the cache remembers that too.
 
     Raises:
         InputError: if the Hub cannot be reached, or does not know the repository, or does not give it to everybody.
@@ -90,7 +90,7 @@ def _not_given(named: str, file: str, reason: str) -> InputError:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong first, in one line."""
+    """Return the first error, in one line."""
     import textwrap
 
     first = error.__cause__ or error

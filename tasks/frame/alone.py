@@ -121,7 +121,7 @@ def _opened(kind: type, path: Path | None, aside: Path, told: dict[str, Any]) ->
 
 
 def _kept_aside(skipped: pa.Table, num_rows: int, aside: Path) -> dict[str, Any]:
-    """Write the rows that are no documents, each with its reason, beside what the stage makes of the others."""
+    """Write the rejected rows, each with its reason, beside the output of the stage."""
     name = f"{Skipped.__name__.lower()}.parquet"
     parquet.write_table(skipped, aside / name, Skipped.ROWS_PER_GROUP)
     rules = {pair["values"]: pair["counts"] for pair in skipped.column("rule").value_counts().to_pylist()}

@@ -28,7 +28,7 @@ _graces: dict[int, float] = {}
 
 
 def longest_grace_seconds() -> float:
-    """How long the children at work may take to save what they have."""
+    """Return how long the running children may take to save their work."""
     return max(list(_graces.values()), default=GRACE_SECONDS)
 
 
@@ -94,7 +94,7 @@ def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
 
 
 def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
-    """End the whole group: politely, then not. A launcher may be gone long before the trainer that it started."""
+    """End the whole group: SIGTERM first, then SIGKILL. A launcher may be gone long before the trainer that it started."""
     deadline = time.monotonic() + grace_seconds
     how: int = signal.SIGTERM
     while _signalled(child.pid, how):
@@ -105,7 +105,7 @@ def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
 
 
 def _signalled(group: int, how: int) -> bool:
-    """Signal a process group; whether anybody was there to hear it."""
+    """Signal a process group; return whether it had any process."""
     try:
         os.killpg(group, how)
     except ProcessLookupError:

@@ -30,7 +30,7 @@ _TYPES = pa.types
 
 
 def given_documents(table: pa.Table, path: Path) -> tuple[pa.Table, pa.Table]:
-    """Documents with all columns of Docs, derived from `content` or null where they are not there; and rows of Skipped for the others.
+    """Return documents with all columns of Docs, derived from `content` or null where absent; and rows of Skipped for the others.
 
     Raises:
         InputError: if there is no `content`, a column is of another kind than it should be, or a doc_id is none or occurs twice.
@@ -62,7 +62,7 @@ def given_documents(table: pa.Table, path: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def _derived(texts: list[bytes], name: str) -> dict[str, list[Any]]:
-    """What a document has besides its text; places are the rows' numbers in the file."""
+    """Derive a document's other columns from its text; places are the rows' numbers in the file."""
     rows = len(texts)
     return {
         "source": [name] * rows,
@@ -111,7 +111,7 @@ def _skipped(reasons: dict[int, tuple[str, str]], texts: list[bytes], name: str)
 
 
 def given_rows(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
-    """`table` with the columns of `kind`.
+    """Return `table` with the columns of `kind`.
 
     Raises:
         InputError: if a column is missing, unknown or of another kind than it should be, or a row lacks what it needs.
@@ -157,7 +157,7 @@ def _misfit(kind: type[Tabular], path: Path, why: str) -> InputError:
 
 
 def _converted(kind: type[Tabular], field: pa.Field, column: pa.ChunkedArray, path: Path) -> tuple[pa.ChunkedArray, list[int]]:
-    """A column in the schema's type, null where text is no UTF-8, and the rows where it is none."""
+    """Return a column in the schema's type, null where text is no UTF-8, and the rows where it is none."""
     if _TYPES.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not _fits(column.type, field.type):
@@ -196,7 +196,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_loose(kind: pa.DataType) -> bool:
-    """Token ids as our own stages write them, in the width that the vocabulary needs."""
+    """Return whether token ids have the types that our own stages write, in the width that the vocabulary needs."""
     return bool(_TYPES.is_list(kind) and kind.value_type in (pa.uint16(), pa.uint32()))
 
 
@@ -241,7 +241,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def given_folder(kind: type[Files], path: Path) -> Files:
-    """The files of a folder, which hold what their kind needs.
+    """Return the files of a folder; raises unless they hold what their kind needs.
 
     Raises:
         InputError: if they do not.

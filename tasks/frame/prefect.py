@@ -29,7 +29,7 @@ UPDATE_SECONDS = 3.0
 
 
 def as_task(name: str, act: Callable[[Callable[[int, int, str], None]], StepState]) -> Task[Any, Any]:
-    """A Prefect task that carries out one step by calling `act` with a progress callback."""
+    """Return a Prefect task that runs one step by calling `act` with a progress callback."""
 
     @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
     def step() -> Any:
@@ -42,12 +42,12 @@ def as_task(name: str, act: Callable[[Callable[[int, int, str], None]], StepStat
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    """Put a table beside the flow run."""
+    """Show a table beside the flow run."""
     create_table_artifact(key=key, table=rows, description=description)
 
 
 def show_curve(key: str, rows: list[dict[str, Any]], picture: bytes | None, description: str) -> None:
-    """Put the course of a training beside the flow run: a picture, which the page carries in itself, and its numbers."""
+    """Show the training curves beside the flow run: a picture embedded in the page, and its numbers."""
     groups = sorted({group for row in rows for group in row["held_out"]}, key=lambda group: (group != "all", group))
     heads = ["step", "tokens", "loss", "learning rate", "gradient norm", *(f"held out: {group}" for group in groups)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---:|" * len(heads)]

@@ -37,7 +37,7 @@ _pipe: int | None = None
 
 
 def ensure_reaper() -> None:
-    """Have all that this process starts from now on end with it. Costs 50 ms the first time, and nothing after."""
+    """Start the reaper: all processes that this one starts from now on end with it. Costs 50 ms the first time, and nothing after."""
     global _pipe
     with _lock:
         if _pipe is not None and _is_heard(_pipe):
@@ -68,7 +68,7 @@ def _is_heard(pipe: int) -> bool:
 
 
 def reap(mark: str) -> None:
-    """Kill all who bear the mark, until nobody does."""
+    """Kill all processes with the mark, until none is left."""
     started, num_quiet = time.monotonic(), 0
     while num_quiet < QUIET_LOOKS and (seconds := time.monotonic() - started) < PATIENCE_SECONDS:
         found = bearers(mark)
@@ -80,7 +80,7 @@ def reap(mark: str) -> None:
 
 
 def bearers(mark: str) -> list[psutil.Process]:
-    """Processes that were started with the mark in their environment; the dead bear none."""
+    """Return the processes that were started with the mark in their environment; zombies have none."""
     import psutil
 
     found = []
@@ -110,7 +110,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def main() -> None:
-    """Go on as nobody's child, wait until nobody holds the other end of standard input, and reap."""
+    """Detach from the parent, wait until no process holds the other end of standard input, and reap."""
     if os.fork():
         os._exit(0)
     while os.read(0, 1):

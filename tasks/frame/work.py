@@ -55,7 +55,7 @@ class PartJob:
 
 
 def do_parts(step: ResolvedStep, store: Store, workers: Workers, on_done: Callable[[int, int], None]) -> Action:
-    """Do those parts of a part-wise step that are not done, side by side, and commit the action of the whole step.
+    """Run the parts of a part-wise step that are not done, in parallel, and commit the action of the whole step.
 
     `on_done` is told after each part how many are done, of how many.
     """
@@ -84,7 +84,7 @@ def _part_job(step: ResolvedStep, store: Store, part: int) -> PartJob:
 
 
 def do_part(job: PartJob) -> Action:
-    """Do a part's action in this process and commit it."""
+    """Run a part's action in this process and commit it."""
     store = opened(job.store_url)
     whole_stage = load_stage(job.stage)
     stage = whole_stage.prepare if job.is_prepare else whole_stage
@@ -104,7 +104,7 @@ def do_whole(
     on_progress: Callable[[int, int, str, dict[str, Any]], None],
     on_begin: Callable[[Path], None],
 ) -> Action:
-    """Do the action of a stage that sees the whole corpus, in this process; it may fan out over the workers.
+    """Run the action of a stage that sees the whole corpus, in this process; it may use the workers.
 
     `on_begin` is told the folder in which it works.
     """
@@ -117,7 +117,7 @@ def do_whole(
 
 
 def _gathered(step: ResolvedStep, store: Store, actions: list[Action]) -> Action:
-    """The action of a part-wise step from those of its parts."""
+    """Return the action of a part-wise step from those of its parts."""
     written = {
         kind.__name__: store.put_artifact(
             Artifact(kind.__name__, tuple(Part.from_json(action.outputs[kind.__name__]) for action in actions))
@@ -131,7 +131,7 @@ def _gathered(step: ResolvedStep, store: Store, actions: list[Action]) -> Action
 
 
 def _gathered_notes(actions: list[Action]) -> dict[str, Any]:
-    """What there is to say of a part-wise step: what holds for all its parts, and the sums of what they counted."""
+    """Return the notes of a part-wise step: those equal in all its parts, and the sums of counts."""
     counts: Counter[str] = Counter()
     for action in actions:
         counts.update(action.notes.get("counts", {}))
@@ -199,7 +199,7 @@ def _whole_input(kind: type[Any], step: ResolvedStep, name: str, store: Store) -
 
 
 def opened_ref(store: Store, ref: Ref) -> Tabular | Files:
-    """The view of an artifact."""
+    """Return the view of an artifact."""
     kind, artifact = ARTIFACTS[ref.type], store.artifact(ref.artifact)
     if issubclass(kind, Files):
         return kind.of(store.folder(artifact))
@@ -249,7 +249,7 @@ def _sealed_parts(store: Store, step: str, output: Tabular, docs: Docs | None) -
 
 
 def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> Iterator[tuple[pa.Table, dict[str, Any], str | None]]:
-    """The tables of what a stage returned, one by one, checked against the documents that it read: (table, counts, mask) of each part.
+    """Yield the tables that a stage returned, checked against the documents that it read: (table, counts, mask) of each part.
 
     Raises:
         StageError: if a law does not hold.
@@ -314,12 +314,12 @@ def _sum(column: pa.ChunkedArray) -> int:
 
 @functools.lru_cache(maxsize=4)
 def opened(url: str) -> Store:
-    """The store, opened once in this process."""
+    """Return the store, opened once in this process."""
     return Store.open(url)
 
 
 def made_by() -> dict[str, Any]:
-    """Who made something, when: for records, never for keys."""
+    """Return machine, process and time: for records, never for keys."""
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
@@ -331,7 +331,7 @@ def made_by() -> dict[str, Any]:
 
 
 def _peak_memory_bytes() -> int | None:
-    """Most memory that this process has held so far; None where the system does not say."""
+    """Return the peak memory of this process so far; None where the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -341,7 +341,7 @@ def _peak_memory_bytes() -> int | None:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the code that runs, with a + if the tree was changed; None outside a checkout."""
+    """Return the git commit of the running code, with a + if the tree was changed; None outside a checkout."""
     import subprocess
 
     from starloom.lineage.code import ROOT

@@ -28,7 +28,7 @@ LOCATORS = f"{__name__}.ContentsLocator,InTreeCacheLocator,UserWideCacheLocator"
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit(**options)`, cached by contents."""
+    """Return `numba.njit(**options)` with a cache keyed by file contents."""
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
         before = numba.config.CACHE_LOCATOR_CLASSES
@@ -42,7 +42,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def cache_folder() -> str:
-    """Where machine code is kept."""
+    """Return the folder of the compiled kernels."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return str(numba.config.CACHE_DIR) or os.path.join(home, "starloom", "kernels")
 
@@ -67,7 +67,7 @@ def _folder(py_file: str) -> str:
 
 
 def _touch(folder: str) -> None:
-    """Note that a folder is in use; where it is new, remove those that have long not been."""
+    """Mark a folder as used; where it is new, remove those that have long not been used."""
     try:
         os.utime(folder)
     except FileNotFoundError:

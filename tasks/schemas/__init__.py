@@ -58,7 +58,7 @@ class Docs(Tabular):
     )
 
     def verdicts(self, keep: Any, rule: Any = None, value: Any = None, threshold: Any = None, detail: Any = None) -> Verdicts:
-        """Verdicts on the live rows of a one-part view.
+        """Return verdicts on the live rows of a one-part view.
 
         Args:
             keep: booleans aligned with `read()`.
@@ -109,7 +109,7 @@ class Verdicts(Tabular):
 
     @classmethod
     def join(cls, parts: Iterable[Verdicts]) -> Self:
-        """The verdicts of a whole corpus from those of its parts, in order."""
+        """Return the verdicts of a whole corpus from those of its parts, in order."""
         return cls([source for part in parts for source in part.sources])
 
 

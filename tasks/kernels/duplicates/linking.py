@@ -117,7 +117,7 @@ def link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidenc
 def keep_apart(
     nodes: _Int64s, starts: _Int64s, is_spared: NDArray[np.bool_], evidence: Evidence, banding: tuple[int, int], index: Index
 ) -> _Int64s:
-    """Keep of each cluster whoever resembles none that was kept of it before.
+    """Keep those members of each cluster that are similar to none kept before.
 
     Args:
         nodes: of all clusters, one cluster after the other, the best of each first.
@@ -135,7 +135,7 @@ def keep_apart(
 
 
 def index_sizes(num_members: int, num_bands: int) -> tuple[int, int]:
-    """Give how large an index of a cluster is: its table, and its entries; none where none is needed."""
+    """Return the size of the index of a cluster: its table, and its entries; none where none is needed."""
     if num_members <= MOST_COMPARISONS:
         return 0, 0
     return _num_slots(num_members * num_bands), num_members * num_bands
@@ -165,7 +165,7 @@ def jaccard(starts: _Int64s, hashes: _Uint64s, left: _Int64s, right: _Int64s) ->
 
 @njit(cache=True, nogil=True)
 def _reach(hashes: _Uint64s, one: int, one_end: int, other: int, other_end: int, threshold: float) -> bool:
-    """Whether the Jaccard similarity of hashes[one:one_end] and hashes[other:other_end] is at least `threshold`."""
+    """Return whether the Jaccard similarity of hashes[one:one_end] and hashes[other:other_end] is at least `threshold`."""
     total = one_end - one + other_end - other
     needed = max(int(threshold * total / (1 + threshold)) - 1, 0)
     while needed < total and needed / (total - needed) < threshold:  # rounding decides as it does where the quotient is taken
@@ -256,7 +256,7 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
 def _search(
     nodes: _Integers, i: int, own: int, heads: _Int64s, k: int, after: _Int64s, evidence: Evidence, left: int
 ) -> tuple[int, int, int]:
-    """Give the number of the next cluster, from the k-th down, that has a member similar to member i, that member, and comparisons left."""
+    """Return the next cluster, from the k-th down, with a member similar to member i, that member, and the comparisons left."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     one = nodes[i]
     while k >= 0:
@@ -305,7 +305,7 @@ def _keep_apart(
 
 @njit(cache=True, nogil=True)
 def _first_alike(nodes: _Int64s, i: int, kept: _Int64s, evidence: Evidence) -> int:
-    """Give the number of the first of the kept that is similar to member i."""
+    """Return the first kept member that is similar to member i."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     for k in range(kept.size):
         if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
@@ -325,7 +325,7 @@ def _first_in_bands(
     left: int,
     index: Index,
 ) -> int:
-    """Give the number of the first of the kept that shares a band with member i and is similar to it; `met` says who was met by whom."""
+    """Return the first kept member that shares a band with member i and is similar to it; `met` notes which pairs were compared."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     first = _NOBODY
     for band in range(bands):
@@ -352,7 +352,7 @@ def _add_bands(signatures: _Uint32s, node: int, k: int, bands: int, rows: int, i
 
 @njit(cache=True, nogil=True)
 def _slot(index: Index, key: np.uint64) -> np.int64:
-    """Give the place in the table that a key has, or would have."""
+    """Return the place in the table that a key has, or would have."""
     slot = np.int64(key >> np.uint64(1)) & (index.table.size - 1)
     while index.table[slot] > 0 and index.keys[index.table[slot] - 1] != key:
         slot = (slot + 1) & (index.table.size - 1)
@@ -372,7 +372,7 @@ def _band_key(signatures: _Uint32s, node: int, band: int, rows: int) -> np.uint6
 def _are_alike(
     signatures: _Uint32s, min_agreeing: int, set_starts: _Int64s, hashes: _Uint64s, threshold: float, one: int, other: int
 ) -> bool:
-    """Judge a pair; by positions, not slices: a view in an inner loop would be counted in and out, which costs more than the test."""
+    """Judge a pair; by positions, not slices: a view in an inner loop would be reference-counted, which costs more than the test."""
     if threshold < 0:
         return bool(_agree(signatures, one, other, min_agreeing))
     return bool(_reach(hashes, set_starts[one], set_starts[one + 1], set_starts[other], set_starts[other + 1], threshold))
@@ -396,7 +396,7 @@ def _head(above: _Int64s, member: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _first_of_root(parent: _Integers, nodes: _Integers, i: int, table: _Int64s) -> int:
-    """Give the first member whose node has the same root as that of member i, and remember i if it is the first."""
+    """Return the first member whose node has the same root as that of member i, and remember i if it is the first."""
     root = parent[nodes[i]]
     slot = np.int64(np.uint64(root) * _MULTIPLIER >> np.uint64(32)) & (table.size - 1)
     while table[slot] != _NOBODY and parent[nodes[table[slot]]] != root:
@@ -416,7 +416,7 @@ def _most_members(starts: _Int64s) -> int:
 
 @njit(cache=True, nogil=True)
 def _num_slots(num_members: int) -> int:
-    """Give the size of a hash table that stays half empty."""
+    """Return the size of a hash table that stays half empty."""
     slots = 2
     while slots < 2 * num_members:
         slots *= 2
@@ -424,7 +424,7 @@ def _num_slots(num_members: int) -> int:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """Give a read-only plain view, memory map or not, so that a kernel meets one type of array and is compiled once."""
+    """Return a read-only plain view, memory map or not, so that a kernel meets one type of array and is compiled once."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view

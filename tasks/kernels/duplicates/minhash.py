@@ -67,7 +67,7 @@ _MOST_IN_BUCKET = 64
 
 
 def shingles(text: str, ngram: int, words: Words = "ascii") -> list[bytes]:
-    """Give the shingles of a text: the plain definition, to check a signature with datasketch."""
+    """Return the shingles of a text: the plain definition, to check a signature with datasketch."""
     split = re.split(r"\W", lower_case(text)) if words == "unicode" else re.split("[^A-Za-z_0-9]", text)
     if words == "runs":
         split = [word for word in split if word]
@@ -80,7 +80,7 @@ def shingles(text: str, ngram: int, words: Words = "ascii") -> list[bytes]:
 
 
 def shingle_hash(shingle: bytes) -> int:
-    """Give the 32-bit hash of a shingle: the plain definition, for datasketch's `hashfunc`."""
+    """Return the 32-bit hash of a shingle: the plain definition, for datasketch's `hashfunc`."""
     total = 0
     for word in shingle.split(b" "):
         value = int(_FNV_OFFSET)
@@ -93,7 +93,7 @@ def shingle_hash(shingle: bytes) -> int:
 
 
 def permutations(num_perm: int, seed: int) -> tuple[_Uint32s, _Uint32s]:
-    """Give datasketch's "affine32" permutations h -> a h + b mod 2^32: (a, b), uint32 [num_perm], a odd."""
+    """Return datasketch's "affine32" permutations h -> a h + b mod 2^32: (a, b), uint32 [num_perm], a odd."""
     random = np.random.RandomState(seed)  # numpy froze this stream (NEP 19); datasketch draws from it
     odd = random.randint(0, 1 << 31, num_perm, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     return odd, random.randint(0, 1 << 32, num_perm, dtype=np.uint32)
@@ -120,7 +120,7 @@ def sign_texts(offsets: _Int64s, data: _Bytes, *, num_perm: int, ngram: int, see
 
 
 def shingle_sets(offsets: _Int64s, data: _Bytes, *, ngram: int, words: Words = "ascii") -> tuple[_Int64s, _Uint64s]:
-    """Give the sets that signatures are estimates of, for exact comparison.
+    """Return the sets that signatures are estimates of, for exact comparison.
 
     Args:
         offsets: [n + 1]; text i is `data[offsets[i]:offsets[i + 1]]`.
@@ -137,7 +137,7 @@ def shingle_sets(offsets: _Int64s, data: _Bytes, *, ngram: int, words: Words = "
 
 
 def _folding(words: Words) -> _Uint32s:
-    """Give the lower case of word characters, or nothing where bytes alone decide."""
+    """Return the lower case of word characters, or nothing where bytes alone decide."""
     return word_characters() if words == "unicode" else np.zeros(0, np.uint32)
 
 
@@ -243,14 +243,14 @@ def _shingle_sets(
 
 @njit(cache=True, nogil=True)
 def _buffers(ngram: int) -> tuple[_Uint64s, _Uint64s, _Uint64s]:
-    """Give room for the words of a block, those of its second half, and the sums of its shingles."""
+    """Return buffers for the words of a block, those of its second half, and the sums of its shingles."""
     most_words = _BLOCK_BYTES + ngram + 1
     return np.empty(most_words, np.uint64), np.empty(_BLOCK_BYTES + 1, np.uint64), np.empty(most_words, np.uint64)
 
 
 @njit(cache=True, nogil=True)
 def _is_foreign(text: _Bytes, is_word: _Bytes) -> bool:
-    """Whether more characters are beyond ASCII than are ASCII word characters: the ASCII words of such a text do not stand for it."""
+    """Return whether more characters are beyond ASCII than are ASCII word characters: such a text is not represented by its ASCII words."""
     num_foreign = 0
     for byte in text:
         num_foreign += byte >= 0xC0  # the first byte of a character
@@ -264,7 +264,7 @@ def _is_foreign(text: _Bytes, is_word: _Bytes) -> bool:
 
 @njit(cache=True, nogil=True)
 def _weigh(words: _Uint64s, held: int, num_words: int, num_real: int, keeps_empty: bool, ngram: int) -> tuple[int, int]:
-    """Take the words from `held` on, without empty ones if those do not count: how many there are now, and real ones, up to ngram."""
+    """Drop empty words from `held` on if they do not count; return the number of words, and of real ones, up to ngram."""
     if not keeps_empty:
         kept = held
         for i in range(held, num_words):
@@ -378,7 +378,7 @@ def _split_characters(
 
 @njit(cache=True, nogil=True)
 def _decode(text: _Bytes, at: int) -> tuple[int, int]:
-    """Give the code point at a byte beyond ASCII and its number of bytes; what is no UTF-8 is one NUL a byte."""
+    """Return the code point at a byte beyond ASCII and its number of bytes; each byte that is no UTF-8 becomes one NUL."""
     lead, left = np.int64(text[at]), text.size - at
     if 0xC0 <= lead < 0xE0 and left > 1:
         return (lead & 0x1F) << 6 | text[at + 1] & 0x3F, 2
@@ -475,7 +475,7 @@ def _drop_repeated(hashes: NDArray[np.unsignedinteger], found: int, recent: NDAr
 
 @njit(cache=True, nogil=True)
 def _distinct(hashes: _Uint64s) -> int:
-    """Sort hashes and compact them to the distinct ones; give how many."""
+    """Sort hashes and compact them to the distinct ones; return their number."""
     _sort(hashes)
     num_kept = 1
     for i in range(1, hashes.size):

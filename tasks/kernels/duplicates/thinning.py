@@ -49,7 +49,7 @@ def thin(
     evidence: Evidence,
     policy: Sequence[survivor.Preference],
 ) -> _Int64s:
-    """Tell for whom each node goes.
+    """Return for each node the node that is kept for it.
 
     Args:
         arrays: hold `Nodes` and what the evidence asks for.

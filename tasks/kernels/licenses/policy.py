@@ -30,7 +30,7 @@ class Policy:
     deny: frozenset[str] = frozenset()
 
     def judge(self, expression: str) -> License:
-        """OR: one permissive licence is enough; AND: all must be; WITH: an exception only loosens its licence."""
+        """Judge an expression. OR: one permissive licence is enough; AND: all must be; WITH: an exception only loosens its licence."""
         parsed = parse_expression(expression)
         return UNKNOWN if parsed is None else self._judge(parsed)
 
@@ -54,19 +54,19 @@ class Policy:
 
 
 def canonical_id(spdx_id: str) -> str | None:
-    """Give the current SPDX id for any spelling or older name of it; None if there is no such licence."""
+    """Return the current SPDX id for any spelling or older name of it; None if there is no such licence."""
     entry = _index().get(spdx_id.lower())
     return None if entry is None else entry[0]
 
 
 def known_ids() -> list[str]:
-    """Give all licence ids, sorted."""
+    """Return all licence ids, sorted."""
     return sorted({canonical for canonical, _ in _index().values()})
 
 
 @functools.cache
 def _index() -> dict[str, tuple[str, str]]:
-    """SPDX id or alias in lower case → (current id, ScanCode category). Exceptions are no licences of their own."""
+    """Return SPDX id or alias in lower case → (current id, ScanCode category). Exceptions are no licences of their own."""
     from license_expression import get_license_index
 
     index = {}
@@ -87,7 +87,7 @@ def _parser() -> Callable[..., Any]:
 
 @functools.lru_cache(maxsize=4096)
 def parse_expression(expression: str) -> Any:
-    """The tree of an SPDX expression whose ids are all known; None for anything else."""
+    """Parse an SPDX expression whose ids are all known; None for anything else."""
     from license_expression import ExpressionError, ParseError
 
     if len(expression) > _MAX_EXPRESSION:

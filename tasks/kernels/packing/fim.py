@@ -46,7 +46,7 @@ class Stretches(NamedTuple):
 
     @classmethod
     def whole(cls, tokens: Ragged, docs: np.ndarray) -> Stretches:
-        """These documents, whole."""
+        """Return these documents as stretches, whole."""
         every = np.ones(len(docs), bool)
         return cls(tokens.offsets[docs], tokens.offsets[docs + 1], every, every)
 

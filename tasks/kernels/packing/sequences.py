@@ -48,7 +48,7 @@ _SEQUENCE, _TOKEN_START, _TOKEN_END, _DOC, _BYTE_START, _BYTE_END, _ROLE = range
 
 
 def runs(docs: np.ndarray, role: np.ndarray | int, byte_start: np.ndarray | int, start: np.ndarray | int, stop: np.ndarray | int) -> Pieces:
-    """Give one piece for each document; a single number stands for all."""
+    """Return one piece for each document; a single number stands for all."""
     return Pieces(*np.broadcast_arrays(docs, role, byte_start, start, stop))
 
 
@@ -60,7 +60,7 @@ def in_order(groups: list[Pieces]) -> Pieces:
 
 
 def chosen(pieces: Pieces, which: np.ndarray) -> Pieces:
-    """Give some of the pieces, by number or by flag."""
+    """Return some of the pieces, by number or by flag."""
     return Pieces(*(array[which] for array in pieces))
 
 

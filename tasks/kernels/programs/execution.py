@@ -59,7 +59,7 @@ class Limits:
     wall_seconds: int = 15
 
     def resources(self) -> dict[str, int]:
-        """The limits by the names of the `resource` module."""
+        """Return the limits by the names of the `resource` module."""
         return {
             "RLIMIT_CPU": self.cpu_seconds,
             "RLIMIT_AS": self.memory_bytes,
@@ -85,7 +85,7 @@ class Outcome(NamedTuple):
 
 
 def run_programs(programs: Sequence[str], limits: Limits, workers: int = 1) -> list[Outcome]:
-    """Run each program; outcomes in the order of the programs, `workers` at a time."""
+    """Run the programs, `workers` at a time; return the outcomes in their order."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return list(pool.map(lambda program: run_program(program, limits), programs))
 
@@ -116,7 +116,7 @@ class _Child:
         self.cpu_seconds = 0.0
 
     def has_ended(self) -> bool:
-        """Look, without waiting."""
+        """Return whether the program has ended, without waiting."""
         return self._reap(os.WNOHANG)
 
     def kill(self) -> None:
@@ -136,7 +136,7 @@ class _Child:
 
 @contextlib.contextmanager
 def _job(program: str, nonce: str, limits: Limits) -> Iterator[IO[bytes]]:
-    """A file without a name, so that nothing of the job is left for the program to read."""
+    """Return an unnamed file with the job, so that nothing of it is left for the program to read."""
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps({"program": program, "nonce": nonce, "limits": limits.resources()}).encode())
         file.seek(0)
@@ -157,7 +157,7 @@ def _start(folder: str, job: IO[bytes], writer: int) -> subprocess.Popen[bytes]:
 
 
 def _answer(child: _Child, reader: int, deadline: float) -> bytes:
-    """What the child wrote, up to a line or the bound; nothing if it ended, or the time did, without a line."""
+    """Return what the child wrote, up to a line or the limit; nothing if it ended, or the time did, without a line."""
     received, is_open = b"", True
     while time.monotonic() < deadline:
         ended = child.has_ended()  # before reading: what it wrote last is still in the pipe

@@ -85,7 +85,7 @@ def problem_questions(benchmark: str, problem: Problem, num_samples: int, how: D
 
 
 def judge(questions: Sequence[Question], answers: Sequence[str], limits: Limits, workers: int) -> list[str]:
-    """What came of each answer; a program that several answers make is run once."""
+    """Return the outcome of each answer; a program that several answers make is run once."""
     asked = list(zip(questions, answers, strict=True))
     programs = list(dict.fromkeys(question.problem.program(answer) for question, answer in asked if question.problem is not None))
     outcomes = dict(zip(programs, run_programs(programs, limits, workers), strict=True))

@@ -23,7 +23,7 @@ def lower_case(text: str) -> str:
 
 @functools.cache
 def word_characters() -> NDArray[np.uint32]:
-    """Give for each code point, up to the last word character, its lower case if it is a word character, else 0."""
+    """Return for each code point, up to the last word character, its lower case if it is a word character, else 0."""
     points = np.arange(sys.maxunicode + 1, dtype=np.uint32)
     characters = points.view("<U1")
     is_word = np.strings.isalnum(characters)

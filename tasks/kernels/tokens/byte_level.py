@@ -55,18 +55,18 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Ragged:
-        """The lists of an Arrow column, without a copy where it is one chunk."""
+        """Return the lists of an Arrow column, without a copy where it is one chunk."""
         lists = column.chunk(0) if column.num_chunks == 1 else pa.chunked_array(column.chunks, column.type).combine_chunks()
         offsets = np.asarray(lists.offsets).astype(np.int64)
         return cls(np.asarray(lists.flatten()), offsets - offsets[0])
 
     def to_arrow(self) -> pa.ListArray:
-        """The same lists as an Arrow array."""
+        """Return the same lists as an Arrow array."""
         return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values))
 
 
 def untrained() -> Tokenizer:
-    """Give StarCoder's tokeniser with nothing learnt yet: no normaliser, single digits, GPT-2's pattern."""
+    """Return StarCoder's tokenizer before training: no normaliser, single digits, GPT-2's pattern."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -102,14 +102,14 @@ def load(path: Path) -> Tokenizer:
 
 
 def byte_of_character() -> dict[str, int]:
-    """Give GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up, in order."""
+    """Return GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def token_bytes(tokenizer: Tokenizer) -> TokenBytes:
-    """Give the bytes of every token; those of an added one are its name's."""
+    """Return the bytes of every token; those of an added one are its name's."""
     alphabet = byte_of_character()
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -140,7 +140,7 @@ def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.Chunked
 
 
 def heads(spelled: TokenBytes) -> np.ndarray:
-    """Give the first eight bytes of every token as a little-endian number, zeros after a shorter one: uint64 [vocab]."""
+    """Return the first eight bytes of every token as a little-endian number, zeros after a shorter one: uint64 [vocab]."""
     starts, lengths = spelled.offsets[:-1], spelled.lengths
     padded, numbers = np.append(spelled.data, np.zeros(_HEAD_BYTES, np.uint8)), np.zeros(len(lengths), np.uint64)
     for place in range(_HEAD_BYTES):

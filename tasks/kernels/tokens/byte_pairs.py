@@ -50,7 +50,7 @@ CHUNK_BYTES = 1 << 22
 
 
 def _lines(num_lines: int) -> _Uint64s:
-    """Give zeros from a multiple of 256 bytes on: whole cache lines, and groups of four that differ in two bits of their address."""
+    """Return zeros from a multiple of 256 bytes on: whole cache lines, and groups of four that differ in two bits of their address."""
     room = np.zeros(8 * num_lines + 32, np.uint64)
     first = -room.ctypes.data // 8 % 32
     return room[first : first + 8 * num_lines]
@@ -71,7 +71,7 @@ class _Cache(NamedTuple):
 
     @classmethod
     def empty(cls, buckets: int = 1 << 18, slots: int = 1 << 17, text_bytes: int = 1 << 21, num_ids: int = 1 << 19) -> _Cache:
-        """Make room: powers of two of buckets and of slots, and elsewhere for at least one."""
+        """Allocate an empty cache: powers of two of buckets and of slots, and elsewhere at least one entry."""
         elsewhere = np.zeros(text_bytes, np.uint8), np.zeros(num_ids, np.uint32), np.zeros(2, np.int64)
         return cls(_lines(buckets), _lines(slots), *elsewhere)
 
@@ -93,7 +93,7 @@ class _Scratch(NamedTuple):
 
     @classmethod
     def of(cls, cache: _Cache) -> _Scratch:
-        """Make room."""
+        """Allocate the scratch."""
         masks, most = np.zeros((SHORT_BYTES + 2, 4), np.uint64), BLOCK_BYTES + 1
         masks[:-1, :2] = np.tril(np.full((SHORT_BYTES + 1, 16), 0xFF, np.uint8), -1).view("<u8")
         masks[-1] = masks[-2]
@@ -127,7 +127,7 @@ class Model(NamedTuple):
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Model:
-        """Take them from the `model` of a tokenizer.json."""
+        """Build from the `model` of a tokenizer.json."""
         vocabulary, alphabet = state["vocab"], byte_of_character()
         byte_ids, byte_ranks = np.zeros(256, np.uint32), np.full(1 << 16, NO_MERGE, np.uint32)
         byte_ids[[*alphabet.values()]] = [vocabulary[character] for character in alphabet]
@@ -141,7 +141,7 @@ class Model(NamedTuple):
         return cls(byte_ids, byte_ranks, merges, factors, merged.astype(np.uint32))
 
     def tables(self, cache: _Cache, scratch: _Scratch) -> Tables:
-        """Give the addresses of these arrays and of those."""
+        """Return the addresses of these arrays and of those."""
         found = {name: array.ctypes.data for part in (scratch, cache, self) for name, array in part._asdict().items()}
         found |= {"num_places": self.merges.size, "num_factors": self.factors.size}
         found |= {"wide_bytes": cache.wide.nbytes, "texts_end": cache.texts.size, "ids_end": cache.ids.size}
@@ -159,7 +159,7 @@ class Encoder:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Encoder:
-        """Take the arrays of a tokenizer that `not_covered` has nothing against.
+        """Build from a tokenizer that `not_covered` accepts.
 
         Raises:
             ValueError: it is not covered.
@@ -193,12 +193,12 @@ class Encoder:
         return Ragged(values, lists)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel without the cache."""
+        """Pickle without the cache."""
         return Encoder, (self.split, self.model)
 
 
 def not_covered(tokenizer: Tokenizer) -> str | None:
-    """Say why a tokenizer's ids could differ from those of an `Encoder`; None if they cannot."""
+    """Return why a tokenizer's ids could differ from those of an `Encoder`; None if they cannot."""
     return _reason(json.loads(tokenizer.to_str()))
 
 
@@ -223,7 +223,7 @@ def _reason(state: dict[str, Any]) -> str | None:
 
 
 def _split(state: dict[str, Any] | None) -> Split | None:
-    """Tell whose pre-tokenisation it is."""
+    """Return which of the known pre-tokenisations it is."""
     steps = [_told(step) for step in (state or {}).get("pretokenizers", [state] if state else [])]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     isolated = {"type": "Split", "pattern": {"Regex": GPT4_PATTERN}, "behavior": "Isolated", "invert": False}
@@ -237,5 +237,5 @@ def _split(state: dict[str, Any] | None) -> Split | None:
 
 
 def _told(step: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what moves no border: `trim_offsets` is about the offsets that `tokenizers` reports."""
+    """Remove what moves no border: `trim_offsets` is about the offsets that `tokenizers` reports."""
     return {key: value for key, value in step.items() if key != "trim_offsets"}

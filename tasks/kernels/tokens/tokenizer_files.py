@@ -26,12 +26,12 @@ PROBE = "\ufeffe\u0301 \ufb01 \u2460 \uff8a\uff9f\u00a0 \u00bd 12\r\n\tIf  x<|en
 
 
 def special_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Names of its special tokens, in order of their ids."""
+    """Return the names of its special tokens, in order of their ids."""
     return [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
 
 
 def misfit(tokenizer: Tokenizer) -> str | None:
-    """Tell why a tokenizer could not encode any document byte for byte; None if it could."""
+    """Return why a tokenizer could not encode any document byte for byte; None if it could."""
     alphabet, added = set(byte_of_character()), {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     words = tokenizer.get_vocab(with_added_tokens=False).keys() - added
     strange = sorted(word for word in words if not alphabet.issuperset(word))
