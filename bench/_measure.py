@@ -37,7 +37,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 @dataclass
 class Timing:
-    """What was measured of one tool."""
+    """The measurements of one tool."""
 
     tool: Tool
     seconds: list[float] = field(default_factory=list)
@@ -91,7 +91,7 @@ def _advance(timing: Timing, worker: _Worker, step: str) -> None:
 
 
 class _Worker:
-    """A spawned process that holds one tool and does one step at a time."""
+    """A spawned process that holds one tool and runs one step at a time."""
 
     def __init__(self, module: str, tool: str, corpus: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -143,7 +143,7 @@ def _serve(connection: Connection, module_name: str, tool_name: str, path: Path)
 
 
 class _Work:
-    """A tool and what it works on."""
+    """A tool and its input."""
 
     def __init__(self, tool: Tool, path: Path) -> None:
         self._tool = tool

@@ -38,7 +38,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class Tool:
-    """One way to do the work: ours, or a peer's."""
+    """One implementation of the work: ours, or a peer's."""
 
     name: str
     run: Callable[[Any], object]
@@ -55,7 +55,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What a tool that deduplicates decided."""
+    """The decision of a tool that deduplicates."""
 
     doc_ids: tuple[str, ...]
 

@@ -52,7 +52,7 @@ DATATROVE = Environment("datatrove-tokens", ("datatrove[io]==0.10.1", "tokenizer
 
 @dataclass(frozen=True)
 class Given:
-    """What a tool works on, and where it may write."""
+    """The input of a tool, and the folder it may write to."""
 
     corpus: Corpus
     split: Split

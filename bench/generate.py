@@ -30,7 +30,7 @@ FAMILIES = {"gpt_bigcode": "StarCoder", "starcoder2": "StarCoder2"}
 
 @dataclass
 class _Given:
-    """A network, by whoever runs it, and what it is asked."""
+    """A network, in each implementation, and its prompts."""
 
     network: Any
     tokenizer: Tokenizer

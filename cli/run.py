@@ -160,7 +160,7 @@ def _main_counts(state: StepState) -> Mapping[str, Any] | None:
 
 
 class _Quiet:
-    """Says nothing."""
+    """A watcher that prints nothing."""
 
     def __enter__(self) -> Watcher:
         return self
@@ -172,7 +172,7 @@ class _Quiet:
 
 
 class _Lines(_Quiet):
-    """A line for each step, and one now and then for a long one."""
+    """A watcher that prints a line for each step, and one now and then for a long one."""
 
     def __init__(self, prepared: Prepared) -> None:
         self._last: dict[str, float] = {}
@@ -189,7 +189,7 @@ class _Lines(_Quiet):
 
 
 class _Terminal(_Quiet):
-    """A bar for each step at work; a line above for each that is done."""
+    """A watcher with a progress bar for each running step; a line above for each that is done."""
 
     def __init__(self, prepared: Prepared) -> None:
         from rich.console import Console

@@ -24,7 +24,7 @@ ENDED = {"running": "killed", "pending": "killed"}
 
 @dataclass(frozen=True)
 class Outlook:
-    """What would become of one step."""
+    """The state of one step before a run: what would be done, and why."""
 
     step: str
     status: Literal["cached", "run", "waits"]

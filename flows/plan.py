@@ -18,7 +18,7 @@ WITHOUT_PRODUCER = (Repositories, Record)
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a plan: a stage (or its first half), its knobs, and which step gives it each input."""
+    """One step of a plan: a stage (or its first half), its knobs, and the step that provides each input."""
 
     name: str
     stage: Stage

@@ -45,7 +45,7 @@ NAMES = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
 @dataclass(frozen=True)
 class RecipeStep:
-    """One line of a recipe: a stage, its validated knobs, and where its inputs come from."""
+    """One line of a recipe: a stage, its validated knobs, and the sources of its inputs."""
 
     name: str
     stage: Stage

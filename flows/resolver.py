@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """What is known of a plan so far: the artifacts that its steps wrote."""
+    """The state of a plan so far: the artifacts that its steps wrote."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan = plan

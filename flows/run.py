@@ -39,7 +39,7 @@ DEFAULT_STORE = ".starloom"
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks to be run."""
+    """The arguments of a run."""
 
     recipe: str
     settings: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request resolved: nothing has run, nothing was written."""
+    """A resolved request: nothing has run, nothing was written."""
 
     plan: Plan
     store: Store
@@ -256,7 +256,7 @@ def _settle_prefect() -> None:
 
 
 class NoWatcher:
-    """Watches a run and says nothing."""
+    """A watcher that ignores all events."""
 
     def started(self, step: str, num_actions: int, num_cached: int) -> None:
         """Do nothing."""

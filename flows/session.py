@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Somebody who watches a run: a terminal, a log, nobody."""
+    """An observer of a run: a terminal, a log, nobody."""
 
     def started(self, step: str, num_actions: int, num_cached: int) -> None:
         """Report that a step begins."""

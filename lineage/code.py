@@ -45,7 +45,7 @@ Plain JSON values, so that it can be kept: most of the time is in parsing."""
 
 
 class Reader:
-    """Reads project modules from their source, without importing them.
+    """A reader of project modules, from their source, without importing them.
 
     Args:
         memory: summaries by the hash of the source text, of this module and of Python's version; brought up to date.
@@ -265,7 +265,7 @@ def _is_named(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 class _WithoutTexts(ast.NodeTransformer):
-    """Drops every statement that is only a string: docstrings of modules, classes, functions and fields."""
+    """A transformer that drops every statement that is only a string: docstrings of modules, classes, functions and fields."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if _is_text(node) else node

@@ -29,7 +29,7 @@ KINDS = ("runs", "actions", "artifacts", "objects", "tmp")
 
 @dataclass
 class Collection:
-    """What was removed, or would be."""
+    """The names that were removed, or would be."""
 
     removed_runs: list[str] = field(default_factory=list)
     num_removed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))

@@ -26,7 +26,7 @@ def _rebuild(kind: type[StarloomError], message: str, hint: str | None) -> Starl
 
 
 class ConfigError(StarloomError):
-    """A recipe, knob or command line that means nothing. Raised before anything is written."""
+    """An invalid recipe, knob or command line. Raised before anything is written."""
 
     exit_code = 2
 
@@ -36,23 +36,23 @@ class InputError(StarloomError):
 
 
 class StageError(StarloomError):
-    """A stage failed on a part."""
+    """A failure of a stage on a part."""
 
 
 class StoreError(StarloomError):
-    """The store cannot be read or written."""
+    """A store that cannot be read or written."""
 
 
 class CorruptError(StoreError):
-    """A stored object does not hold the bytes that its name says."""
+    """A stored object whose bytes do not match the hash in its name."""
 
 
 class MissingError(CorruptError):
-    """A record names what is not in the store."""
+    """A record that names an object which is not in the store."""
 
 
 class Cancelled(StarloomError):  # noqa: N818 - it is no error of anybody's
-    """The run was asked to stop."""
+    """A run that was asked to stop."""
 
 
 SHOWN_WORDS = 12

@@ -71,7 +71,7 @@ def _add(total: dict[str, Any], counts: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Everything that an action's key is the hash of."""
+    """All inputs of the hash that is an action's key."""
 
     stage: str
     code: dict[str, str]
@@ -94,7 +94,7 @@ class Components:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One stage applied to one part, or to a whole: what went in, what came out."""
+    """One stage applied to one part, or to a whole: its inputs and outputs."""
 
     key: str
     components: dict[str, Any]
@@ -121,7 +121,7 @@ class Action:
 
 @dataclass(slots=True)
 class StepState:
-    """One step of a run, as it stands."""
+    """The current state of one step of a run."""
 
     name: str
     stage: str
@@ -150,7 +150,7 @@ class StepState:
 
 @dataclass(slots=True)
 class Run:
-    """A plan carried out."""
+    """One execution of a plan."""
 
     id: str
     recipe: str

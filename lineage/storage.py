@@ -200,7 +200,7 @@ class LocalStorage(Storage):
 
 
 class RemoteStorage(Storage):
-    """Anything that fsspec speaks. A put is one atomic upload; reads of parts are cached on the local disk."""
+    """Storage on any fsspec file system. A put is one atomic upload; reads of parts are cached on the local disk."""
 
     def __init__(self, url: str) -> None:
         import fsspec

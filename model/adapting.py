@@ -30,7 +30,7 @@ BASE, FIRST, SECOND = ".base_layer", ".lora_A.default", ".lora_B.default"
 
 
 class Pair(NamedTuple):
-    """What was trained beside one matrix."""
+    """The low-rank pair trained beside one matrix."""
 
     name: str
     """Of the matrix, in the network as it was."""

@@ -31,7 +31,7 @@ class Lora(Frozen):
 
 
 class Training(Frozen):
-    """How the weights are found. Identity: the same values on the same kind of machine give the same bytes."""
+    """The knobs of optimization. Identity: the same values on the same kind of machine give the same bytes."""
 
     seed: int = Field(0, ge=0)
     """Decides the first weights, the order of the sequences and dropout."""
@@ -94,7 +94,7 @@ class Training(Frozen):
 
 
 class Running(Frozen):
-    """How the training is carried out: what may change between two starts of one training."""
+    """The knobs of execution: what may change between two starts of one training."""
 
     microbatch_sequences: int = Field(default=0, ge=0)
     """Sequences one process holds in memory at a time; 0 stands for its whole share of the batch."""
@@ -174,7 +174,7 @@ class Completing(Frozen):
 
 
 class EvaluationTasks(Frozen):
-    """What to measure; a task left out is not run."""
+    """The tasks to run; a task left out is not run."""
 
     heldout: Heldout | None = None
     completions: Completing | None = None

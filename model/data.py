@@ -37,7 +37,7 @@ COLUMNS = ["split", "tokens", "starts"]
 
 
 class Starts(NamedTuple):
-    """Where in each sequence another document begins, rising: those of sequence i are `positions[offsets[i] : offsets[i + 1]]`.
+    """The positions in each sequence at which another document begins, rising: `positions[offsets[i] : offsets[i + 1]]` of sequence i.
 
     None is 0, where every sequence begins one. The first offset of a slice need not be 0.
     """
@@ -281,7 +281,7 @@ def share_of(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int6
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sequences to train on, and where their documents begin."""
+    """Some sequences to train on, and the starts of their documents."""
 
     tokens_BT: NDArray[np.int64]
     sequences: NDArray[np.int64]
@@ -298,7 +298,7 @@ class Batch:
 
 
 class Reader:
-    """What one of `world` processes takes of each batch, read ahead by a thread while the step before is computed.
+    """A reader of one process's share of each batch, which a thread reads ahead while the step before is computed.
 
     A step's sequences follow from its number alone: training may go on at any step, with any number of processes that
     divides the batch, and every sequence is seen in its turn.

@@ -51,7 +51,7 @@ _STARCODER2_HEADS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 class Piece(NamedTuple):
-    """One tensor of theirs: which rows of ours it is."""
+    """One tensor of theirs: the rows of ours that it is."""
 
     name: str
     start: int

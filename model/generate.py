@@ -34,7 +34,7 @@ REPLACEMENT = "\ufffd"
 
 
 class Decoder(Protocol):
-    """What turns ids into text: a `tokenizers.Tokenizer` whose tokens are bytes."""
+    """A converter of ids into text: a `tokenizers.Tokenizer` whose tokens are bytes."""
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str:
         """Return the text of these tokens."""
@@ -97,7 +97,7 @@ class Continuation:
 
 
 class Slots(Cache):
-    """The slots of a cache that are worth passing over; what is written there, is written in the whole one."""
+    """The slots of a cache that attention has to visit; writes go to the whole cache."""
 
     def __init__(self, whole: Cache, start: int, stop: int) -> None:
         self.key_LBSGK, self.value_LBSGK = whole.key_LBSGK[:, :, start:stop], whole.value_LBSGK[:, :, start:stop]

@@ -111,28 +111,28 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(architecture.width, architecture.width + 2 * architecture.key_value_width)
         self.out = nn.Linear(architecture.width, architecture.width)
 
-    def forward(self, x_BTD: Tensor, where: "Where") -> Tensor:
+    def forward(self, x_BTD: Tensor, context: "AttentionContext") -> Tensor:
         """Mix into each token what it looks at: the tokens given now, or with a cache those read so far."""
         shape, (B, T, D) = self.architecture, x_BTD.shape
         heads = self.qkv(x_BTD).view(B, T, -1, shape.head_width)
         query_BTHK, key_BTGK, value_BTGK = heads.split((shape.num_heads, shape.num_key_value_heads, shape.num_key_value_heads), dim=2)
-        if where.rotation is not None:
-            query_BTHK, key_BTGK = rotated(query_BTHK, where.rotation), rotated(key_BTGK, where.rotation)
-        kept = where.cache.write(self.layer, where.positions_BT, key_BTGK, value_BTGK) if where.cache is not None else None
-        if kept is None or where.visible_BTS is None:
+        if context.rotation is not None:
+            query_BTHK, key_BTGK = rotated(query_BTHK, context.rotation), rotated(key_BTGK, context.rotation)
+        kept = context.cache.write(self.layer, context.positions_BT, key_BTGK, value_BTGK) if context.cache is not None else None
+        if kept is None or context.visible_BTS is None:
             dropout = shape.dropout if self.training else 0.0
             y_BTHK = attend(
-                query_BTHK, key_BTGK, value_BTGK, window=shape.window, offsets_N=where.offsets_N, dropout=dropout, kernel=where.kernel
+                query_BTHK, key_BTGK, value_BTGK, window=shape.window, offsets_N=context.offsets_N, dropout=dropout, kernel=context.kernel
             )
         else:
             key_BSGK, value_BSGK = (tensor.to(query_BTHK.dtype) for tensor in kept)
-            y_BTHK = attend_to_cache(query_BTHK, key_BSGK, value_BSGK, where.visible_BTS)
+            y_BTHK = attend_to_cache(query_BTHK, key_BSGK, value_BSGK, context.visible_BTS)
         out_BTD: Tensor = self.out(y_BTHK.reshape(B, T, D))
         return out_BTD
 
 
-class Where:
-    """What attention knows of the tokens besides their content, the same for every layer."""
+class AttentionContext:
+    """The positions, documents and cache that attention needs besides the tokens; the same for every layer."""
 
     def __init__(self, positions_BT: Tensor, offsets_N: Tensor | None, cache: Cache | None) -> None:
         self.positions_BT, self.offsets_N, self.cache = positions_BT, offsets_N, cache
@@ -141,7 +141,7 @@ class Where:
         self.visible_BTS: Tensor | None = None
         """The slots of the cache that each token may see; none where the tokens given now are the first, and see each other only."""
         self.kernel: Kernel = "sdpa"
-        """What computes the attention of the tokens given now to each other."""
+        """The kernel for attention among the tokens given now."""
 
 
 class MLP(nn.Module):
@@ -170,9 +170,9 @@ class Block(nn.Module):
         self.mlp = MLP(architecture)
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x_BTD: Tensor, where: Where) -> Tensor:
+    def forward(self, x_BTD: Tensor, context: AttentionContext) -> Tensor:
         """Return the stream with this block's output added."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.ln_1(x_BTD), where))
+        x_BTD = x_BTD + self.dropout(self.attention(self.ln_1(x_BTD), context))
         y_BTD: Tensor = x_BTD + self.dropout(self.mlp(self.ln_2(x_BTD)))
         return y_BTD
 
@@ -224,18 +224,18 @@ class GPT(nn.Module):
             offsets_N: where documents begin that never see each other, as `attention` explains.
         """
         dtype = self._compute_dtype
-        where = Where(positions_of(tokens_BT, offsets_N) if positions_BT is None else positions_BT, offsets_N, cache)
-        where.kernel = self._kernel_for(tokens_BT.shape[1], dtype, is_in_documents=offsets_N is not None)
+        context = AttentionContext(positions_of(tokens_BT, offsets_N) if positions_BT is None else positions_BT, offsets_N, cache)
+        context.kernel = self._kernel_for(tokens_BT.shape[1], dtype, is_in_documents=offsets_N is not None)
         if cache is not None and positions_BT is not None:
-            where.visible_BTS = cache.visible(positions_BT, self.architecture.window)
+            context.visible_BTS = cache.visible(positions_BT, self.architecture.window)
         x_BTD: Tensor = self.wte(tokens_BT)
         if self.architecture.has_learned_positions:
-            x_BTD = x_BTD + self.wpe(where.positions_BT)
+            x_BTD = x_BTD + self.wpe(context.positions_BT)
         else:
-            where.rotation = self.rotation(where.positions_BT)
+            context.rotation = self.rotation(context.positions_BT)
         x_BTD = self.dropout(x_BTD.to(dtype))
         for block in self.blocks:
-            x_BTD = block(x_BTD, where)
+            x_BTD = block(x_BTD, context)
         y_BTD: Tensor = self.ln_f(x_BTD)
         return y_BTD
 

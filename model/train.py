@@ -60,7 +60,7 @@ from starloom.model.parallel import Source, accumulating, clip_gradients, distri
 from starloom.model.spans import documents_of
 from starloom.model.states import PATIENCE, States
 from starloom.model.validation import ValidationSet, add_up, means
-from starloom.model.watching import Step, Watch, say
+from starloom.model.watching import Step, Watch, print_line
 
 _MEASURED = {name: pa.float64() for name in ("loss", "learning_rate", "grad_norm")}
 LOSSES = pa.schema({"step": pa.int64(), "tokens": pa.int64(), **_MEASURED, "skipped": pa.bool_()})
@@ -74,11 +74,11 @@ SPIKE_WINDOW, SPIKE_LEAST = 100, 20
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what to do."""
+    """A failure of the training; the message says at which step, why, and what to do."""
 
 
 class Interruption:
-    """What to do when asked to end: at once, or while steps are taken, when the one in hand is done and saved."""
+    """A handler of requests to end: at once, or while steps are taken, when the current one is done and saved."""
 
     def __init__(self) -> None:
         self.grace_seconds = 0.0
@@ -115,7 +115,7 @@ def learning_rate_at(step: int, training: Training) -> float:
 
 
 class Trainer:
-    """One training: everything it holds, and its loop."""
+    """One training: all of its state, and its loop."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job, self.training, self.running = job, job.training, job.running
@@ -282,7 +282,7 @@ class Trainer:
         if self.training.on_divergence == "skip" and in_a_row <= self.training.max_skipped_steps:
             self.skipped.add(step)
             if self.accelerator.is_main_process:
-                say(skipped={"step": step, "reason": reason, "where": blame})
+                print_line(skipped={"step": step, "reason": reason, "where": blame})
             return
         self._save()
         self._wait_for_state()
@@ -340,7 +340,7 @@ class Trainer:
         """Train to the end, or until interrupted; return the exit status."""
         self._resume()
         if self.accelerator.is_main_process:
-            say(about={"setup_seconds": round(time.perf_counter() - self.started, 3), **self._about()})
+            print_line(about={"setup_seconds": round(time.perf_counter() - self.started, 3), **self._about()})
         interruption.grace_seconds = self.running.grace_seconds
         while self.step < self.training.num_steps:
             self.take_step()
@@ -359,7 +359,7 @@ class Trainer:
         write_results(self)
         self.watch.close()
         if self.accelerator.is_main_process:
-            say(summary=self._about() | self.watch.summary())
+            print_line(summary=self._about() | self.watch.summary())
         self.accelerator.wait_for_everyone()
         return 0
 
@@ -415,7 +415,7 @@ class Trainer:
     def _resume(self) -> None:
         found = self.states.newest()
         if self.accelerator.is_main_process and self.states.damaged:
-            say(damaged=self.states.damaged)
+            print_line(damaged=self.states.damaged)
         if found is None:
             return
         if found.head["fingerprint"] != self.fingerprint():
@@ -430,7 +430,7 @@ class Trainer:
         self.validation = [tuple(row) for row in found.head["validation"]]
         self.watch.resume(self.step)
         if self.accelerator.is_main_process:
-            say(resumed={"step": self.step})
+            print_line(resumed={"step": self.step})
 
 
 def write_results(trainer: Trainer) -> None:

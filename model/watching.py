@@ -52,7 +52,7 @@ SCALARS = {
 
 
 class Step(NamedTuple):
-    """What a step of training came to; the columns of `losses.parquet`."""
+    """The results of one training step; the columns of `losses.parquet`."""
 
     step: int
     tokens: int
@@ -62,13 +62,13 @@ class Step(NamedTuple):
     grad_norm: float
 
 
-def say(stream: IO[str] | None = None, /, **facts: Any) -> None:
+def print_line(stream: IO[str] | None = None, /, **facts: Any) -> None:
     """Print one JSON line, at once."""
     print(json.dumps(facts), file=stream, flush=True)
 
 
 class Watch:
-    """Notes the steps of one training and tells about them. Every process may call it; all but process 0 are not heard.
+    """A log of the steps of one training, which also prints them. Every process may call it; only process 0 prints.
 
     In the loop: `begin_step`, then `end_step` when the step's numbers are known (which waits for a GPU); `validated` where the
     held-out loss was measured; `flush` before a state is saved, so that no state is without the timings of its steps.
@@ -160,7 +160,7 @@ class Watch:
             told = "  ".join(f"{group} {loss:.4f}" for group, loss in losses.items())
             print(f"step {step:>7,}  held-out loss  {told}", file=self.stream, flush=True)
         else:
-            say(self.stream, validation={"step": step, "losses": dict(losses)})
+            print_line(self.stream, validation={"step": step, "losses": dict(losses)})
 
     def flush(self) -> None:
         """Put everything on the disk, whole or not at all.
@@ -222,7 +222,7 @@ class Watch:
             wait = self._line_wait / self._line_seconds
             print(_for_people(line, self.num_steps, wait), file=self.stream, flush=True)
         else:
-            say(self.stream, **line)
+            print_line(self.stream, **line)
         self._line_steps, self._line_seconds, self._line_wait = 0, 0.0, 0.0
 
     def _point(self, tag: str, value: float, step: int) -> None:

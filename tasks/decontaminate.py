@@ -74,7 +74,7 @@ class Decontaminate(Config):
 
 
 class Needle(NamedTuple):
-    """A normalised string of a benchmark, and where it comes from."""
+    """A normalised string of a benchmark, and its source."""
 
     text: str
     source: str
@@ -117,7 +117,7 @@ def _strings(values: Iterator[str | None]) -> Any:
 
 
 class Search(NamedTuple):
-    """What to look for, and what not."""
+    """The strings to search for, and those to ignore."""
 
     needles: list[Needle]
     """Longest first, each string once."""

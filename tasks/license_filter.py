@@ -68,7 +68,7 @@ class LicenseFilter(Config):
 
 @dataclass
 class _Repository:
-    """What a repository says about its licence."""
+    """The statements of a repository about its licence."""
 
     declared: str | None
     by_folder: dict[str, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)

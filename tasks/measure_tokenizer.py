@@ -39,7 +39,7 @@ class MeasureTokenizer(Config):
 
 
 class _Chosen(NamedTuple):
-    """Which documents are measured, and what the corpus holds; languages by their place in `names`."""
+    """The documents that are measured, and totals of the corpus; languages by their place in `names`."""
 
     names: list[str]
     language: np.ndarray

@@ -39,7 +39,7 @@ COLUMNS = ["doc_id", "source", "repo", "language", "kind", "context", "metadata"
 
 
 class Mixture(Config):
-    """How often documents are taken in an epoch."""
+    """Knobs of how often documents are taken in an epoch."""
 
     by: Literal["language", "source"] = "language"
     """What the weights name."""
@@ -59,7 +59,7 @@ class Mixture(Config):
 
 
 class HoldingOut(Config):
-    """Which documents are kept from training."""
+    """Knobs of which documents are kept from training."""
 
     heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Share of the text, in bytes, kept from training to measure the loss on: the whole repositories that come nearest to it, never over
@@ -191,8 +191,8 @@ def _tell_held_out(found: pa.Table, groups: pa.Table, unit: str, cfg: HoldingOut
         runtime.tell(f"nothing is held out of {total:,} bytes of text: {why} (asked for: {cfg.heldout_fraction:.3g})")
 
 
-class _Words(NamedTuple):
-    """What is asked of the tokenizer."""
+class _Vocabulary(NamedTuple):
+    """The encoder, and the special ids that packing needs."""
 
     encoder: TextEncoder
     special: np.ndarray
@@ -224,13 +224,13 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, heldout: Heldout, cfg: PackFi
 
     from starloom.tasks.kernels.packing.sequences import chosen
 
-    words, table, counts = _words(tokenizer), tokens.read(COLUMNS), Counter[str]()
-    _check_ids(table, len(words.encoder.spelled.lengths))
+    vocabulary, table, counts = _vocabulary(tokenizer), tokens.read(COLUMNS), Counter[str]()
+    _check_ids(table, len(vocabulary.encoder.spelled.lengths))
     part = _taken(table, heldout.read(["doc_id"]).column("doc_id"), cfg)
-    pool, pieces = _documents(part, words, cfg, counts)
+    pool, pieces = _documents(part, vocabulary, cfg, counts)
     packed, spans, num_sequences = [], [], 0
     for split, wanted in (("train", False), ("heldout", True)):
-        layout = _layout(pool, chosen(pieces, part.is_heldout[pieces.doc] == wanted), part, words, cfg, counts)
+        layout = _layout(pool, chosen(pieces, part.is_heldout[pieces.doc] == wanted), part, vocabulary, cfg, counts)
         packed.append(_packed_table(layout, part.copies.context, split, num_sequences))
         spans.append(_spans_table(layout, part, num_sequences))
         num_sequences += len(layout.tokens)
@@ -239,7 +239,7 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, heldout: Heldout, cfg: PackFi
     return Packed.of(pa.concat_tables(packed)), Spans.of(pa.concat_tables(spans))
 
 
-def _words(tokenizer: Tokenizer) -> _Words:
+def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
     import numpy as np
 
     from starloom.tasks.kernels.tokens import special_tokens as names
@@ -256,7 +256,7 @@ def _words(tokenizer: Tokenizer) -> _Words:
         )
     *special, pad = (index for index in ids.values() if index is not None)
     separator = encoder.tokenizer.token_to_id(names.REPOSITORY_FIELDS[1])
-    return _Words(encoder, np.array(special, np.uint32), pad, separator)
+    return _Vocabulary(encoder, np.array(special, np.uint32), pad, separator)
 
 
 def _check_ids(table: pa.Table, vocab_size: int) -> None:
@@ -301,7 +301,7 @@ def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
     return _Part(table, copies, is_heldout, may_fim, draws, draws_of_copies(contexts, copies, cfg.seed, "fim of context", 1))
 
 
-def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+def _documents(part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
     """Return the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
     import numpy as np
 
@@ -311,12 +311,12 @@ def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -
     from starloom.tasks.kernels.tokens.byte_level import Ragged
 
     text, metadata = Ragged.of(part.table.column("tokens")), Ragged.of(part.table.column("metadata"))
-    row, header = part.copies.row, headers(metadata, part.table.column("context"), words.separator)
+    row, header = part.copies.row, headers(metadata, part.table.column("context"), vocabulary.separator)
     is_fim = part.may_fim & (text.offsets[row] < text.offsets[row + 1]) & (cfg.fim_level == "document")
     is_fim &= _is_drawn(part.draws, part.context_draws, header.has_separator[row], cfg)
     fim, plain = np.flatnonzero(is_fim), np.flatnonzero(~is_fim)
     stretches, no_bytes = Stretches.whole(text, row[fim]), np.zeros(len(fim), np.int64)
-    pool, arranged = _arranged([text.values, metadata.values], stretches, fim, no_bytes, part.draws[fim], cfg, words)
+    pool, arranged = _arranged([text.values, metadata.values], stretches, fim, no_bytes, part.draws[fim], cfg, vocabulary)
     eod = len(pool) - 1
     first = np.flatnonzero(np.diff(part.copies.context, prepend=-1))
     last, namer = np.append(first[1:], len(row))[: len(first)] - 1, header.first_row[row[first]]
@@ -352,7 +352,7 @@ def _arranged(
     byte_start: np.ndarray,
     draws: np.ndarray,
     cfg: PackFim,
-    words: _Words,
+    vocabulary: _Vocabulary,
 ) -> tuple[np.ndarray, Pieces]:
     """Cut stretches of the first source where the draws say, and put their pieces in order.
 
@@ -365,50 +365,52 @@ def _arranged(
     from starloom.tasks.kernels.text.draws import happens
 
     try:
-        cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=words.encoder.not_covered is None)
+        cuts = cut(sources[0], stretches, vocabulary.encoder.spelled, draws[:, 2:], has_joints=vocabulary.encoder.not_covered is None)
     except ValueError as error:
         raise _foreign(str(error)) from error
-    encoded = words.encoder.encode(cuts.snippets)
+    encoded = vocabulary.encoder.encode(cuts.snippets)
     encoded_at = sum(map(len, sources))
     special_at = encoded_at + len(encoded.values)
-    sentinels = Sentinels(*range(special_at, special_at + len(words.special)))
+    sentinels = Sentinels(*range(special_at, special_at + len(vocabulary.special)))
     pieces = arrange(docs, byte_start, cuts, encoded, encoded_at, happens(draws[:, 1], cfg.spm_rate), sentinels)
-    return np.concatenate([*sources, encoded.values, words.special]), pieces
+    return np.concatenate([*sources, encoded.values, vocabulary.special]), pieces
 
 
-def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> Layout:
+def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> Layout:
     """Lay the pieces of one split into sequences."""
     import numpy as np
 
     from starloom.tasks.kernels.packing.best_fit import best_fit, sliced
     from starloom.tasks.kernels.packing.sequences import PAD, lay_out
 
-    dtype: type[np.unsignedinteger] = np.uint16 if len(words.encoder.spelled.lengths) <= 1 << 16 else np.uint32
-    lay = partial(lay_out, token_num_bytes=words.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=words.pad, dtype=dtype)
+    dtype: type[np.unsignedinteger] = np.uint16 if len(vocabulary.encoder.spelled.lengths) <= 1 << 16 else np.uint32
+    lay = partial(
+        lay_out, token_num_bytes=vocabulary.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=vocabulary.pad, dtype=dtype
+    )
     if cfg.packing == "best_fit":
         is_new = np.diff(part.copies.context[pieces.doc], prepend=-1) > 0
         sizes = np.bincount(np.cumsum(is_new) - 1, pieces.stop - pieces.start).astype(np.int64)
         slices = best_fit(sizes, part.copies.epoch[pieces.doc[is_new]], cfg.sequence_length)
-        pieces = sliced(pool, pieces, slices, words.encoder.spelled.lengths)
+        pieces = sliced(pool, pieces, slices, vocabulary.encoder.spelled.lengths)
     layout = lay(pool, pieces)
     if cfg.fim_level == "context":
-        layout = lay(*_permuted(layout, part, words, cfg, counts))
+        layout = lay(*_permuted(layout, part, vocabulary, cfg, counts))
     is_pad, lengths = layout.spans[:, -1] == PAD, layout.spans[:, 2] - layout.spans[:, 1]
     counts.update(tokens_packed=int(lengths[~is_pad].sum()), pad_tokens=int(lengths[is_pad].sum()))
     return layout
 
 
-def _permuted(layout: Layout, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+def _permuted(layout: Layout, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
     """Permute what each sequence holds of a document, as Megatron-LM does; what then has no room in it is dropped."""
     from starloom.tasks.kernels.packing.segments import permute, texts_of
     from starloom.tasks.kernels.packing.taking import further
 
-    texts = texts_of(layout, part.copies.context, words.separator, words.encoder.spelled)
+    texts = texts_of(layout, part.copies.context, vocabulary.separator, vocabulary.encoder.spelled)
     draws = further(part.draws[texts.doc], texts.number)
     is_fim = _is_drawn(draws, further(part.context_draws[texts.doc], texts.segment_number), texts.has_separator, cfg)
     is_fim &= part.may_fim[texts.doc] & (texts.byte_start < texts.byte_end)
     texts = texts.chosen(is_fim)
-    pool, arranged = _arranged([layout.tokens.reshape(-1)], texts.stretches, texts.span, texts.byte_start, draws[is_fim], cfg, words)
+    pool, arranged = _arranged([layout.tokens.reshape(-1)], texts.stretches, texts.span, texts.byte_start, draws[is_fim], cfg, vocabulary)
     permuted = permute(layout, texts, arranged)
     counts.update(tokens_dropped_for_room=permuted.num_dropped, **_growth(texts.stretches, arranged, permuted.is_permuted))
     return pool, permuted.pieces

@@ -105,7 +105,7 @@ PRESETS: dict[str, tuple[dict[str, object], ...]] = {
 
 
 class TextSignals(Config):
-    """The signals have no knobs."""
+    """Knobs of `signals`; there are none."""
 
 
 class QualityFilter(TextSignals):

@@ -84,7 +84,7 @@ class RedactPii(Config):
 
 
 class Finding(NamedTuple):
-    """A span of text that is somebody's."""
+    """A PII finding: a span of text that identifies a person or is a secret."""
 
     text: int
     """Number of the document in the batch."""
@@ -163,8 +163,8 @@ def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch,
     if not findings:
         return batch, Redactions.SCHEMA.empty_table()
     columns = np.array([(f.start, f.end, f.text, _rank(f)) for f in findings], np.int64).T
-    spans, spokesmen = merge_overlaps(*columns)
-    chosen = [findings[number] for number in spokesmen]
+    spans, representatives = merge_overlaps(*columns)
+    chosen = [findings[number] for number in representatives]
     old = Texts(*string_buffers(content))
     doc_ids = batch.column("doc_id").take(pa.array(spans.text)).to_pylist()
     values = _values(old, spans)

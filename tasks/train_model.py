@@ -86,7 +86,7 @@ class Shape(Config):
 
 
 class Launching(Config):
-    """Where the processes are."""
+    """Knobs of the processes: how many, and on which machines."""
 
     num_processes: RuntimeOnly[int] = Field(1, gt=0)
     """Processes that train together, on all machines, each with a GPU of its own."""

@@ -274,10 +274,10 @@ def test_verify_names_the_lie_and_repair_says_what_to_do(store, say):
     code, text, _ = say("verify")
     assert code == 1
     assert part.hash in text
-    assert "1 name lies" in text
+    assert "1 mismatch" in text
     assert text.splitlines()[-1] == "next: starloom verify --repair"
     code, document, _ = say("verify --json")
-    assert (code, json.loads(document)["sound"], len(json.loads(document)["lies"])) == (1, False, 1)
+    assert (code, json.loads(document)["sound"], len(json.loads(document)["mismatches"])) == (1, False, 1)
     code, text, _ = say("verify --repair")
     assert code == 1
     assert "removed 1 damaged thing and 2 records" in text

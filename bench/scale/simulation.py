@@ -36,7 +36,7 @@ BATCH_ROWS = 8192
 
 @dataclass(frozen=True)
 class MadeUp:
-    """One part of a corpus that nobody wrote: what is read of it is made when it is read."""
+    """One part of a synthetic corpus: its columns are generated when they are read."""
 
     first: int
     count: int
@@ -111,7 +111,7 @@ def _signatures(first: int, count: int, num_documents: int) -> NDArray[np.uint32
 
 @dataclass
 class Watch:
-    """Disk and memory while the work goes on, looked at every half second."""
+    """Disk and memory use while the work goes on, sampled every half second."""
 
     folder: Path
     disk_bytes: int = 0

@@ -38,7 +38,7 @@ _BATCH_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What is written out: an artifact, and the verdicts that select its rows."""
+    """The artifact to export, and the verdicts that select its rows."""
 
     type: str
     artifact: str

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, of which run."""
+    """The name that is asked about, and the run."""
 
     rows: Rows
     run: Run
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a document begins: its row in the text of the step that read it."""
+    """The place of a document: its row in the text of the step that read it."""
 
     step: StepState
     artifact: str

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """Reads for one question. Manifests are read once; tables are not kept."""
+    """A reader for one question. Manifests are read once; tables are not kept."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

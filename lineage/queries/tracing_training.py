@@ -28,7 +28,7 @@ _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 
 
 class Exposure(NamedTuple):
-    """When training saw each sequence of a part; [sequences], -1 for never."""
+    """The step at which each sequence of a part was seen; [sequences], -1 for never."""
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]

@@ -29,7 +29,7 @@ LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.1, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What is measured: ours by default, as the trainer sets it up."""
+    """One configuration to measure: ours by default, as the trainer sets it up."""
 
     name: str
     is_peer: bool = False
@@ -45,7 +45,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all lines of a preset have in common."""
+    """The settings that all lines of a preset share."""
 
     architecture: Architecture
     sequence_tokens: int
@@ -56,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens, what to predict, and where documents begin."""
+    """Tokens, targets, and document starts."""
 
     tokens_BT: Tensor
     targets_BT: Tensor

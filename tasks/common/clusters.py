@@ -88,7 +88,7 @@ Rank = Annotated[Annotated[Preference, Tag("column")] | Annotated[SourceOrder, T
 
 
 class Election(Config):
-    """Knobs of who stays of a cluster."""
+    """Knobs of the choice of each cluster's survivor."""
 
     survivor: tuple[Rank, ...] = (
         "license_class asc",
@@ -212,7 +212,7 @@ def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], o
     documents = files.arrays.make(DocumentParents, parents=(union_find.width(files.num_rows), files.num_rows))
     union_find.part(documents.parents)
     connecting.connect(files, DocumentParents, work.mapper, on_band=on_band)
-    rows = union_find.in_company(documents.parents)
+    rows = union_find.connected_nodes(documents.parents)
     ranks, classes = (np.uint64, len(rows), survivor.num_lanes(policy)), (np.uint8, len(rows))
     nodes = files.arrays.make(Nodes, rows=(np.int64, len(rows)), ranks=ranks, classes=classes)
     nodes.rows[:] = rows
@@ -301,7 +301,7 @@ def judge(work: Work[C], judge_part: Callable[[Part[C]], tuple[Verdicts, Cluster
 
 @dataclass(frozen=True)
 class _Judge(Generic[C]):
-    """Judges a part; unless in memory, it leaves the tables on disk, where those of the others need none."""
+    """A judge of parts; unless in memory, it leaves the tables on disk, where those of the others need none."""
 
     judge: Callable[[Part[C]], tuple[Verdicts, Clusters]]
     in_memory: bool

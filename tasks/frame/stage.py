@@ -34,11 +34,11 @@ StageFunction = Callable[..., Any]
 
 
 class _NotIdentity:
-    """Marks a knob that says where or how fast, never what."""
+    """A marker of a knob that says where or how fast, never what."""
 
 
 class _ContentIdentity:
-    """Marks a path whose identity is the bytes it leads to."""
+    """A marker of a path whose identity is the bytes it leads to."""
 
 
 RuntimeOnly = Annotated[T, _NotIdentity()]
@@ -54,7 +54,7 @@ def _absolute(value: str, info: ValidationInfo) -> str:
 
 
 class _NamesSource:
-    """Marks a word that names a source of `ingest`."""
+    """A marker of a word that names a source of `ingest`."""
 
 
 SourceName = Annotated[str, _NamesSource()]
@@ -146,7 +146,7 @@ def _of_secret(secret: str) -> str:
 
 
 class Runtime:
-    """What a stage may ask of the machine it runs on. Nothing here shapes its output."""
+    """A stage's access to the machine it runs on. Nothing here shapes its output."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a step reads."""
+    """The inputs of a step."""
 
     refs: dict[str, Ref] = field(default_factory=dict)
     """Parameter → artifact; without those optional inputs that nothing above writes."""
@@ -46,7 +46,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class ResolvedStep:
-    """A step of which everything is known but its results: what it reads, the keys that follow, and which of its actions are done."""
+    """A step of which all but the results is known: its inputs, the keys that follow, and which of its actions are done."""
 
     name: str
     stage: Stage

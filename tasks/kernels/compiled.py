@@ -48,7 +48,7 @@ def cache_folder() -> str:
 
 
 class ContentsLocator(UserWideCacheLocator):  # type: ignore[misc]  # numba has no types
-    """Finds the machine code of a function in a folder named by the bytes of its file."""
+    """A locator of a function's machine code, in a folder named by the bytes of its file."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
         super().__init__(py_func, py_file)

@@ -26,7 +26,7 @@ ACTIVE = re.compile(r"[\\`*\[\]|~#]|(?<![^\W_])_|_(?![^\W_])")
 
 @dataclass(frozen=True)
 class Step:
-    """What a step of the recipe did."""
+    """A step of the recipe and its results."""
 
     name: str
     stage: str
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Group:
-    """Documents that have something in common."""
+    """Documents that share a property."""
 
     name: str
     num_docs: int
@@ -62,7 +62,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """What is left after a step."""
+    """The documents kept by one step."""
 
     step: str
     num_docs: int
@@ -186,7 +186,7 @@ def _names_of(value: Any) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """How much of one language, or of all, a token holds."""
+    """The fertility of a tokenizer on one language, or on all."""
 
     name: str
     num_bytes: int

@@ -39,7 +39,7 @@ _ORDERING_LANES = 8
 
 @dataclass(frozen=True)
 class Evidence:
-    """What pairs of nodes are compared by: `Signed` of all nodes, and `Sets`, beside the band files.
+    """The data by which pairs of nodes are compared: `Signed` of all nodes, and `Sets`, beside the band files.
 
     Of identical nodes the first alone takes part (`Distinct`), and is joined with them already.
     """

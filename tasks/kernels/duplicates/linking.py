@@ -40,7 +40,7 @@ MOST_COMPARISONS = 1000
 
 
 class Evidence(NamedTuple):
-    """What pairs of nodes are judged by: sets, or signatures where the threshold is negative."""
+    """The data by which pairs of nodes are judged: sets, or signatures where the threshold is negative."""
 
     signatures: _Uint32s
     min_agreeing: int

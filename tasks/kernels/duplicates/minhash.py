@@ -195,7 +195,7 @@ def _sign_texts(
                     hashes[i] = _premix(np.uint32(_finish(sums[i]) & _LOW_32_BITS))
                 num_shingles[text] += found
                 found = _drop_repeated(hashes, found, recent)
-                _lower(signatures[text], hashes, found, multipliers, increments)
+                _update_minima(signatures[text], hashes, found, multipliers, increments)
                 num_words = ngram - 1
             if start == stop:
                 break
@@ -203,7 +203,7 @@ def _sign_texts(
             whole = _hash_whole(data[offsets[text] : stop], num_shingles[text] > 0)
             signatures[text], num_shingles[text] = _EMPTY, 1
             hashes[0] = _premix(np.uint32(whole & _LOW_32_BITS))
-            _lower(signatures[text], hashes, 1, multipliers, increments)
+            _update_minima(signatures[text], hashes, 1, multipliers, increments)
     return signatures, num_shingles
 
 
@@ -512,7 +512,7 @@ def _sort(hashes: _Uint64s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _lower(signature: _Uint32s, hashes: _Uint32s, found: int, multipliers: _Uint32s, increments: _Uint32s) -> None:
+def _update_minima(signature: _Uint32s, hashes: _Uint32s, found: int, multipliers: _Uint32s, increments: _Uint32s) -> None:
     """Lower a signature to the minima over hashes[:found], eight at a time so that a lane's parameters load once."""
     whole = found - found % 8
     for i in range(0, whole, 8):

@@ -36,7 +36,7 @@ class BySource:
 
 @dataclass(frozen=True)
 class Spared:
-    """The documents of all but these sources win, and are not dropped."""
+    """A criterion by which the documents of all but these sources win, and are not dropped."""
 
     names: tuple[str, ...]
 

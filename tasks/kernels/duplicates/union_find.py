@@ -54,7 +54,7 @@ def part(parent: _Nodes) -> None:
 
 
 @njit(cache=True, nogil=True)
-def in_company(parent: _Nodes) -> NDArray[np.int64]:
+def connected_nodes(parent: _Nodes) -> NDArray[np.int64]:
     """Return the nodes that share a component with another, ascending; `parent` is compressed."""
     has_other = np.zeros(parent.size, np.bool_)
     for node in range(parent.size):

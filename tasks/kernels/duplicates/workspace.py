@@ -59,7 +59,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Distinct:
-    """Which nodes are compared: the first of each group of identical ones."""
+    """The nodes that are compared: the first of each group of identical ones."""
 
     identities: NDArray[np.uint64]
     """Equal for identical nodes."""
@@ -76,7 +76,7 @@ class NodeParents:
 
 @dataclass(frozen=True)
 class Contenders:
-    """Of each group of identical nodes the best, cluster by cluster."""
+    """The best of each group of identical nodes, cluster by cluster."""
 
     nodes: NDArray[np.int64]
     """[contenders]."""
@@ -88,7 +88,7 @@ class Contenders:
 
 @dataclass(frozen=True)
 class Elected:
-    """Who stays."""
+    """The survivors."""
 
     heads: NDArray[np.int64]
     """The best of each node's cluster: it names the cluster."""

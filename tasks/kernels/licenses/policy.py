@@ -24,7 +24,7 @@ _BLUE_OAK = frozenset({"Artistic-1.0", "Artistic-1.0-cl8", "Artistic-1.0-Perl", 
 
 @dataclass(frozen=True)
 class Policy:
-    """Which licences count as permissive: by category, but for the ids that are allowed or denied by name."""
+    """The licences that count as permissive: by category, but for the ids that are allowed or denied by name."""
 
     allow: frozenset[str] = frozenset()
     deny: frozenset[str] = frozenset()

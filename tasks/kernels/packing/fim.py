@@ -52,7 +52,7 @@ class Stretches(NamedTuple):
 
 
 class Cuts(NamedTuple):
-    """How m stretches are cut. Axis 1 is prefix, middle, suffix."""
+    """The cuts of m stretches. Axis 1 is prefix, middle, suffix."""
 
     kept_tokens: np.ndarray
     """int64 [m, 3, 2]: the run of the stretch's own tokens that stays as it is."""
@@ -194,7 +194,7 @@ def _is_letter(byte: int) -> bool:
 
 
 class Sentinels(NamedTuple):
-    """Where the pool holds each sentinel."""
+    """The position of each sentinel in the pool."""
 
     prefix: int
     middle: int

@@ -21,7 +21,7 @@ DOCUMENT_ROLES = pa.array(ROLES[:NUM_DOCUMENT_ROLES])
 
 
 class SpanLosses(NamedTuple):
-    """What the spans of documents amount to; spans of sequences that were not measured are left out."""
+    """The losses of spans of documents; spans of sequences that were not measured are left out."""
 
     doc_id: pa.ChunkedArray
     loss: np.ndarray

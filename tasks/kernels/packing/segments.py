@@ -150,7 +150,7 @@ def _is_whole(values: np.ndarray, offsets: np.ndarray, data: np.ndarray) -> bool
 
 
 class Permuted(NamedTuple):
-    """What became of the sequences."""
+    """The sequences after permuting."""
 
     pieces: Pieces
     """Of as many tokens as there were; but the last sequence, if it was not full, may have more."""

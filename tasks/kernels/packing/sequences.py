@@ -35,7 +35,7 @@ class Pieces(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The sequences and where they come from."""
+    """The sequences and the sources of their tokens."""
 
     tokens: np.ndarray
     """[sequences, sequence length]."""
@@ -133,7 +133,7 @@ def _lay_out(
 
 
 class Starts(NamedTuple):
-    """Where another context begins in each sequence, 0 first; padding counts as one."""
+    """The positions at which another context begins in each sequence, 0 first; padding counts as one."""
 
     offsets: np.ndarray
     """int32 [sequences + 1]."""

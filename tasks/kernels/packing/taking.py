@@ -89,7 +89,7 @@ def further(draws: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 
 class Headers(NamedTuple):
-    """What stands before all files of a context (`<repo_name>NAME`), kept whichever of them are taken; all arrays [documents]."""
+    """The tokens before all files of a context (`<repo_name>NAME`), kept whichever of them are taken; all arrays [documents]."""
 
     first_row: np.ndarray
     """The first document of the context."""

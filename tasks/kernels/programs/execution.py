@@ -50,7 +50,7 @@ FLAGS = ("-P", "-s", "-S", "-B", "-X", "utf8")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use."""
+    """The resource limits of one program."""
 
     cpu_seconds: int = 3
     memory_bytes: int = 512 << 20
@@ -71,7 +71,7 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-    """What came of a program, and the last line of its error.
+    """The outcome of a program, and the last line of its error.
 
     One of `passed`, `failed` (it raised), `syntax-error`, `timed-out`, `memory`, `exited` (before its last line) and
     `crashed` (by a signal).

@@ -28,7 +28,7 @@ EXACT_MATCH, MISMATCH, PASSED = "exact-match", "mismatch", "passed"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer is drawn; the names are those of `starloom.model.config.Prompt`."""
+    """The settings of sampling; the names are those of `starloom.model.config.Prompt`."""
 
     max_new_tokens: int
     temperature: float
@@ -46,7 +46,7 @@ class Sentinels(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, and what judges the answer."""
+    """One prompt, and the test that judges the answer."""
 
     benchmark: str
     task_id: str

@@ -77,7 +77,7 @@ class FileSnapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class RepositorySnapshot:
-    """A repository as it was found. `root` says where on this machine and is no part of its identity."""
+    """A repository as it was found. `root` is its place on this machine and no part of its identity."""
 
     source: str
     repo: str

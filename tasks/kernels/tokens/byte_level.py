@@ -32,7 +32,7 @@ _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_HEAD_BYTES + 1)], np.u
 
 
 class TokenBytes(NamedTuple):
-    """What each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
+    """The bytes that each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
 
     offsets: np.ndarray
     """int64 [vocab + 1]."""

@@ -57,7 +57,7 @@ def _lines(num_lines: int) -> _Uint64s:
 
 
 class _Cache(NamedTuple):
-    """Pre-tokens met lately."""
+    """Pre-tokens met lately, and their ids."""
 
     short: _Uint64s
     """Buckets of those of up to fifteen bytes and four ids."""
@@ -150,7 +150,7 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer as arrays, with what it has encoded lately."""
+    """A tokenizer as arrays, with a cache of what it has encoded lately."""
 
     split: Split
     model: Model

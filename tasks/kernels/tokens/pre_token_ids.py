@@ -61,7 +61,7 @@ OVER_BYTES = 48  # bytes that are read beyond a pre-token
 
 
 class Tables(NamedTuple):
-    """Where the arrays of a model, a cache and the scratch are, and how large, for they must outlive it.
+    """The addresses and sizes of the arrays of a model, a cache and the scratch, which must outlive it.
 
     Handing an array on to a function counts its references, up and down in atomic steps: a quarter of a microsecond a call.
     """
