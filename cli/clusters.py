@@ -1,4 +1,4 @@
-"""Clusters and licence conflicts, as `starloom show` tells them."""
+"""Clusters and licence conflicts, as `starloom show` prints them."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _next(found: dict[str, Any], run: str, step: str) -> str:
 def conflict_lines(found: dict[str, Any], run: str, step: str, arguments: argparse.Namespace) -> list[str]:
     """Format the licence conflicts of one step."""
     of_all = "" if found["num_clusters"] is None else f" of {many(found['num_clusters'], 'cluster')}"
-    judged = f"judged by {found['judged_by']}" if found["judged_by"] else "no step above judged them, so no conflict could be seen"
+    judged = f"judged by {found['judged_by']}" if found["judged_by"] else "no step above judged licences, so conflicts are unknown"
     lines = [f"{step}: {count(found['num_conflicts'])}{of_all} in licence conflict", f"  licences   {judged}"]
     lines += [f"  unseen     {row['step']} had dropped {_rules(row['rules'])}" for row in found["dropped_before"]]
     if not found["num_conflicts"]:
@@ -187,4 +187,4 @@ TOLD_NOTES = frozenset(
         "duplicates_if_collisions_were_trusted",
     }
 )
-"""Notes of a step that `step_lines` says in words."""
+"""Notes of a step that `step_lines` formats."""

@@ -17,9 +17,9 @@ SHOWN_WIDTH = 48
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `starloom diff`."""
-    parser.add_argument("before", metavar="RUN", help="a run: its id, tag, or an unambiguous beginning or end of its id; latest")
+    parser.add_argument("before", metavar="RUN", help="a run: its id, tag, or an unambiguous prefix or suffix of its id; latest")
     parser.add_argument("after", metavar="RUN", help="another")
-    parser.add_argument("--limit", type=int, metavar="N", help=f"documents to list (default: {DEFAULT_LIMIT}; with --json all)")
+    parser.add_argument("--limit", type=int, metavar="N", help=f"number of documents to list (default: {DEFAULT_LIMIT}; with --json all)")
     add_store_argument(parser)
 
 

@@ -1,4 +1,4 @@
-"""How the command speaks: tables and lines for people, one JSON document for programs."""
+"""Output of the command: tables and lines as text, or one JSON document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which store a verb asks: the one that is named, else the one that lies here, else the one beside the recipes."""
+"""The store that a verb uses: the one that is named, else the one in this folder, else the one beside the recipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USUAL_PLACES = (".starloom", "conf/.starloom")
 def add_store_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--store`."""
     parser.add_argument(
-        "--store", metavar="URL", help=f"the store: a folder or URL (default: {' or '.join(USUAL_PLACES)}, the first that is there)"
+        "--store", metavar="URL", help=f"the store: a folder or URL (default: {' or '.join(USUAL_PLACES)}, the first that exists)"
     )
 
 

@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a recipe, its overrides, and the steps to run."""
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as conf/demo.yaml")
-    text = "change a knob for this run, or the recipe's own name, seed or store (repeatable)"
+    text = "override a knob for this run, or the recipe's name, seed or store (repeatable)"
     parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help=text)
-    parser.add_argument("--from", dest="start", metavar="STEP", help="do this step and all below it again, even if they are done")
+    parser.add_argument("--from", dest="start", metavar="STEP", help="rerun this step and all below it, even if they are cached")
     parser.add_argument("--until", metavar="STEP", help="stop after this step")
-    parser.add_argument("--force", action="append", default=[], metavar="STEP", help="do this step again, even if it is done (repeatable)")
+    parser.add_argument("--force", action="append", default=[], metavar="STEP", help="rerun this step, even if it is cached (repeatable)")
     parser.add_argument("--store", metavar="URL", help="the store: a folder or URL (default: .starloom beside the recipe)")
 
 

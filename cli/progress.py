@@ -1,4 +1,4 @@
-"""Progress of a verb that does one long thing: a bar on a terminal, silence elsewhere."""
+"""Progress of a long operation: a bar on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 

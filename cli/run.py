@@ -1,4 +1,4 @@
-"""`starloom run`: carry out a recipe; what is done already is not done again."""
+"""`starloom run`: run a recipe; finished work is taken from the store."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ if TYPE_CHECKING:
     from starloom.lineage.records import Run, StepState
 
 LINE_SECONDS = 10.0
-"""Between two lines about one step where there is no terminal to redraw."""
+"""Least time between two lines about one step, where there is no terminal to redraw."""
 SHOWN_RULES = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `starloom run`."""
     add_recipe_arguments(parser)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one a core)")
-    parser.add_argument(
-        "--no-prefect", action="store_true", help="walk the plan without Prefect: no server is started, nothing is shown in its UI"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one per core)")
+    parser.add_argument("--no-prefect", action="store_true", help="run without Prefect: no server is started, nothing is shown in its UI")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -40,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
     from starloom.lineage.errors import ConfigError
 
     if arguments.workers < 1:
-        raise ConfigError(f"--workers {arguments.workers}: a run needs at least one", hint="leave it out for one a core")
+        raise ConfigError(f"--workers {arguments.workers}: a run needs at least one", hint="leave it out for one worker per core")
     started = time.perf_counter()
     prepared = prepare(request(arguments))
     if prepared.is_cached:

@@ -1,4 +1,4 @@
-"""`starloom show`: one thing of a store."""
+"""`starloom show`: describe one run, step, artifact, document or cluster of a store."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
     return int(text)
 
 
@@ -139,7 +139,7 @@ def _warnings(told: list[str], step: str) -> list[str]:
 
 
 def _through(ref: dict[str, Any]) -> str:
-    return f" as left by verdicts {short(ref['verdicts'])}" if ref["verdicts"] else ""
+    return f" filtered by verdicts {short(ref['verdicts'])}" if ref["verdicts"] else ""
 
 
 def _listed(values: dict[str, Any]) -> list[str]:
@@ -154,7 +154,7 @@ def _cut(value: Any) -> str:
 
 
 def _artifact(artifact: dict[str, Any], _arguments: argparse.Namespace) -> tuple[str, str]:
-    lines = [f"{artifact['type']} {artifact['artifact']}", f"  made by   {', '.join(artifact['made_by'][-3:]) or 'no run that is left'}"]
+    lines = [f"{artifact['type']} {artifact['artifact']}", f"  made by   {', '.join(artifact['made_by'][-3:]) or 'no remaining run'}"]
     lines += _listed(artifact["counts"])
     parts = [
         [part.get("name", number), short(part["hash"]), count(part["num_rows"]), size(part["num_bytes"])]

@@ -1,4 +1,4 @@
-"""`starloom stages`: every stage, what it reads and writes."""
+"""`starloom stages`: list the stages with their inputs and outputs."""
 
 from __future__ import annotations
 

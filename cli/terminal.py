@@ -1,4 +1,4 @@
-"""What may be written to a terminal: colours where it is one, and never the control characters of somebody's text."""
+"""Output to a terminal: colours where it is one, and never the control characters of a source text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run would do, and why: for each step cached, will run (with the component that changed) or waits on another."""
+"""The plan explained: each step is cached, will run (with the component that changed) or waits on another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN_PARTS = 8
 SHOWN_LENGTH = 60
 GONE = ("its result is no longer in the store",)
 ENDED = {"running": "killed", "pending": "killed"}
-"""Of a step that wrote nothing: what became of it, where its record does not know."""
+"""The final status of a step that wrote nothing, by the status in its record."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Outlook:
     num_actions: int | None
     num_cached: int | None
     seconds: float | None
-    """What it took last time, in all; None if unknown."""
+    """Total time of the last execution; None if unknown."""
     told: str | None = None
-    """What the step has to say of its result, if that is there; else of its sources."""
+    """The step's message about its result, if that exists; else about its sources."""
 
 
 def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Resolver, list[ResolvedStep]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starloom.tasks.frame.stage import Config, Stage
 
 WITHOUT_PRODUCER = (Repositories, Record)
-"""Inputs that no step writes: the sources themselves, and the account of the steps above."""
+"""Inputs that no step writes: the sources themselves, and the record of the steps above."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _check_sources(steps: list[Step]) -> None:
         for name in step.config.named_sources():
             if name not in known:
                 raise ConfigError(
-                    f"{step.name} names the source {name!r}, and ingest reads none of that name", hint=did_you_mean(name, known)
+                    f"{step.name} names the source {name!r}, but ingest reads no source of that name", hint=did_you_mean(name, known)
                 )
 
 
@@ -106,7 +106,7 @@ def _wired(step: Step, line: RecipeStep, nearest: dict[type, str], written: dict
             continue  # optional, and not wanted
         if source is not None and source not in written:
             raise ConfigError(
-                f"{line.name} takes {parameter} from {source!r}, which is no step above it", hint=did_you_mean(source, list(written))
+                f"{line.name} takes {parameter} from {source!r}, which is not a step above it", hint=did_you_mean(source, list(written))
             )
         if source is not None and (kind in written[source] or parameter in line.sources):
             if kind not in written[source]:

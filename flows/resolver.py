@@ -1,4 +1,4 @@
-"""Resolving a plan from its top: each step once what it reads is there."""
+"""Resolution of a plan from its top: each step once its inputs exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a plan: as a Prefect flow when there is work, and without any server when there is none."""
+"""Execution of a plan: as a Prefect flow when there is work, and without any server when there is none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starloom.tasks.frame.step import ResolvedStep
 
 GRACE_SECONDS = 3.2
-"""From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
+"""Grace period between a stop request and killing what is left: a run ends within five seconds."""
 DEFAULT_STORE = ".starloom"
 
 
@@ -69,10 +69,10 @@ class Prepared:
 
 
 def prepare(request: Request) -> Prepared:
-    """Read the recipe, wire it, open the store, and see what is done.
+    """Read the recipe, wire it, open the store, and find what is cached.
 
     Raises:
-        ConfigError: for a recipe, knob, step or store name that means nothing.
+        ConfigError: for an invalid recipe, knob, step or store name.
     """
     path = Path(request.recipe)
     recipe = load(path, list(request.settings))
@@ -114,7 +114,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
     Raises:
         StoreError: if the store cannot be made or written.
         Cancelled: after Ctrl-C or SIGTERM; workers and children are gone, finished parts are kept.
-        StarloomError: what a step raised.
+        StarloomError: the error of a step.
     """
     prepared.store.make()
     if not prepared.store.storage.shared:
@@ -237,8 +237,8 @@ def _as_flow(session: Session) -> None:
             raise
         place = os.environ.get("PREFECT_API_URL", "an ephemeral server")
         raise StarloomError(
-            f"Prefect did not take the run ({place}): {type(error).__name__}: {error}",
-            hint="start the server that PREFECT_API_URL names or unset it, or walk the plan without Prefect: --no-prefect",
+            f"Prefect did not accept the run ({place}): {type(error).__name__}: {error}",
+            hint="start the server that PREFECT_API_URL names or unset it, or run without Prefect: --no-prefect",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Carrying out a plan, step by step, against the store: what is done is taken, what is not is done, all of it recorded."""
+"""Execution of a plan, step by step, against the store: finished work is reused, the rest is run, all of it is recorded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Session:
         self.run = new_run(plan)
         self.resolver = Resolver(plan, store)
         self.failure: BaseException | None = None
-        """What the first step that failed raised."""
+        """The error of the first step that failed."""
         self._workers = workers
         self._watcher = watcher
         self._forced = forced

@@ -163,7 +163,7 @@ def test_one_command_finds_all_conflicts_of_a_run_whichever_step_saw_them(ask, s
 
 def test_no_conflict_is_not_claimed_where_none_could_be_seen(ask, say):
     assert ask("show conflicts --run unjudged")["steps"][0]["judged_by"] is None
-    assert "no step above judged them, so no conflict could be seen" in say("show conflicts --run unjudged")
+    assert "no step above judged licences, so conflicts are unknown" in say("show conflicts --run unjudged")
     assert ask("show conflicts --run unjudged")["steps"][0]["dropped_before"] == []
     assert "unseen     license_filter had dropped license-text 5, non-permissive 1\n" in say("show conflicts --run filtered")
     cluster = ask("trace path:repo1/src/module0.py --run unjudged")["events"][1]["cluster_id"]

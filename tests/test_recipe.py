@@ -40,12 +40,12 @@ INGEST = "- ingest: {sources: [{kind: directory, path: .}]}\n"
         ("store: 5\nstages: [ingest]\n", r"line 1: `store` is a word, not 5"),
         ("stages:\n- ingest: {}\n  as: [a]\n", r"line 3: a step cannot be called \['a'\]"),
         ("stages:\n- ingest: {}\n  as: ../b\n", r"line 3: a step cannot be called '../b'"),
-        ("stages:\n- ingest\n- exact_dedup: {}\n  from: [q]\n", r"line 4: `from` names a step or maps inputs to steps, not \['q'\]"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: [q]\n", r"line 4: `from` must name a step or map inputs to steps, not \['q'\]"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {dcos: ingest}\n", r"line 4: exact_dedup has no input 'dcos'(?s:.*)'docs'"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {docs: null}\n", r"line 4: exact_dedup cannot do without docs"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {'*': null}\n", r"line 4: exact_dedup cannot do without \*"),
         ("stages:\n- ingest: &a {x: *a}\n", r"line 2: more than 50 levels deep"),
-        ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key is a word"),
+        ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key must be a string"),
         ("stages:\n- ingest\n- \u0001\n", r"line 3: special characters are not allowed \(#x0001\)"),
         ("stages:\n- ingest: {sources: [{kind: directory,\n  pth: .}]}\n", r"line 3: ingest has no knob 'sources.0.pth'"),
         ("stages:\n- ingest: {sources: [{kind: directory,\n  path: 5}]}\n", r"line 3: ingest.sources.0.path 5: "),
@@ -132,7 +132,7 @@ def test_until_cuts_the_plan_and_knows_its_steps(tmp_path):
     ("text", "message"),
     [
         ("stages:\n- exact_dedup\n", "exact_dedup reads Docs, and no step above it writes that"),
-        (f"stages:\n{INGEST}- exact_dedup: {{}}\n  from: near\n", "takes docs from 'near', which is no step above it"),
+        (f"stages:\n{INGEST}- exact_dedup: {{}}\n  from: near\n", "takes docs from 'near', which is not a step above it"),
         (f"stages:\n{INGEST}- train_tokenizer\n- exact_dedup: {{}}\n  from: {{docs: train_tokenizer}}\n", "which does not write it"),
     ],
 )
