@@ -1,4 +1,4 @@
-"""Digests of code by syntax tree: what a function is made of, and nothing else.
+"""Digests of code by syntax tree: the definitions that a function reaches, and nothing else.
 
 The digest of a stage covers its function and every project definition that it can reach by name, in its own module and in
 the modules it imports (also inside functions). Comments, docstrings, formatting and definitions that it does not reach are
@@ -22,21 +22,21 @@ from typing import Any
 
 NAME = "starloom"
 ROOT = Path(__file__).absolute().parents[1]
-"""Where the packages lie."""
+"""The folder of the packages."""
 
 PACKAGES = ("starloom.tasks", "starloom.model")
 """Packages whose code shapes outputs."""
 
 FRAME = "starloom.tasks.frame"
-"""The package that carries stages out."""
+"""The package that runs stages."""
 
 ONLOOKERS = frozenset(("starloom.model.watching", "starloom.tasks.kernels.compiled"))
-"""Modules that tell what happens and shape no output: who wants another line on a screen need not train again."""
+"""Modules that only report progress and shape no output: another line on a screen causes no new training."""
 
 WRAPPERS = frozenset(
     ("cache", "contextmanager", "dataclass", "final", "jit", "lru_cache", "njit", "no_grad", "prepare", "stage", "total_ordering")
 )
-"""Decorators that give back what they are given, wrapped: a definition under them is only there for who names it."""
+"""Decorators that return their function wrapped, and register it nowhere: a definition under them is reached only by its name."""
 
 Summary = dict[str, Any]
 """Of a definition: its digest, the (name, attribute) pairs that it mentions, and what it imports inside itself.

@@ -1,4 +1,4 @@
-"""Collecting what no run or tag reaches; never a thing in use.
+"""Garbage collection of what no run or tag reaches; never of anything in use.
 
 Every recorded run is a root. What a killed run left is not recorded and would be used by the next one: the records of
 its finished parts are roots too, until they are older than the age. With `keep_last`, older runs without a tag go first,
@@ -47,7 +47,7 @@ def collect(
 
     Raises:
         StoreError: if a run or another collection is under way.
-        CorruptError: if a record cannot be read, so that what it reaches cannot be told.
+        CorruptError: if a record cannot be read, so that what it reaches is unknown.
     """
     with free(store) if dry_run else collecting(store):
         return _Sweep(store, older_than_seconds, dry_run=dry_run).sweep(keep_last)

@@ -1,4 +1,4 @@
-"""Errors that people see: what failed, with which value, why it is refused, what to do next."""
+"""Errors shown to users: what failed, with which value, why it is refused, what to do next."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
     import difflib
 
     if not known:
-        return "there is none yet"
+        return "none exists yet"
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:

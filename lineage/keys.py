@@ -1,4 +1,4 @@
-"""Stable bytes for values, and the hashes made from them. What has no stable bytes is refused."""
+"""Canonical bytes of values, and their hashes. Values without canonical bytes are refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _refuse_unstable(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{where} has the key {key!r}; only strings have one JSON spelling")
+                raise TypeError(f"{where} has the key {key!r}; only strings have a canonical JSON form")
             _refuse_unstable(item, f"{where}.{key}")
         return
     raise TypeError(f"{where} is a {type(value).__name__}, which has no stable bytes; give text, numbers, lists or mappings")

@@ -1,4 +1,4 @@
-"""Leases: who is using the store now, so that nothing in use is ever collected.
+"""Leases: which processes use the store now, so that garbage collection removes nothing in use.
 
 A run holds a lease while it works; a collection holds one too. Each writes its own first and looks for the other's after,
 so at least one of the two sees the other: the collection gives way, the run waits.
@@ -40,7 +40,7 @@ def running(store: Store, run_id: str) -> Iterator[None]:
         while _live(store, "gc"):
             if time.monotonic() > deadline:
                 raise StoreError(
-                    f"`starloom gc` has held the store {store.url} for ten minutes", hint="see whether it still runs; then try again"
+                    f"`starloom gc` has held the store {store.url} for ten minutes", hint="check whether it still runs; then try again"
                 )
             time.sleep(0.2)
         yield

@@ -1,4 +1,4 @@
-"""Parquet files with one spelling: the same rows give the same bytes, and a flipped bit is noticed on reading."""
+"""Canonical Parquet files: the same rows give the same bytes, and checksums detect a flipped bit on reading."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def corrupt(path: Path, error: Exception, store: str | None) -> CorruptError:
     reason, named = str(error).splitlines()[0], "" if store is None else f" --store {shlex.quote(store)}"
     return CorruptError(
         f"the part {path.name} cannot be read: {reason}",
-        hint=f"`starloom verify --repair{named}` sets damaged parts aside; the next run makes them again",
+        hint=f"`starloom verify --repair{named}` removes damaged parts; the next run makes them again",
     )
 
 

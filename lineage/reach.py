@@ -1,4 +1,4 @@
-"""What runs reach in a store: the records, manifests and objects without which they could not be shown again."""
+"""Reachability in a store: the records, manifests and objects that runs need."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Reach:
         """Reach an action, those on its parts, and what they made.
 
         Raises:
-            CorruptError: if a record cannot be read: what it reaches cannot be told.
+            CorruptError: if a record cannot be read: what it reaches is unknown.
         """
         name = action_name(stage, key)
         if name in self.names:
@@ -90,7 +90,7 @@ class Reach:
         """Reach a manifest and its objects.
 
         Raises:
-            CorruptError: if the manifest is not the one that its name says.
+            CorruptError: if the manifest does not match the hash in its name.
         """
         if artifact_name(name) in self.names:
             return
@@ -101,7 +101,7 @@ class Reach:
             return
         if keys.digest(artifact.to_json()) != name:
             raise CorruptError(
-                f"{artifact_name(name)} is not the manifest that its name says",
+                f"{artifact_name(name)} has a hash mismatch: it is another manifest than its name",
                 hint=f"run `starloom verify --repair{self.store.named}` first",
             )
         self.names |= set(objects_of(artifact))

@@ -1,4 +1,4 @@
-"""What is written down: parts, artifacts, actions and runs, each a small JSON document."""
+"""Records: parts, artifacts, actions and runs, each a small JSON document."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Action:
     made: dict[str, Any] = field(default_factory=dict)
     """When, on which host, at which commit, by which version."""
     shown: dict[str, str] = field(default_factory=dict)
-    """Name → hash of files for whoever looks at the run: no artifact, read by no stage."""
+    """Name → hash of files that the run shows: not artifacts, read by no stage."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document."""
@@ -139,7 +139,7 @@ class StepState:
     seconds: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
-    """Name → hash of files for people to look at."""
+    """Name → hash of files that the step shows."""
 
     def finish(self, action: Action, outputs: dict[str, dict[str, Any]], status: str) -> None:
         """Record the outputs of a step: done now, or cached."""

@@ -1,4 +1,4 @@
-"""Where bytes lie: a local folder or any fsspec URL, behind one interface.
+"""Storage of bytes: a local folder or any fsspec URL, behind one interface.
 
 This is the only module that may know of a local disk. Guarantees, on every backend: `write` and `put` are atomic
 (a reader sees all of a file or none of it); on a local disk they are also flushed before they are visible.
@@ -285,7 +285,7 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 def _explained(error: OSError, url: str) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(
-            f"no room to write in the store {url}: {error.strerror}",
+            f"no space left in the store {url}: {error.strerror}",
             hint=f"free space (`starloom gc --store {shlex.quote(url)}` removes what no run needs) and run the same command again; "
             "finished parts are kept",
         )

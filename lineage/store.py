@@ -45,9 +45,9 @@ class Store:
         self.storage = storage
         self.url = storage.url
         self.named = f" --store {shlex.quote(self.url)}"
-        """What to add to a command so that it asks this store."""
+        """The option that makes a command use this store."""
         self._kept: dict[str, Any] | None = None
-        """Caches that are not written yet: of a store that is only looked at."""
+        """Caches that are not written yet: of a store that is only read."""
 
     @classmethod
     def look(cls, url: str) -> Store:
@@ -155,7 +155,7 @@ class Store:
         except FileNotFoundError as error:
             raise MissingError(
                 f"the artifact {name} is no longer in {self.url}",
-                hint=f"`starloom verify --repair{self.named}` removes what claims it; then run the recipe again",
+                hint=f"`starloom verify --repair{self.named}` removes the records that name it; then run the recipe again",
             ) from error
 
     def action(self, stage: str, key: str) -> Action | None:
@@ -286,7 +286,7 @@ class Store:
             raise self._damaged(name, f"{type(error).__name__}: {error}") from error
 
     def _damaged(self, name: str, problem: str) -> CorruptError:
-        hint = f"`starloom verify --repair{self.named}` sets damaged things aside; the next run makes them again"
+        hint = f"`starloom verify --repair{self.named}` removes damaged files; the next run makes them again"
         return CorruptError(f"{name} in {self.url} is damaged: {problem}", hint=hint)
 
 
@@ -307,7 +307,7 @@ def _check_format(storage: Storage) -> None:
         found = None
     if type(found) is not int or found < 1:
         raise StoreError(
-            f"{storage.url}/store.json does not say which format the store has",
+            f"{storage.url}/store.json does not give the format of the store",
             hint="restore the file, or choose another store",
         )
     if found > FORMAT:

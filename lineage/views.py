@@ -1,4 +1,4 @@
-"""Artifacts as code sees them: parts read lazily, verdicts applied on the way, files as a local folder."""
+"""Views of artifacts: parts read lazily with verdicts applied, files as a local folder."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WHERE = {"qkv": "attention.qkv", "out": "attention.out", "up": "mlp.up", "down": "mlp.down"}
 BASE, FIRST, SECOND = ".base_layer", ".lora_A.default", ".lora_B.default"
-"""What peft puts into the names of parameters."""
+"""The affixes that peft adds to the names of parameters."""
 
 
 class Pair(NamedTuple):

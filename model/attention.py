@@ -48,7 +48,7 @@ def attend(
         value_BTGK: the values.
         window: tokens that a token sees, itself included; all where none is given.
         offsets_N: int32, where each document begins in the line of B*T tokens, then B*T.
-        dropout: chance that an attention weight is zeroed.
+        dropout: probability that an attention weight is zeroed.
         kernel: one that can run here, as `kernel_for` says.
     """
     if window is not None and window >= query_BTHK.shape[1]:
@@ -82,10 +82,10 @@ def kernel_for(choice: Choice, device: torch.device, dtype: torch.dtype, *, drop
     """Return the kernel to run.
 
     Args:
-        choice: `auto`, or a kernel that somebody asks for.
+        choice: `auto`, or a kernel by name.
         device: of queries, keys and values.
         dtype: theirs.
-        dropout: chance that an attention weight is zeroed.
+        dropout: probability that an attention weight is zeroed.
         is_plain: whether every token sees all before it; `varlen` is only worth it where torch's plain kernel cannot do the masking.
 
     Raises:
@@ -105,7 +105,7 @@ def kernel_for(choice: Choice, device: torch.device, dtype: torch.dtype, *, drop
     if choice == "varlen" and dropout:
         raise ValueError(f"the attention kernel varlen has no dropout ({dropout} asked for); use flash or sdpa, or dropout 0")
     if choice == "cudnn" and not is_plain:
-        raise ValueError("the attention kernel cudnn keeps no documents apart and has no window; use auto")
+        raise ValueError("the attention kernel cudnn supports neither document masking nor a window; use auto")
     return choice
 
 

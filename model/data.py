@@ -1,4 +1,4 @@
-"""What the trainer sees, in which order: packed sequences on a memory map, shuffled by arithmetic.
+"""The training data and its order: packed sequences on a memory map, shuffled by a computed permutation.
 
 The training sequences of all part files are copied once into one flat file, which the operating system pages in as needed; so memory
 does not grow with the corpus. The order of an epoch is a permutation that is computed, not stored: the sequence at any place of
@@ -33,7 +33,7 @@ ROUNDS = 8
 """Passes of the shuffle's Feistel network; four make it a pseudo-random permutation (Luby and Rackoff 1988)."""
 TRAIN, HELDOUT = "train", "heldout"
 COLUMNS = ["split", "tokens", "starts"]
-"""What is read of Packed; where there are no `starts`, a sequence is one document."""
+"""The columns read of Packed; where there are no `starts`, a sequence is one document."""
 
 
 class Starts(NamedTuple):
@@ -163,7 +163,7 @@ class PackedSequences:
     starts: Starts
     """Read-only memory maps."""
     digest: str
-    """SHA-256 of every token, origin and start: which data this is."""
+    """SHA-256 of every token, origin and start: the identity of the data."""
 
     @classmethod
     def open(cls, paths: Sequence[Path], work: Path, vocab_size: int) -> "PackedSequences":
@@ -313,7 +313,7 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._ahead: dict[int, Future[Batch]] = {}
         self.waited_seconds = 0.0
-        """Time that training has stood still for its data."""
+        """Seconds that training has waited for its data."""
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Return the numbers of all sequences of a step, counted from 1, of all processes."""

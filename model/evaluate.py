@@ -38,7 +38,7 @@ HELDOUT_LOSSES = pa.schema({"part": pa.int32(), "row": pa.int32(), "losses": pa.
 
 
 def evaluate(job: EvaluationJob) -> None:
-    """Carry out the tasks of a job.
+    """Run the tasks of a job.
 
     Raises:
         ValueError: the checkpoint, the data or a prompt does not fit; the message names which.

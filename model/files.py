@@ -1,4 +1,4 @@
-"""Files that appear under their name whole, or not at all."""
+"""Atomic writing of files: a file appears whole, or not at all."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What training on a token costs in floating-point operations, and how many of them a device can do: the two halves of MFU.
+"""FLOPs of training on a token, and a device's peak FLOP/s: the two halves of MFU.
 
 **MFU** (model FLOPs utilisation; Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B) is the share of a device's peak that the
 network's own arithmetic reaches: tokens a second x FLOPs a token / (peak x devices). A token costs 6 N + 12 L H K T: forward and

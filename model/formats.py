@@ -1,4 +1,4 @@
-"""A network as a folder that others can load, and anybody's folder as a network: transformers' format, both families.
+"""Reading and writing checkpoints in transformers' format, for both families.
 
 Ours and theirs differ in names and in how the rows of query, key and value lie: ours are one matrix, all queries, then all keys, then all
 values. GPTBigCode's is the same where keys are shared, and interleaved head by head where they are not; Starcoder2 has three.
@@ -199,7 +199,7 @@ class Weights:
             try:
                 self._open[name] = safetensors.safe_open(path, framework="pt")
             except safetensors.SafetensorError as error:
-                raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it again") from error
+                raise ValueError(f"{path} is not a complete safetensors file ({error}); fetch it again") from error
         return self._open[name]
 
     def _read(self, name: str) -> Tensor:

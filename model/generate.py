@@ -30,7 +30,7 @@ from starloom.model.prompting import END_OF_TEXT, Asked, asked, open_tokenizer
 from starloom.model.sampling import choose, uniform
 
 REPLACEMENT = "\ufffd"
-"""What bytes that are no character, or not one yet, are decoded to."""
+"""The replacement character, for bytes that are not (yet) a character."""
 
 
 class Decoder(Protocol):
@@ -205,9 +205,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suffix", help="text after the gap")
     parser.add_argument("--spm", action="store_true", help="show the suffix first (SPM), not the prefix (PSM)")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not the one in CHECKPOINT")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="bound on the completion (default 128)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (the default) takes the likeliest token")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the fewest tokens that hold this probability")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="largest number of new tokens (default 128)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="sampling temperature; 0 (the default) is greedy decoding"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling: draw from the smallest set of tokens with this probability"
+    )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
     parser.add_argument("--json", action="store_true", help="print one JSON object: completion, finish, numbers of tokens")

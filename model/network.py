@@ -184,7 +184,7 @@ class GPT(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.kernel: Choice = "auto"
-        """What shall compute attention."""
+        """The attention kernel to use."""
         self.wte = nn.Embedding(architecture.vocab_size, architecture.width)
         if architecture.has_learned_positions:
             self.wpe = nn.Embedding(architecture.context_tokens, architecture.width)

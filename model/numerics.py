@@ -1,4 +1,4 @@
-"""Arithmetic that is the same in every run: which precision, how many threads, in which order sums are taken."""
+"""Reproducible arithmetic: precision, number of threads, order of sums."""
 
 import torch
 

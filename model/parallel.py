@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 Source = Callable[[str, torch.Size], Tensor]
-"""Gives the whole of a parameter on the CPU, by its name and shape."""
+"""Returns a whole parameter on the CPU, by its name and shape."""
 ENTRANCES = ("token_losses",)
 """Methods beside `forward` that somebody calls from outside; shards have to be gathered for them too."""
 

@@ -1,4 +1,4 @@
-"""The trainer: from packed sequences to a checkpoint, by one loop that survives being killed.
+"""The trainer: from packed sequences to a checkpoint, in one loop that resumes after a kill.
 
     accelerate launch -m starloom.model.train config.json        any number of GPUs, on any number of machines
     torchrun --nproc-per-node 2 -m starloom.model.train config.json   the same, and on CPUs, where accelerate's launcher starts one
@@ -14,7 +14,7 @@ What `starloom.model.watching` shows goes to stdout and to `work`.
 - Everything random at step n is drawn from (seed, n). So there is no random state to save, and on a CPU a training that was killed and
   resumed ends in the same bytes as one that was not (same processes and threads); on a GPU it ends within noise.
 - The loss of a step is the mean over all its targets, however they are spread over microbatches and processes.
-- A loss or gradient that is no number, or a spike, leaves the weights untouched: the trainer stops and names its documents, or skips.
+- A NaN or infinite loss or gradient, or a spike, leaves the weights untouched: the trainer stops and names its documents, or skips.
 - SIGTERM and SIGINT: finish the step, save, leave with 128 + signal. A killed trainer resumes from the newest sound state in `work`.
 """
 
@@ -84,7 +84,7 @@ class Interruption:
         self.grace_seconds = 0.0
         """Time for that; 0 while there is nothing to save."""
         self.signal = 0
-        """The signal that came, or 0."""
+        """The received signal, or 0."""
 
     def listen(self) -> None:
         """Handle SIGTERM and SIGINT from now on."""
@@ -138,7 +138,7 @@ class Trainer:
         self.step = 0
         self.history: list[Step] = []
         self.skipped: set[int] = set()
-        """Steps that were left out."""
+        """Steps that were skipped."""
         self.validation: list[tuple[int, str | None, float, int]] = []
         """Rows of `VALIDATION`."""
 
@@ -304,11 +304,7 @@ class Trainer:
         culprits = gather_object(culprits)
         suspects = self.sequences.origin[culprits or self.reader.batch(step)]
         named = ", ".join(f"part {part} row {row}" for part, row in suspects[:NUM_NAMED]) + (", …" if len(suspects) > NUM_NAMED else "")
-        which = (
-            f"{len(culprits)} of its sequences give no number alone"
-            if culprits
-            else "none of its sequences gives no number alone; the batch is"
-        )
+        which = f"{len(culprits)} of its sequences yield NaN alone" if culprits else "no single sequence yields NaN alone; the batch is"
         documents = documents_of(self.job.spans, suspects.astype(np.int64), NUM_NAMED)
         return f"{which}: {named}" + (
             f" (documents {', '.join(documents)}{', …' if len(documents) == NUM_NAMED else ''})" if documents else ""
@@ -507,7 +503,7 @@ def alone_in(work: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise TrainingError(f"another trainer is at work in {work}; end it, or choose another `work`") from error
+                    raise TrainingError(f"another trainer is running in {work}; end it, or choose another `work`") from error
                 time.sleep(0.2)
         sweep(work)
         yield
@@ -541,7 +537,7 @@ def main(arguments: list[str]) -> int:
             status = Trainer(job).run(interruption)
     except torch.OutOfMemoryError as error:
         remedy = "lower microbatch_sequences, set activation_checkpointing, or spread it over more processes with parallel: fsdp"
-        print(f"{type(error).__name__}: {error}\n{remedy}; it goes on from the last state", file=sys.stderr, flush=True)
+        print(f"{type(error).__name__}: {error}\n{remedy}; it resumes from the last state", file=sys.stderr, flush=True)
         status = 1
     except (TrainingError, ValidationError, ValueError, OSError) as error:
         remedy = f" (writing to {job.work} or {job.out}); free some space and start again" if _is_full_disk(error) else ""

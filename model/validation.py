@@ -62,7 +62,7 @@ class ValidationSet:
         Args:
             packed_paths: part files of Packed.
             spans_paths: those of Spans, one for each of Packed; or none, and then there are no groups.
-            max_sequences: how many are enough.
+            max_sequences: largest number of sequences.
 
         Raises:
             ValueError: sequences differ in length, or Spans and Packed do not belong together; the message names the file.

@@ -1,4 +1,4 @@
-"""Watching a training: what each step cost and brought, as JSON lines, Parquet, TensorBoard files and a line for people.
+"""Logs of a training: cost and result of each step, as JSON lines, Parquet, TensorBoard files and lines of text.
 
 Nothing here shapes a byte of a result: it may be changed without a training having to be done again (`starloom.lineage.code` leaves it
 out of the identity of a training), and its files hold clocks, so they lie in `work` and not in `out`.
@@ -48,7 +48,7 @@ SCALARS = {
     "data_wait_seconds": "speed/data_wait_seconds",
     "peak_memory_bytes": "speed/peak_memory_bytes",
 }
-"""What of a line goes to TensorBoard, under which tag."""
+"""The TensorBoard tag of each field."""
 
 
 class Step(NamedTuple):
@@ -243,7 +243,7 @@ def _kept_up_to(step: int, path: Path) -> pa.Table:
     try:
         table = pq.read_table(path, schema=TIMINGS)
     except (OSError, pa.ArrowException) as error:
-        print(f"{path} cannot be read and begins anew: {error}", file=sys.stderr, flush=True)
+        print(f"{path} cannot be read and is started anew: {error}", file=sys.stderr, flush=True)
         return TIMINGS.empty_table()
     return table.filter(pc.less_equal(table["step"], step))
 

@@ -1,4 +1,4 @@
-"""Drop documents in which a problem or a solution of a benchmark stands, so that evaluation measures no memory.
+"""Drop documents that contain a problem or a solution of a benchmark, so that evaluation does not measure memorisation.
 
 A document leaks a benchmark if one of the benchmark's strings, normalised, stands in its likewise normalised content:
 lower-cased (StarCoder), or lower-cased without any whitespace (StarCoder2). Exact: the answer is Python's `in`.
@@ -9,7 +9,7 @@ Writes  Verdicts  dropped: rule = benchmark-leak, detail = <benchmark>/<task_id>
 
 Of a problem in HumanEval's format that is its docstring and its solution; without a docstring its whole prompt, unless that is
 one line, a signature. Strings too short or too common to prove anything are left out: those below `min_length`, and those in
-`exempt`. The record's notes name them, and the problems of which nothing is looked for.
+`exempt`. The record's notes name them, and the problems without any string to search for.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class Benchmark(Config):
     """A benchmark, one problem a line."""
 
     name: str = Field(min_length=1)
-    """What its leaks are called."""
+    """Name of the benchmark in verdicts."""
     path: File
     """JSON lines, plain or gzipped."""
     format: Literal["humaneval", "fields"] = "humaneval"
     """`humaneval`: the docstring in `prompt`, else all of it, and `canonical_solution`; `fields`: the fields named in `fields`, whole."""
     fields: tuple[str, ...] = ()
-    """Fields whose strings are looked for, with `format: fields`."""
+    """Fields whose strings are searched for, with `format: fields`."""
     id_field: str = "task_id"
-    """Field that names a problem."""
+    """Field that holds a problem's id."""
 
     @model_validator(mode="after")
     def _fields_fit_format(self) -> Self:
         if (self.format == "fields") != bool(self.fields):
-            raise ValueError("name the fields to look for with `format: fields`, and none with `format: humaneval`")
+            raise ValueError("name the fields to search for with `format: fields`, and none with `format: humaneval`")
         return self
 
 
@@ -64,11 +64,11 @@ class Decontaminate(Config):
     """Knobs of decontamination."""
 
     benchmarks: tuple[Benchmark, ...] = Field(default=({"name": "starloom_tiny", "path": OWN_BENCHMARK},), min_length=1)  # type: ignore[arg-type]
-    """What must not be learnt: what `evaluate` asks, at least."""
+    """Benchmarks to remove from the corpus: at least those that `evaluate` runs."""
     normalise: Literal["lower", "lower_no_whitespace"] = "lower_no_whitespace"
     """`lower` as StarCoder did, `lower_no_whitespace` as StarCoder2 did; content and strings alike."""
     min_length: int = Field(default=10, ge=1)
-    """Characters, after normalising, below which a string is not looked for."""
+    """Least number of characters, after normalising, of a string to search for."""
     exempt: tuple[str, ...] = TRIVIAL_SOLUTIONS
     """Strings too common to be a leak, compared without space around them."""
 
@@ -124,7 +124,7 @@ class Search(NamedTuple):
     left_out: list[str]
     """Strings too short or exempt: `<benchmark>/<task_id>: string`."""
     unsought: list[str]
-    """Problems of which nothing is looked for: <benchmark>/<task_id>."""
+    """Problems without any string to search for: <benchmark>/<task_id>."""
 
 
 def find_needles(cfg: Decontaminate) -> Search:

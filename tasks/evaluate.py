@@ -33,14 +33,14 @@ OWN_BENCHMARK = str(Path(__file__).parents[1] / "conf" / "benchmarks" / "starloo
 UNKNOWN = "unknown"
 ROWS = 512
 MAX_EXPONENT = 700.0
-"""A broken network's loss may be beyond what exp can hold."""
+"""Cap of a loss before exp: a broken network's would overflow."""
 
 
 class Benchmark(Config):
     """Problems in HumanEval's format."""
 
     name: str = Field(min_length=1)
-    """What Completions and Scores call it."""
+    """Name of the benchmark in Completions and Scores."""
     path: File
     """JSON lines, gzipped or not: task_id, prompt, entry_point, canonical_solution, test."""
 
@@ -51,27 +51,27 @@ class Evaluate(Config):
     max_sequences: int = Field(256, ge=0)
     """Held-out sequences to measure the loss on, spread evenly over all; 0 measures none."""
     max_infills: int = Field(64, ge=0)
-    """Lines to infill for each language, one a held-out document; 0 asks for none."""
+    """Lines to infill for each language, one a held-out document; 0 infills none."""
     infill_max_new_tokens: int = Field(64, gt=0)
-    """Bound on the answer to an infilling."""
+    """Largest number of tokens of an infilled line."""
     benchmarks: list[Benchmark] = Field(default_factory=lambda: [{"name": "starloom_tiny", "path": OWN_BENCHMARK}])  # type: ignore[arg-type]
     """Benchmarks to complete and run; by default the project's own."""
     num_samples: int = Field(20, gt=0)
     """Completions of each problem (StarCoder: 200)."""
     k: tuple[int, ...] = Field((1, 10), min_length=1)
-    """For which k to estimate pass@k; none above num_samples."""
+    """The k of pass@k; none above num_samples."""
     max_new_tokens: int = Field(256, gt=0)
-    """Bound on a completion."""
+    """Largest number of tokens of a completion."""
     temperature: float = Field(0.2, ge=0)
-    """Of the completions; infilling takes the likeliest token."""
+    """Sampling temperature of completions; infilling is greedy."""
     top_p: float = Field(0.95, gt=0, le=1)
-    """Completions draw from the fewest tokens that hold this share of the probability."""
+    """Nucleus sampling of completions: the share of the probability to draw from."""
     cpu_seconds: int = Field(3, gt=0)
     """Processor time that a program may take."""
     memory_bytes: int = Field(512 << 20, ge=64 << 20)
     """Memory that a program may address."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the network; auto is bf16 on a GPU and fp32 without."""
+    """Precision of the network; auto is bf16 on a GPU and fp32 without."""
     threads: int = Field(2, gt=0)
     """CPU threads of the network. Part of the identity: sums depend on it in their last bits."""
     seed: int = Field(0, ge=0)
@@ -321,7 +321,7 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
             parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
         except ValueError as error:
             hint = "give evaluate the Packed and Spans of one step, and its tokenizer"
-            raise InputError(f"packed sequences, spans and tokenizer do not belong together: {error}", hint=hint) from error
+            raise InputError(f"packed sequences, spans and tokenizer do not match: {error}", hint=hint) from error
     languages = dict(zip(heldout["doc_id"].to_pylist(), heldout["language"].to_pylist(), strict=True))
     scores = []
     for language, group in by_group(parts, languages, UNKNOWN).items():

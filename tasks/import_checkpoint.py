@@ -43,7 +43,7 @@ class ImportCheckpoint(Config):
 
     checkpoint: Annotated[str, AfterValidator(_existing)]
     """A folder with config.json and safetensors of GPTBigCode or Starcoder2, or `org/name@commit` of the Hugging Face Hub. A folder is
-    named by its contents: whoever asks for a plan waits until they are read. A commit names its contents by itself."""
+    named by its contents: a plan has to read them. A commit names its contents by itself."""
 
     def identity(self) -> dict[str, Any]:
         """Return a folder's contents, or a commit."""
@@ -68,7 +68,7 @@ def import_checkpoint(cfg: ImportCheckpoint, runtime: Runtime) -> Checkpoint:
         num_tensors = _check_weights(folder, architecture)
     except ValueError as error:
         hint = "take a checkpoint of StarCoder's or StarCoder2's kind as transformers saves it, with safe_serialization"
-        raise InputError(f"{cfg.checkpoint} cannot be taken: {error}", hint=hint) from error
+        raise InputError(f"{cfg.checkpoint} cannot be imported: {error}", hint=hint) from error
     runtime.note(checkpoint=cfg.checkpoint, family=architecture.family, parameters=architecture.num_parameters, tensors=num_tensors)
     return Checkpoint.of(folder)
 
@@ -110,7 +110,7 @@ def _promised(index: Path) -> dict[str, str]:
         where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(tensor): str(file) for tensor, file in where.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights: it has no `weight_map` of tensors to files") from error
+        raise ValueError(f"{index} is not an index of weights: it has no `weight_map` of tensors to files") from error
 
 
 def _architecture(folder: Path) -> Architecture:
@@ -126,13 +126,13 @@ def _architecture(folder: Path) -> Architecture:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"its {CONFIG} is no JSON ({error}); fetch it again") from error
+        raise ValueError(f"its {CONFIG} is not JSON ({error}); fetch it again") from error
     if not isinstance(config, dict):
-        raise ValueError(f"its {CONFIG} is no mapping of names to values; fetch it again")  # noqa: TRY004  # a wrong file, not a wrong call
+        raise ValueError(f"its {CONFIG} is not a mapping of names to values; fetch it again")  # noqa: TRY004  # a wrong file, not a wrong call
     try:
         return Architecture.from_checkpoint(folder)
     except TypeError as error:  # a number that is text or null
-        raise ValueError(f"a value in its {CONFIG} is of the wrong type ({error}); hold it against the one that was published") from error
+        raise ValueError(f"a value in its {CONFIG} is of the wrong type ({error}); compare it with the published one") from error
 
 
 def _check_weights(folder: Path, architecture: Architecture) -> int:
@@ -154,7 +154,7 @@ def _check_weights(folder: Path, architecture: Architecture) -> int:
             ) from error
     lost = [name for name, file in promised.items() if there.get(name) != file]
     if lost:
-        raise ValueError(f"the {INDEX} says that {lost[0]} is in {promised[lost[0]]}, and it is not; fetch both again")
+        raise ValueError(f"the {INDEX} lists {lost[0]} in {promised[lost[0]]}, but it is not there; fetch both again")
     if num_parameters != architecture.num_parameters:
         raise ValueError(
             f"its {CONFIG} describes {architecture.num_parameters:,} parameters, and its weights are {num_parameters:,}; "

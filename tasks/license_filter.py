@@ -62,7 +62,7 @@ class LicenseFilter(Config):
         known = [(spdx_id, canonical_id(spdx_id)) for spdx_id in ids]
         for spdx_id, canonical in known:
             if canonical is None:
-                raise ValueError(f"{spdx_id!r} is no SPDX id: {did_you_mean(spdx_id, known_ids())}")
+                raise ValueError(f"{spdx_id!r} is not an SPDX id: {did_you_mean(spdx_id, known_ids())}")
         return sorted(str(canonical) for _, canonical in known)
 
 

@@ -1,4 +1,4 @@
-"""Measure how many bytes a token holds, language by language, on text that the tokenizer did not learn from.
+"""Measure the bytes per token, language by language, on text that the tokenizer was not trained on.
 
 Reads   Docs             doc_id, language, size, content
         Tokenizer

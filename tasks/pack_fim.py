@@ -42,9 +42,9 @@ class Mixture(Config):
     """Knobs of how often documents are taken in an epoch."""
 
     by: Literal["language", "source"] = "language"
-    """What the weights name."""
+    """The column whose values have weights."""
     weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(default={})
-    """Times that a document is taken, by language or source; 2.3 is twice, and once more by a chance of 0.3. The others: once."""
+    """Times that a document is taken, by language or source; 2.3 is twice, and once more with probability 0.3. The others: once."""
 
     @model_validator(mode="after")
     def _known_languages(self) -> Mixture:
@@ -54,7 +54,7 @@ class Mixture(Config):
             known = list(known_languages())
             for language in self.weights:
                 if language not in known:
-                    raise ValueError(f"no language is called {language!r}: {did_you_mean(language, known)}")
+                    raise ValueError(f"unknown language {language!r}: {did_you_mean(language, known)}")
         return self
 
 
@@ -62,7 +62,7 @@ class HoldingOut(Config):
     """Knobs of which documents are kept from training."""
 
     heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """Share of the text, in bytes, kept from training to measure the loss on: the whole repositories that come nearest to it, never over
+    """Share of the text, in bytes, held out to measure the loss on: the whole repositories that come nearest to it, never over
     twice as much; never written for fill-in-the-middle."""
     seed: int = 0
     """Seed of the draws, which depend on nothing else but the document (or its context, or its repository) and the epoch."""
@@ -74,25 +74,25 @@ class PackFim(HoldingOut):
     sequence_length: int = Field(default=2048, ge=1)
     """Tokens of a packed sequence."""
     packing: Literal["concatenate", "best_fit"] = "concatenate"
-    """Lay contexts end to end and cut; or keep those whole that fit a sequence, and split few to fill the gaps."""
+    """Concatenate contexts and cut; or best fit: keep whole those that fit a sequence, and split few to fill the gaps."""
     epochs: int = Field(default=1, ge=1, le=100)
-    """Times that every document is taken, in another order and with other draws each time; held-out ones are taken once."""
+    """Epochs: times that every document is taken, in another order and with other draws each time; held-out ones are taken once."""
     mixture: Mixture = Mixture()
     """Weights by language or source, times the epochs; held-out documents have none."""
     fim_level: Literal["document", "context"] = "document"
-    """Write whole documents for fill-in-the-middle, before packing; or what of them lies in a sequence, as Megatron-LM does."""
+    """Apply fill-in-the-middle to whole documents before packing, or to their pieces in a sequence after it, as Megatron-LM does."""
     fim_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a document to be written for fill-in-the-middle; of a context, where `<file_sep>` parts its files."""
+    """Probability that fill-in-the-middle is applied to a document; to a context, where `<file_sep>` separates its files."""
     fragment_fim_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of each file of such a context."""
+    """Probability for each file of such a context."""
     spm_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of such a document or file to be written suffix first (SPM) rather than prefix first (PSM)."""
+    """Probability that such a document or file is written suffix first (SPM) rather than prefix first (PSM)."""
     fim_kinds: tuple[str, ...] = ("code",)
-    """Kinds of document that fill-in-the-middle is for; none named means all."""
+    """Kinds of document that fill-in-the-middle is applied to; an empty list means all."""
 
 
 NAMED, SHOWN_NAMES = 20, 3
-"""Repositories held out that the record names, and that a line does; the artifact has all."""
+"""Most held-out repositories named in the record, and in a line of text; the artifact has all."""
 
 
 class _Measured(NamedTuple):
@@ -210,7 +210,7 @@ class _Part(NamedTuple):
     is_heldout: np.ndarray
     """[copies]"""
     may_fim: np.ndarray
-    """Whether fill-in-the-middle is for the copy: [copies]."""
+    """Copies that fill-in-the-middle may be applied to: bool [copies]."""
     draws: np.ndarray
     """Of the copy: rate, SPM, two cuts; uint64 [copies, 4]."""
     context_draws: np.ndarray
@@ -265,11 +265,11 @@ def _check_ids(table: pa.Table, vocab_size: int) -> None:
     for name in ("tokens", "metadata"):
         highest = pc.max(pc.list_flatten(table.column(name))).as_py() or 0
         if highest >= vocab_size:
-            raise _foreign(f"{name} hold the id {highest}, and it has ids below {vocab_size}")
+            raise _foreign(f"{name} hold the id {highest}, but its ids are below {vocab_size}")
 
 
 def _foreign(why: str) -> InputError:
-    return InputError(f"these tokens are not of the tokenizer that was given: {why}", hint="give pack_fim the tokenizer that encode had")
+    return InputError(f"these tokens are from another tokenizer: {why}", hint="give pack_fim the tokenizer of encode")
 
 
 def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
@@ -458,7 +458,7 @@ def _check(counts: Counter[str], num_places: int) -> None:
     """Check the invariant: every token that came in, or was added, is in a sequence or counted as dropped."""
     given = sum(counts[f"tokens_{name}"] for name in ("in", "repeated", "of_template", "of_resplitting"))
     found = sum(counts[f"tokens_{name}"] for name in ("packed", "dropped_by_mixture", "dropped_for_room"))
-    assert given == found, f"of {given} tokens {found} were accounted for: {dict(counts)}"
+    assert given == found, f"of {given} tokens {found} are accounted for: {dict(counts)}"
     assert counts["tokens_packed"] + counts["pad_tokens"] == num_places, f"{num_places} places hold other tokens: {dict(counts)}"
 
 

@@ -1,4 +1,4 @@
-"""Replace e-mail addresses, IP addresses and keys in what survived, and say where without saying what.
+"""Replace PII (e-mail addresses, IP addresses, keys) in live documents, and record where, but not the values.
 
 Reads   Docs        doc_id, content; every other column is carried along
 Writes  Docs        the live documents only, with content and size rewritten. doc_id stays (it names the source file), and
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 Entity = Literal["EMAIL", "KEY", "IP_ADDRESS"]
 ENTITIES: tuple[Entity, ...] = ("KEY", "EMAIL", "IP_ADDRESS")
-"""In the order of precedence: of overlapping findings of one length the first names the redaction."""
+"""In order of precedence: of overlapping findings of one length the first names the redaction."""
 
 PUBLIC_HASH_KEY = "starloom's public default: set redact_pii.hash_key to a secret of your own"
-"""With a public key anybody can test a guess against `value_hmac`. A release needs its own."""
+"""With a public key, anybody can test a guess against `value_hmac`. A release needs a secret one."""
 
 VERSION_CONTEXT_BYTES = 100
 ROWS_PER_BATCH = 1024
@@ -56,31 +56,31 @@ class RedactPii(Config):
     """Knobs of redaction."""
 
     entities: tuple[Entity, ...] = ENTITIES
-    """What is looked for."""
+    """Entities to detect."""
     style: Literal["starcoder", "placeholder"] = "starcoder"
     """`starcoder`: one of ten synthetic addresses or keys; `placeholder`: <EMAIL> and <KEY>. IP addresses become private ones in both."""
     base64_entropy_limit: float = Field(default=4.5, ge=0, le=8)
-    """Bits a character above which a quoted Base64 string may be a key."""
+    """Entropy threshold of a quoted Base64 string, in bits a character; above it, it may be a key."""
     hex_entropy_limit: float = Field(default=3.0, ge=0, le=8)
-    """Bits a character above which a quoted string of hexadecimal digits may be a key."""
+    """Entropy threshold of a quoted hexadecimal string, in bits a character; above it, it may be a key."""
     gibberish_limit: float = Field(default=3.7, ge=0)
-    """Score of letter pairs above which a string is no word. It judges kinds of key that do not name themselves."""
+    """Gibberish score (of letter pairs) above which a string is not a word. For kinds of key without a prefix of their own."""
     min_hex_length: int = Field(default=16, ge=0)
     """Hexadecimal strings shorter than this are identifiers (revisions, colours), not keys."""
     max_hash_fraction: float = Field(default=0.02, ge=0)
-    """A file with more words for hashes than this fraction of its lines keeps what looks like a digest."""
+    """In a file with more words for hashes than this fraction of its lines, what looks like a digest is not redacted."""
     max_hex_of_one_length: int = Field(default=8, ge=0)
-    """A file with more hexadecimal strings of one length than this holds digests or test vectors, not keys."""
+    """With more hexadecimal strings of one length than this, a file holds digests or test vectors, and none is redacted."""
     kept_ips: tuple[str, ...] = pii_rules.POPULAR_DNS_SERVERS
-    """Addresses of public services. Private and reserved ones are always kept."""
+    """IP addresses of public services, not redacted. Private and reserved ones never are."""
     kept_emails: tuple[str, ...] = pii_rules.SERVICE_EMAILS
-    """Addresses of services, in lower case."""
+    """E-mail addresses of services, not redacted; in lower case."""
     kept_email_domains: tuple[str, ...] = pii_rules.RESERVED_EMAIL_DOMAINS
-    """Domains of nobody's, in lower case; what is below them is kept too."""
+    """Domains without PII, in lower case; their subdomains are included."""
     hash_key: SecretStr = SecretStr(PUBLIC_HASH_KEY)
-    """Secret of `value_hmac`: whoever has it can ask whether a value was there, and nobody can read the values."""
+    """Secret key of `value_hmac`: with it one can test whether a value was redacted; values cannot be read back."""
     seed: int = 0
-    """Seed of the synthetic values and of which one a value gets."""
+    """Seed of the synthetic values and of their choice."""
 
 
 class Finding(NamedTuple):

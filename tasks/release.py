@@ -1,4 +1,4 @@
-"""Gather what is published: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
+"""Collect the files of a release: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
 
 Reads   Checkpoint  all of it
         Tokenizer
@@ -44,13 +44,13 @@ class ReleaseCards(Config):
     """Knobs of `release`."""
 
     name: str | None = Field(None, min_length=1)
-    """What the model is called; by default the recipe's name."""
+    """Name of the model; by default the recipe's name."""
     license: str = Field("other", min_length=1)
     """Licence of the weights, as model hubs spell it: an SPDX id in lower case, or other."""
     max_repositories: int = Field(200, ge=0)
     """Repositories that the data card lists, largest first; the rest is one row."""
     max_languages: int = Field(30, ge=0)
-    """Languages of which the model card tells the bytes per token and the held-out loss, those with most text first."""
+    """Languages in the model card's tables of bytes per token and held-out loss, those with most text first."""
     max_licenses: int = Field(40, ge=0)
     """Declared licences that the data card lists, likewise."""
 
@@ -104,7 +104,7 @@ def _published(checkpoint: Checkpoint) -> list[str]:
     if missing:
         raise InputError(
             f"there is no {missing[0]} in {checkpoint.path.name}, which a release needs",
-            hint="release what train_model made: if another step writes a checkpoint after it, say `from: {checkpoint: train_model}`",
+            hint="release the checkpoint of train_model: if another step writes one after it, set `from: {checkpoint: train_model}`",
         )
     return [name for name in names if name != "trainer_state.json"]
 
@@ -112,7 +112,7 @@ def _published(checkpoint: Checkpoint) -> list[str]:
 def _copy(source: Path, names: list[str], folder: Path) -> None:
     for name in names:
         if (folder / name).exists():
-            raise InputError(f"both the checkpoint and the tokenizer have a file {name}", hint="take it out of the tokenizer's folder")
+            raise InputError(f"both the checkpoint and the tokenizer have a file {name}", hint="remove it from the tokenizer's folder")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
 

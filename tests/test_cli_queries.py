@@ -140,7 +140,7 @@ def test_json_is_complete_where_text_is_cut(say):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        ("trace nothing.py", 1, "knows nothing of 'nothing.py'"),
+        ("trace nothing.py", 1, "has nothing named 'nothing.py'"),
         ("trace repoo4", 1, "did you mean 'repo4'"),
         ("trace repo4 --run nobody", 1, "there is no run 'nobody'"),
         ("show nothing-of-the-kind", 1, "holds no run, artifact or document"),

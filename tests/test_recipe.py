@@ -44,7 +44,7 @@ INGEST = "- ingest: {sources: [{kind: directory, path: .}]}\n"
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {dcos: ingest}\n", r"line 4: exact_dedup has no input 'dcos'(?s:.*)'docs'"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {docs: null}\n", r"line 4: exact_dedup cannot do without docs"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {'*': null}\n", r"line 4: exact_dedup cannot do without \*"),
-        ("stages:\n- ingest: &a {x: *a}\n", r"line 2: more than 50 levels deep"),
+        ("stages:\n- ingest: &a {x: *a}\n", r"line 2: nested more than 50 levels deep"),
         ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key must be a string"),
         ("stages:\n- ingest\n- \u0001\n", r"line 3: special characters are not allowed \(#x0001\)"),
         ("stages:\n- ingest: {sources: [{kind: directory,\n  pth: .}]}\n", r"line 3: ingest has no knob 'sources.0.pth'"),
@@ -195,7 +195,7 @@ def test_merge_keys_mean_what_they_mean_in_yaml(tmp_path):
     [
         ("- near_dedup:\n    <<: 5\n", "line 4: `<<` merges mappings"),
         ("- near_dedup:\n    <<: [5]\n", "line 4: `<<` merges mappings"),
-        ("- near_dedup: &a {<<: *a}\n", "line 3: more than 50 levels deep"),
+        ("- near_dedup: &a {<<: *a}\n", "line 3: nested more than 50 levels deep"),
         ("- near_dedup: &a {treshold: 1}\n- near_dedup: {<<: *a}\n  as: b\n", "line 3: near_dedup has no knob 'treshold'"),
         ("- near_dedup: {seed: 2020-13-45}\n", "line 3: '2020-13-45': month must be in 1..12"),
     ],

@@ -1,4 +1,4 @@
-"""Two runs side by side: settings, what each step left, documents whose fate changed, scores.
+"""Comparison of two runs: settings, the documents each step kept, documents whose fate differs, scores.
 
 A document's fate is the first step that dropped it, or that it was kept. Verdicts with equal hashes say the same in both
 runs and are not read.

@@ -1,4 +1,4 @@
-"""How the loss of a training fell, in as many rows as fit a page."""
+"""The training curve, in as many rows as fit a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 12
 PICTURE = "loss.png"
-"""What a training shows beside its artifacts."""
+"""The picture that a training shows beside its artifacts."""
 
 
 def loss_rows(store: Store, step: StepState, num_rows: int = SHOWN_ROWS) -> list[dict[str, Any]]:

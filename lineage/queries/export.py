@@ -1,4 +1,4 @@
-"""Writing an artifact out of the store, for tools that know nothing of it: Parquet, JSON lines, or plain files.
+"""Export of an artifact from the store, for other tools: Parquet, JSON lines, or plain files.
 
 The output folder appears whole or not at all.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("parquet", "jsonl")
 FIRST = ("Docs", "Checkpoint")
-"""What people most often mean of a step that wrote several things."""
+"""The default output of a step that wrote several, in order of preference."""
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _BATCH_ROWS = 1024
 
@@ -48,7 +48,7 @@ class Exported:
 def resolve(store: Store, name: str) -> Exported:
     """Return the artifact named by a hash prefix, RUN/STEP or RUN/STEP/TYPE.
 
-    A step with several outputs gives, unless told, the first of `FIRST` (of a filter: the documents it left) and its own first one.
+    A step with several outputs gives, unless told, the first of `FIRST` (of a filter: the documents it kept) and its own first one.
 
     Raises:
         InputError: if there is none, or several.
@@ -112,7 +112,7 @@ def export(
         InputError: if the folder is there and not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty; nothing was written", hint="name a folder that is not there yet")
+        raise InputError(f"{out} is not empty; nothing was written", hint="name a folder that does not exist yet")
     artifact = Rows(store).artifact(what.artifact)
     aside = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
     aside.mkdir(parents=True)

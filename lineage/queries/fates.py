@@ -1,4 +1,4 @@
-"""What the steps of a run did with documents: which text each judged, what each dropped, what was left."""
+"""The fates of documents in a run: which text each step judged, and which documents it dropped and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a record: the run, the name, and where in it something stands."""
+"""A query of a run: the name that is asked for, and places in the run's artifacts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Question:
     run: Run
     what: str
     kind: str | None
-    """checkpoint, sequence, document, repository, path; None where it is to be guessed."""
+    """checkpoint, sequence, document, repository, path; None to guess it from the name."""
     until_step: int | None = None
     """Of a checkpoint: only what training had seen by this step."""
     limit: int | None = None

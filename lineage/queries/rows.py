@@ -1,4 +1,4 @@
-"""Rows of stored artifacts, read by column, part and position: no more of them than a question needs."""
+"""Rows of stored artifacts, read by column, part and position: no more than a query needs."""
 
 from __future__ import annotations
 

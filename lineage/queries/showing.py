@@ -1,8 +1,8 @@
-"""What one thing of a store looks like: a run, a step, an artifact, a document, a cluster or all licence conflicts of a run.
+"""Description of one item of a store: a run, a step, an artifact, a document, a cluster or all licence conflicts of a run.
 
 What is asked for is taken, in this order, as: the word `conflicts`; RUN/STEP; a run (its id, tag, or a beginning or end
 of the id); the beginning of an artifact's hash (six digits or more); the beginning of a doc_id (eight or more).
-`cluster:`, `doc:`, `artifact:` and `run:` leave no doubt.
+`cluster:`, `doc:`, `artifact:` and `run:` make it unambiguous.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def show(store: Store, name: str, *, run_id: str | None = None, num_rows: int | 
     """Return the document that describes `name`; its `kind` says what that is.
 
     Args:
-        store: to ask.
+        store: to query.
         name: of a thing.
         run_id: of a document, a cluster or conflicts: as this run saw them; None for the newest that is done.
         num_rows: of an artifact: first rows (None: five); of a step or run: licence conflicts (None: all); of a cluster:

@@ -1,4 +1,4 @@
-"""What the deduplicating steps of a run found: clusters with the differences of their texts, and licence conflicts.
+"""The results of the deduplication steps of a run: clusters with the differences of their texts, and licence conflicts.
 
 Whatever writes Clusters is asked, under whichever name the recipe gives it. A licence conflict is a cluster whose members
 are of different licence classes: it is reported, or quarantined, which leaves the cluster without a survivor.
@@ -57,7 +57,7 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
     """Describe a cluster: its members, why the survivor won, their licences, and how each text differs from the survivor's.
 
     Args:
-        store: to ask.
+        store: to query.
         wanted: the beginning of the cluster's name, or STEP/ and that; without a step, the last one that found it.
         run_id: of which run; None for the newest that is done.
         num_compared: how many texts to compare with the survivor's.
@@ -70,7 +70,7 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
     steps = [step for step in finders(run) if named in ("", step.name)]
     if named and not steps:
         hint = did_you_mean(named, [step.name for step in finders(run)])
-        raise InputError(f"run {run.id} has no step {named!r} that looks for duplicates", hint=hint)
+        raise InputError(f"run {run.id} has no deduplication step {named!r}", hint=hint)
     found = {step.name: members for step in steps if (members := _members(rows, step, prefix))}
     if not found:
         raise InputError(
@@ -181,13 +181,13 @@ def show_conflicts(store: Store, run_id: str | None, limit: int | None = None) -
     """Return every cluster of a run whose members' licence classes differ, step by step.
 
     Raises:
-        InputError: if no step of the run looked for duplicates.
+        InputError: if the run has no deduplication step.
     """
     rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
     steps = [{"step": step.name, **conflicts(rows, run, step, limit)} for step in finders(run)]
     if not steps:
         hint = f"ask a run with exact_dedup or near_dedup: --run; `starloom runs{store.named}` lists them"
-        raise InputError(f"no step of run {run.id} looked for duplicates", hint=hint)
+        raise InputError(f"run {run.id} has no deduplication step", hint=hint)
     num = sum(step["num_conflicts"] for step in steps)
     return {"kind": "conflicts", "run": run.id, "recipe": run.recipe, "store": store.url, "num_conflicts": num, "steps": steps}
 

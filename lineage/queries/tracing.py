@@ -1,8 +1,8 @@
-"""What became of a path, repository, document, sequence or checkpoint: one question asked of the record of a run.
+"""Trace of a path, repository, document, sequence or checkpoint through the record of a run.
 
 What is asked for is taken, in this order, as: the word `checkpoint` or the beginning of a checkpoint's hash (8 digits or
 more); PART:ROW, a sequence; the beginning of a doc_id (8 digits or more); the name of a repository; a path, whole or its
-end, with or without the repository before it. A prefix (checkpoint: seq: doc: repo: path:) leaves no doubt.
+end, with or without the repository before it. A prefix (checkpoint: seq: doc: repo: path:) makes it unambiguous.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
             found = answer(question)
             if found is not None:
                 return {"kind": guess, "run": run.id, "recipe": run.recipe, "store": store.url, **found}
-    raise InputError(f"run {run.id} knows nothing of {what!r}", hint=_hint(question))
+    raise InputError(f"run {run.id} has nothing named {what!r}", hint=_hint(question))
 
 
 def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
@@ -113,7 +113,7 @@ def _document(question: Question) -> dict[str, Any] | None:
     prefix = question.what.lower()
     if not _HASH.fullmatch(prefix):
         if question.kind == "document":
-            raise InputError(f"{question.what!r} is no doc_id", hint="give at least its first 8 hexadecimal digits")
+            raise InputError(f"{question.what!r} is not a doc_id", hint="give at least its first 8 hexadecimal digits")
         return None
     found = [place for step in origins(question.run) for place in _where(question, step, "doc_id", prefix)]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""The story of one document: what each step of a run did with it, and why, down to the training steps that saw it."""
+"""Trace of one document: what each step of a run did with it, and why, down to the training steps that saw it."""
 
 from __future__ import annotations
 
@@ -191,4 +191,9 @@ def _why_not_packed(config: Mapping[str, Any], document: Mapping[str, Any]) -> d
     if times < 1:
         detail = f"not taken: {by} {document[by]} has weight {weight:g}, which is {times:.4g} copies over {epochs} epoch(s)"
         return {"rule": "mixture", "value": times, "threshold": None, "detail": detail}
-    return {"rule": "no-room", "value": None, "threshold": None, "detail": "cut off its sequence by fill-in-the-middle after packing"}
+    return {
+        "rule": "no-room",
+        "value": None,
+        "threshold": None,
+        "detail": "cut off: fill-in-the-middle after packing made its sequence longer",
+    }

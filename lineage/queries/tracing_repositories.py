@@ -1,4 +1,4 @@
-"""The story of one repository: how many of its documents each step left, what was dropped by which rule, what was trained on."""
+"""Trace of one repository: how many of its documents each step kept, which rules dropped the others, which were trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The story of one packed sequence: its spans, whose bytes each holds, in which context it stands, and when training saw it."""
+"""Trace of one packed sequence: its spans, their documents and bytes, their attention contexts, and the training steps that saw it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `starloom.model.bench` measures: our network with this technique or that, and transformers' class of the same shape.
+"""The contenders of `starloom.model.bench`: our network with this technique or that, and transformers' class of the same shape.
 
 Each contender is a function that takes one step of training on a batch: forward, backward, clipping and AdamW. Weights of all of
 ours are drawn alike, so that a technique which changed the loss would be seen.
@@ -73,7 +73,7 @@ def variants(techniques: Sequence[str], device: torch.device) -> list[Variant]:
         "compile": [{"name": "not compiled" if on_gpu else "compiled", "is_compiled": not on_gpu}],
         "attention": [{"name": f"attention by {kernel}", "kernel": kernel} for kernel in others],
         "loss": [{"name": "all logits at once", "has_plain_loss": True}],
-        "checkpointing": [{"name": "activations computed again", "is_checkpointing": True}],
+        "checkpointing": [{"name": "activations recomputed", "is_checkpointing": True}],
         "optimizer": [{"name": "AdamW not fused", "is_fused": False}],
         "documents": [{"name": "documents apart", "has_documents": True}],
     }

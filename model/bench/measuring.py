@@ -1,4 +1,4 @@
-"""How fast the network trains here, with and without each technique, and beside transformers' own class of the same shape.
+"""Training speed on this machine, with and without each technique, and beside transformers' own class of the same shape.
 
     python -m starloom.model.bench                                       every preset that fits
     python -m starloom.model.bench --preset starcoderbase-1b --techniques compile,attention,peer --json
@@ -221,7 +221,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         "--preset",
         action="append",
         choices=sorted(load_presets()),
-        help="measure this one; may be said again (default: all, on a CPU tiny)",
+        help="measure this one; may be repeated (default: all, on a CPU tiny)",
     )
     parser.add_argument("--sequence", type=int, help="tokens of a sequence, at most a preset's context (default: all of it)")
     parser.add_argument("--batch", type=int, help="sequences of a step (default: what fits, 32,768 tokens at most)")

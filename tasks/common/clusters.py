@@ -1,7 +1,7 @@
-"""From keys that documents share to clusters, survivors and verdicts: what the deduplicating stages have in common.
+"""Clusters, survivors and verdicts from shared keys: the common code of the deduplication stages.
 
-A stage writes keys of its documents, band by band; whoever shares one is connected. From then on only documents that
-are connected with another are looked at. They are numbered anew, in the order of the corpus: nodes. What is known of
+A stage writes keys of its documents, band by band; documents that share one are connected. From then on only documents that
+are connected with another are read. They are numbered anew, in the order of the corpus: nodes. The facts about
 nodes lies in arrays with a row each, which all workers map from files (`kernels/duplicates/workspace.py`).
 """
 
@@ -49,12 +49,12 @@ Preference = Literal[
 """A column and the direction that wins, as in SQL's ORDER BY."""
 
 FEW_DOCUMENTS = 50_000
-"""So many are decided in this process before others could be woken."""
+"""Threshold: below this many documents, no worker process is used, as starting one would take longer."""
 ALONE = "resembles none that stays and is preferred to it"
 """Why a member of a cluster stays for which none goes."""
 SPARED = "its source is not in drop_from"
 SHOWN_LOSERS = 5
-"""Of a kind, in a warning."""
+"""Names listed in a warning."""
 
 
 def _listed(value: Any) -> Any:
@@ -65,7 +65,7 @@ def _listed(value: Any) -> Any:
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
-        raise ValueError(f"{repeated[0]!r} is named twice: a source has one place")
+        raise ValueError(f"{repeated[0]!r} is named twice")
     return names
 
 
@@ -97,16 +97,16 @@ class Election(Config):
         "committed_at desc",
         "visited_at desc",
     )
-    """Which of a cluster stays: the first preference that tells two apart (`source: [A, B]` prefers A to B and B to all others); a missing
-    value loses; at last the smaller doc_id wins."""
+    """Criteria of the survivor: the first that differs decides (`source: [A, B]` prefers A to B and B to all others); a missing
+    value loses; on a tie the smaller doc_id wins."""
     keep: Literal["best", "none"] = "best"
-    """Of a cluster of two or more the best stays, or `none`."""
+    """Keep the best of each cluster of two or more, or `none`."""
     drop_from: Sources = ()
-    """Sources whose documents may be dropped; those of all others stay and are preferred, whatever the policy says. By default all may."""
+    """Sources whose documents may be dropped; those of all other sources are kept and preferred, whatever the policy. By default all."""
     license_conflicts: Literal["report", "strictest"] = "report"
-    """What becomes of a cluster whose members are of different licence classes: it is reported, or also dropped as a whole."""
+    """Treatment of a cluster with different licence classes: it is reported, or also dropped as a whole."""
     memory_bytes: RuntimeOnly[int] = Field(default=1 << 30, ge=1 << 20)
-    """Memory that a worker may take to look for candidates; with less, it looks at smaller ranges of keys at a time."""
+    """Memory of a worker process for candidate search; with less, it reads smaller ranges of keys at a time."""
 
     def policy(self) -> tuple[Ranking, ...]:
         """Return the criteria by which documents are ranked, the most important first."""
@@ -127,7 +127,7 @@ class Part(Generic[C]):
     docs: Docs
     licenses: Licenses | None
     beside: Tabular | None
-    """What the stage reads beside the documents."""
+    """Other inputs of the stage."""
     cfg: C
     files: BandFiles
 
@@ -220,7 +220,7 @@ def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], o
     twice = survivor.repeated_id(nodes.ranks)
     if twice is not None:
         raise InputError(
-            f"two documents have the doc_id {twice!r}: one of them would be kept and dropped at once",
+            f"two documents have the doc_id {twice!r}: one would be both kept and dropped",
             hint="give each document an id of its own",
         )
     groups: NDArray[np.int64] = np.searchsorted(rows, documents.parents[rows])
@@ -348,7 +348,7 @@ def absent_sources(docs: Docs, cfg: Election) -> list[str]:
     if not named:
         return []
     found = {name for part in docs.parts for name in pc.unique(part.read(["source"]).column("source")).to_pylist()}
-    return [f"no document is of the source {name!r}, which survivor or drop_from names" for name in named if name not in found]
+    return [f"no document has the source {name!r}, which survivor or drop_from names" for name in named if name not in found]
 
 
 def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files that others published: how a repository of the Hugging Face Hub is named for good, and how its files are had.
+"""Files of the Hugging Face Hub, from repositories pinned to a commit.
 
 A repository is named `org/name@commit`, with all 40 digits of the commit: then the name alone pins every byte under it.
 """
@@ -27,7 +27,7 @@ def is_on_the_hub(value: str) -> bool:
     named = ON_THE_HUB.fullmatch(value)
     if named and not COMMIT.fullmatch(named[2]):
         raise ValueError(
-            f"{named[2]!r} is no commit of {named[1]}: branches and tags can be moved, and then this recipe would make something else; "
+            f"{named[2]!r} is not a commit of {named[1]}: branches and tags can move, and then this recipe would give another result; "
             f"give all 40 digits, as `git ls-remote https://huggingface.co/{named[1]}` prints them"
         )
     return named is not None
@@ -39,10 +39,10 @@ def fetched(named: str, file: str, instead: str) -> Path:
     Args:
         named: `org/name@commit`.
         file: its path in the repository.
-        instead: what to do where there is no way to the Hub.
+        instead: hint for a machine without access to the Hub.
 
     Raises:
-        InputError: if the Hub cannot be reached, or has no such file, or does not give it to everybody.
+        InputError: if the Hub cannot be reached, or has no such file, or the repository is gated or private.
     """
     path = fetched_if_there(named, file, instead)
     if path is None:
@@ -54,7 +54,7 @@ def fetched_if_there(named: str, file: str, instead: str) -> Path | None:
     """Do as `fetched`, but return None if the repository has no such file; the cache remembers that too.
 
     Raises:
-        InputError: if the Hub cannot be reached, or does not know the repository, or does not give it to everybody.
+        InputError: if the Hub cannot be reached, or does not know the repository, or the repository is gated or private.
     """
     from pathlib import Path
 
@@ -69,7 +69,7 @@ def fetched_if_there(named: str, file: str, instead: str) -> Path | None:
         return Path(hf_hub_download(repository, file, revision=commit))
     except GatedRepoError as error:
         hint = f"accept its terms at https://huggingface.co/{repository}, then set HF_TOKEN to a token of that account"
-        raise InputError(f"{repository} is given only to those who accepted its terms", hint=hint) from error
+        raise InputError(f"{repository} is gated: its terms have to be accepted", hint=hint) from error
     except LocalEntryNotFoundError as error:
         raise InputError(
             f"{named} is not in the cache of this machine, and the Hugging Face Hub cannot be reached ({_reason(error)})",

@@ -1,4 +1,4 @@
-"""A stage by itself on a Parquet file: no store, no recipe, no orchestrator."""
+"""Running one stage on a Parquet file: no store, no recipe, no orchestrator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -
         File name → rows, bytes and counts of it (`skipped.parquet` holds the rows given that are no documents); what the stage warns of.
 
     Raises:
-        InputError: for an input that cannot be read, or an `out` that holds something.
+        InputError: for an input that cannot be read, or an `out` that is not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty", hint="name a new folder: nothing is overwritten")
@@ -133,6 +133,6 @@ def _repositories(folder: Path) -> Repositories:
     from starloom.tasks.ingest import Directory, snapshot
 
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder", hint="name a folder whose child folders are repositories")
+        raise InputError(f"{folder} is not a folder", hint="name a folder whose child folders are repositories")
     name = folder.resolve().name or "root"
     return Repositories(snapshot([Directory(kind="directory", name=name, path=str(folder))], 0, {}))

@@ -1,4 +1,4 @@
-"""A child process in a group of its own: streamed line by line, ended whole when the run is, be it killed."""
+"""A child process in a process group of its own: read line by line, ended with the run, even if that is killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GRACE_SECONDS = 2.5
-"""Time between asking a child to stop and stopping it, unless it was given more; a run must be gone within five seconds of Ctrl-C."""
+"""Time between SIGTERM and SIGKILL, unless the child was given more; a run must end within five seconds of Ctrl-C."""
 POLL_SECONDS = 0.2
 KEPT_LINES = 30
 SHOWN_LENGTH = 80
@@ -65,7 +65,7 @@ def run_child(
     if child.returncode:
         raise StageError(
             f"`… {' '.join(argv)[-SHOWN_LENGTH:]}` ended with status {child.returncode}; its last lines:\n" + "\n".join(last),
-            hint="mend what it names and run the same command again; what it saved is kept",
+            hint="fix the error and run the same command again; saved work is kept",
         )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starloom.lineage.records import StepState
 
 UPDATE_SECONDS = 3.0
-"""Between two writes of a progress artifact: each is a request to the server."""
+"""Least time between two writes of a progress artifact: each is a request to the server."""
 
 
 def as_task(name: str, act: Callable[[Callable[[int, int, str], None]], StepState]) -> Task[Any, Any]:
@@ -35,7 +35,7 @@ def as_task(name: str, act: Callable[[Callable[[int, int, str], None]], StepStat
     def step() -> Any:
         state = act(_Progress(name))
         if state.status == "cached":
-            return Completed(name="Cached", message=f"all {state.num_actions} actions were done before")
+            return Completed(name="Cached", message=f"all {state.num_actions} actions were cached")
         return Completed(message=f"{state.num_actions - state.num_cached} of {state.num_actions} actions run in {state.seconds:.1f} s")
 
     return step

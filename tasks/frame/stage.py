@@ -1,4 +1,4 @@
-"""What makes a module a stage: its config class, its function, and the declaration that the signature is.
+"""The declaration of a stage: its config class, its function, whose signature declares inputs and outputs.
 
     @stage(libraries=("datasketch",))
     def near_dedup(docs: Docs, cfg: NearDedup, runtime: Runtime) -> tuple[Verdicts, Clusters]: ...
@@ -67,7 +67,7 @@ File = Annotated[str, AfterValidator(_absolute), _ContentIdentity()]
 STRICT = ("int", "float", "bool")
 """Kinds of knob that only a value of that kind may fill: a whole number is a float too."""
 EXPONENT_ALONE = re.compile(r"[-+]?\d+[eE][-+]?\d+")
-"""A number that YAML 1.1, which wants a point in it, takes for a word."""
+"""A number that YAML 1.1, which requires a decimal point, reads as a string."""
 
 
 def _with_strict_numbers(schema: Any) -> Any:
@@ -162,7 +162,7 @@ class Runtime:
         self.notes: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
         self.shown: dict[str, Path] = {}
-        """Files to keep beside what a stage makes, by the name they get."""
+        """Files to keep beside the outputs of a stage, by name."""
         self._mapper = mapper
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled or (lambda: False)
@@ -224,7 +224,7 @@ class Runtime:
         """Run a child in a process group of its own, line by line; ended with all its children if the run is cancelled.
 
         Args:
-            argv: its words.
+            argv: command and arguments.
             on_line: called with each line that it prints.
             env: variables beside those of this process.
             grace_seconds: how long it may go on after it was asked to end.

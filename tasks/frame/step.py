@@ -1,4 +1,4 @@
-"""A step resolved against the store: what it reads, the keys that follow, and which of its actions are done already."""
+"""A step resolved against the store: its inputs, their keys, and which of its actions are cached."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Inputs:
     repositories: tuple[tuple[RepositorySnapshot, ...], ...] = ()
     """Of a stage that reads sources: the repositories of each part."""
     record: Record | None = None
-    """Of a stage that reads the account of the steps above."""
+    """Of a stage that reads the record of the steps above."""
 
 
 @dataclass(frozen=True)

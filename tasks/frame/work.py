@@ -1,6 +1,6 @@
-"""Doing an action: opening its inputs, calling the stage, checking what it made, committing it.
+"""Execution of an action: opening its inputs, calling the stage, checking its outputs, committing them.
 
-The checks are the laws of the house: every row seen is kept or dropped, verdicts line up with the text, ids are unique,
+The checks are the invariants of all stages: every row seen is kept or dropped, verdicts line up with the text, ids are unique,
 rewritten documents are the ones that survived.
 """
 
@@ -45,7 +45,7 @@ class PartJob:
     store_url: str
     step: str
     stage: str
-    """The stage whose module to import; `is_prepare` says which half."""
+    """The stage whose module to import; `is_prepare` selects its first half."""
     is_prepare: bool
     config: Config
     components: Components
@@ -252,7 +252,7 @@ def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> Iterator[tup
     """Yield the tables that a stage returned, checked against the documents that it read: (table, counts, mask) of each part.
 
     Raises:
-        StageError: if a law does not hold.
+        StageError: if an invariant is violated.
     """
     if not isinstance(output, Verdicts):
         for view in output.parts:
@@ -280,10 +280,10 @@ def _checked_verdicts(step: str, table: pa.Table, source: PartSource) -> tuple[p
     text = PartSource(source.data).read(["doc_id", "size"])
     live, keep = source.keep(), table.column("keep")
     if not table.column("doc_id").equals(text.column("doc_id")):
-        raise StageError(f"{step} returned verdicts that do not line up with the documents")
+        raise StageError(f"{step} returned verdicts that are not aligned with the documents")
     seen = pa.chunked_array([pa.repeat(True, len(text))]) if live is None else live  # noqa: FBT003 - the value to repeat
     if not pc.all(pc.equal(pc.is_valid(keep), seen), min_count=0).as_py():
-        raise StageError(f"{step} must judge every document that is still in, and no other")
+        raise StageError(f"{step} must judge every live document, and no other")
     kept, size = pc.fill_null(keep, fill_value=False), text.column("size")
     dropped = pc.and_not(seen, kept)
     rules = table.filter(dropped).column("rule").value_counts().to_pylist()

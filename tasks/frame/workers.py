@@ -1,4 +1,4 @@
-"""Worker processes: spawned, never forked; a lost one costs its part; none outlives the run."""
+"""Worker processes: spawned, never forked; the part of a lost one is retried; none outlives the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THREADS_OF_LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "false",
     "RAYON_NUM_THREADS": "1",
 }
-"""One worker, one core: the pool is the parallelism."""
+"""One thread per worker: the pool is the parallelism."""
 
 
 class Workers:
@@ -58,7 +58,7 @@ class Workers:
 
         Raises:
             Cancelled: if `cancel` was called.
-            StageError: if workers keep dying on it.
+            StageError: if workers keep dying.
         """
         results: dict[int, Any] = {}
         if self.workers == 0:

@@ -235,7 +235,7 @@ class Spans(Tabular):
 class Losses(Tabular):
     """The training loss, step by step. Timings are in the record, not here: they are no property of the model.
 
-    A step that was `skipped`, because its loss was no number or its gradient a spike, left the weights as they were.
+    A step that was `skipped`, because its loss was NaN or its gradient a spike, left the weights as they were.
     """
 
     SCHEMA = _schema({"step": _INT, "tokens": _INT, "loss": _FLOAT, "learning_rate": _FLOAT, "grad_norm": _FLOAT, "skipped": _BOOL})

@@ -1,4 +1,4 @@
-"""Which pairs that may be similar are, by exact or estimated Jaccard similarity: links in buckets, and who stays of a cluster.
+"""Comparison of candidate pairs by exact or estimated Jaccard similarity: links in buckets, and the survivors of a cluster.
 
 A pair that is connected already, in earlier rounds or by this bucket's own links, is not compared; each link joins two
 clusters, so that links are evidence and no more of them exist than nodes. Guarantee: the connected components of the
@@ -12,7 +12,7 @@ Cost: a member is compared with each local cluster until one of its members is s
 alike; for m that stay apart m^2 / 2, and m x MOST_COMPARISONS at most. Memory: 16 bytes a member (touched only
 as links are found) and 64 a member of the largest bucket.
 
-`keep_apart` goes through the members of a cluster from the best to the worst and keeps whoever resembles none that it
+`keep_apart` goes through the members of a cluster from the best to the worst and keeps each that resembles none that it
 kept before: greedily, a maximal independent set. Each is compared with those kept in their order, until one is similar.
 Once more than MOST_COMPARISONS are kept, an index tells which of them share a band with a member, and it is compared
 with MOST_COMPARISONS of these at most, the latest first: of so many, one that shares no band may stay beside its like.
@@ -36,7 +36,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitm
 _NOBODY = -1
 
 MOST_COMPARISONS = 1000
-"""What a member of a bucket may cost that finds nobody."""
+"""Most comparisons of a member of a bucket that finds no similar one."""
 
 
 class Evidence(NamedTuple):

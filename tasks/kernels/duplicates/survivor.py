@@ -1,4 +1,4 @@
-"""Which of several equal documents stays, and the reason in words.
+"""The choice of a cluster's survivor, and the reason in words.
 
 A policy is a list of preferences, each a column and the direction that wins ("stars desc", as in SQL's ORDER BY) or
 sources in the order that wins (`BySource`), and first of all it may spare the documents of some sources (`Spared`). The

@@ -1,4 +1,4 @@
-"""Which licence an SPDX expression names, and whether a policy permits it.
+"""SPDX expressions, and the policy that permits licences.
 
 Ids, aliases and categories come from the ScanCode LicenseDB that `license-expression` ships, as The Stack v2's did from
 ScanCode. Guarantee: what is no valid expression of known ids is unknown, never permitted. Cost: expressions are parsed once each.

@@ -1,4 +1,4 @@
-"""Which reference licence texts lie in a text, by containment of word 3-grams.
+"""Reference licence texts contained in a text, by containment of word 3-grams.
 
 Containment is the share of a reference text's n-grams that occur in the text (Broder, "On the resemblance and containment of
 documents", 1997), so one file may hold several licences. The references are the texts of choosealicense.com that the

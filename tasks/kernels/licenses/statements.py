@@ -1,4 +1,4 @@
-"""Which licence a text, a header or a declaration states.
+"""The licences that a text, a header or a declaration states.
 
 Licence texts are recognised by the reference texts that they contain; what no reference covers is searched for names and
 standard phrases, as ScanCode does for references to a licence.
@@ -90,7 +90,7 @@ _SHORT_NAMES = {
     "zlib": "Zlib",
     "zpl": "ZPL-2.1",
 }
-"""What people write instead of an SPDX id, in normalised words."""
+"""Common declarations other than SPDX ids, in normalised words."""
 
 _GNU = re.compile(
     r"\bgnu (?:(affero|lesser|library) )?(?:or lesser )?general public licen[cs]e\b(?: as published by the free software foundation)?"

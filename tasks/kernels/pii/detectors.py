@@ -1,4 +1,4 @@
-"""What Presidio finds of e-mail and IP addresses and detect-secrets of keys, without models, network or their packages' weight.
+"""Presidio's detectors of e-mail and IP addresses and detect-secrets' of keys, without models, network or heavy imports.
 
 The detectors are the published ones; here is only how they are loaded and asked. `import presidio_analyzer` would bring
 spaCy and torch, its e-mail recognizer would ask the network for public suffixes, and some plugins of detect-secrets
@@ -90,7 +90,7 @@ def recognizers() -> dict[str, Any]:
     The e-mail recognizer takes the list of public suffixes that tldextract bundles: it asks no network, writes no cache.
     And it looks up the host after the `@`. Presidio looks up the whole match as if it were a URL: it takes
     `//github.com/index#crate@1.0.0` and refuses `host/jane@doe.org`.
-    The IP recognizer lacks the pattern of the unspecified address `::`, which is nobody's and stands in every slice.
+    The IP recognizer lacks the pattern of the unspecified address `::`, which is no PII and occurs in every slice.
     """
     import tldextract
 

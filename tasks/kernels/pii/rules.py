@@ -11,7 +11,7 @@ pii/utils/emails_ip_addresses_detection.py, pii/utils/keys_detection.py, pii/pii
 - Hexadecimal digits have too few letters to tell: both models accept 32 to 54 % of random ones. They are not scored
   (as in detect-secrets itself).
 - Keys of a kind that names itself (`ghp_...`, `AKIA...`) need no further evidence: see WEAK_KINDS.
-- A file that speaks of hashes loses only what looks like a digest, not every key, and `shape` is no longer `sha`.
+- A file that mentions hashes loses only what looks like a digest, not every key, and `shape` is no longer `sha`.
 - Only a day and a month that exist make a date: 12.34.56.78 is an address.
 - Addresses are cut out of the code around them: `email=jane@...`, `f'jane@...`, `\njane@...`.
 
@@ -38,10 +38,10 @@ POPULAR_DNS_SERVERS = (
 """Addresses of public services, kept (bigcode-dataset: pii/pii_redaction.py)."""
 
 RESERVED_EMAIL_DOMAINS = ("example.com", "example.net", "example.org", "example.edu")
-"""Domains reserved for documentation (RFC 2606), where nobody lives; StarCoder's own replacements among them."""
+"""Domains reserved for documentation (RFC 2606), never PII; StarCoder's own replacements among them."""
 
 SERVICE_EMAILS = ("git@github.com", "git@gitlab.com", "git@bitbucket.org", "noreply@github.com")
-"""What stands before the colon of an SSH remote is a login of everybody's."""
+"""What stands before the colon of an SSH remote is a shared login, not PII."""
 
 WEAK_KINDS = frozenset(
     {"Base64HighEntropyString", "HexHighEntropyString", "ArtifactoryDetector", "DiscordBotTokenDetector", "IbmCloudIamDetector"}

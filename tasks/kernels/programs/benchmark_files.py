@@ -1,6 +1,6 @@
 """Files of benchmarks: JSON lines, gzipped or not, one problem a line.
 
-Guarantee: what is read is text; whatever else a file may be, a `ValueError` says which line of it, and why.
+Guarantee: what is read is text; for anything else a `ValueError` names the line and the reason.
 """
 
 from __future__ import annotations

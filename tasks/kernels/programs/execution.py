@@ -1,4 +1,4 @@
-"""Runs candidate programs, each in a fresh interpreter under limits, and says what came of it.
+"""Execution of candidate programs, each in a fresh interpreter under limits.
 
 A program is a model's completion followed by the tests of a benchmark; it passes if its last line is reached without
 an exception. What the child is given: `RLIMIT_CPU`, `RLIMIT_AS`, `RLIMIT_FSIZE`, `RLIMIT_NOFILE`, `RLIMIT_CORE`,
@@ -43,7 +43,7 @@ POLL_SECONDS = 0.02
 MAX_ANSWER_BYTES = 8192
 CHILD = Path(__file__).with_name("candidate.py")
 PARENT_MARK = "STARLOOM_PARENT"
-"""Who bears it ends with this process, if this process said so (`starloom.tasks.frame.reaper`); the program does not see it."""
+"""Mark of processes that end with this one, if it asked for that (`starloom.tasks.frame.reaper`); the program does not see it."""
 FLAGS = ("-P", "-s", "-S", "-B", "-X", "utf8")
 """No script folder, user site, site-packages or bytecode files; not `-I`, which would ignore the fixed hash seed."""
 
@@ -178,7 +178,7 @@ def _verdict(answer: bytes, nonce: str) -> Outcome:
     except (ValueError, TypeError):
         given = None
     if given != nonce:
-        return Outcome("failed", "it wrote on the descriptor that is for the verdict")
+        return Outcome("failed", "it wrote to the descriptor of the verdict")
     return Outcome(outcome, re.sub(r"0x[0-9a-f]+", "0x…", detail))  # addresses differ from run to run
 
 

@@ -1,4 +1,4 @@
-"""What a file is, by its name alone: language, kind, vendored or not, generated or not.
+"""Classification of a file by its name alone: language, kind, vendored or not, generated or not.
 
 Names and extensions are those of GitHub Linguist (languages.yml, vendor.yml, generated.rb, MIT licence), cut to the
 languages that The Stack kept or that people look for. Linguist settles an extension claimed by several languages by
@@ -368,7 +368,7 @@ def is_generated(path: str) -> bool:
 def license_scope(path: str) -> str:
     """Return the folder ("" or "a/b/") that a licence file applies to: its own, or the one above a `licenses` folder.
 
-    In the metadata of a vendored wheel (`_vendor/x-1.0.dist-info/LICENSE`) it speaks for the package, `_vendor/x/`.
+    In the metadata of a vendored wheel (`_vendor/x-1.0.dist-info/LICENSE`) it applies to the package, `_vendor/x/`.
     """
     if vendored := _DIST_INFO.match(path):
         above, name, below = vendored.groups()

@@ -1,4 +1,4 @@
-"""Where source repositories lie on this machine: what is in them, without reading again what has not changed.
+"""Snapshots of source repositories on this machine, without reading unchanged files again.
 
 A snapshot lists each repository's files with their git blob hashes; it is the identity of what `ingest` will read. Like
 git's index, a cache of (size, times, inode) spares reading files that have not been touched; a file touched within the
@@ -26,7 +26,7 @@ Cache = dict[str, list[Any]]
 known languages that it lists)."""
 
 Holds = Literal["auto", "repositories", "repository"]
-"""What a folder is: one of repositories, or a repository itself."""
+"""The kind of a folder: one of repositories, or a repository itself."""
 
 _RACY_NS = 2_000_000_000
 _CHUNK_BYTES = 1 << 20
@@ -49,7 +49,7 @@ _BUILD_FILES = frozenset(
         ),
     }
 )
-"""What is built, or fetched, lies beside one of these: so a folder that has one is a repository."""
+"""Build files: a folder that has one is a repository."""
 _USUAL_IN_A_REPOSITORY = re.compile(r"li[cs]en[cs]e|copying|readme", re.IGNORECASE)
 _DIST_INFO_LICENSE = re.compile(r"li[cs]en[cs]e|copying|copyright|notice", re.IGNORECASE)
 
@@ -90,7 +90,7 @@ class RepositorySnapshot:
     """Of the files that will be read."""
     digest: str
     note: str | None = None
-    """What to say of how it was taken; no part of its identity."""
+    """Message on how it was taken; no part of its identity."""
 
 
 def python_environment(
@@ -228,7 +228,7 @@ def _snapshot(
 
 def _check_folder(path: str, hint: str) -> None:
     if not os.path.isdir(path):
-        raise SourceError(f"the source folder {path} does not exist" if not os.path.exists(path) else f"{path} is no folder", hint)
+        raise SourceError(f"the source folder {path} does not exist" if not os.path.exists(path) else f"{path} is not a folder", hint)
 
 
 # ---- a file
@@ -422,7 +422,7 @@ def _distribution_snapshot(distribution: _Distribution, source: str, cache: Cach
     if os.path.exists(distribution.metadata("direct_url.json")):
         return _left_out(distribution, source, "direct-url", "installed from a folder or an address, not from an index")
     if not os.path.exists(distribution.metadata("RECORD")):
-        return _left_out(distribution, source, "no-record", "without RECORD nobody knows which files are its own")
+        return _left_out(distribution, source, "no-record", "without RECORD its files are unknown")
     files: dict[str, FileSnapshot] = {}
     repeated = []
     # Its own files first: a licence of the metadata may be a copy of one that lies in the package at the same path.

@@ -1,4 +1,4 @@
-"""Find which of many strings stand in each of many texts, exactly, in one pass over the bytes.
+"""Exact search for many strings in each of many texts, in one pass over the bytes.
 
 A hashed-window search in the sense of Karp and Rabin 1987 ("Efficient randomized pattern-matching algorithms") and Wu
 and Manber 1994 ("A fast algorithm for multi-pattern searching"): the last eight bytes read are one 64-bit word, a table

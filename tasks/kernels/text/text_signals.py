@@ -1,4 +1,4 @@
-"""Measures of a text that filters judge: lines, their lengths, shares of letters and digits, phrases at its top.
+"""Signals of a text for quality filters: lines, their lengths, shares of letters and digits, phrases at its top.
 
 Definitions are Python's on the decoded text, as in bigcode-dataset preprocessing/filtering.py: lines are those of
 `str.splitlines`, lengths count characters, letters and digits are `str.isalpha` and `str.isalnum` of each character.

@@ -1,4 +1,4 @@
-r"""Words of Unicode text as Python sees them: which characters `\w` matches, and their lower case.
+r"""Words of Unicode text as in Python: the characters that `\w` matches, and their lower case.
 
 Guarantee: `word_characters` equals `re.match(r"\w", c)` and `lower_case(c)` for every code point of this interpreter's
 Unicode (`unicodedata.unidata_version`): another version may know more letters, and so split words elsewhere.

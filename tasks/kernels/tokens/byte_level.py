@@ -26,7 +26,7 @@ CHUNK_BYTES = 1 << 18
 """Text given to one call of `tokenizers`, whose encodings take some four hundred bytes a token."""
 
 DRAWN_BY = ("dropout", "alpha", "nbest_size")
-"""Knobs of a model (of BPE; of Unigram) that have it choose among the ways to spell a text."""
+"""Knobs of a model (of BPE; of Unigram) that make its encoding random."""
 _HEAD_BYTES = 8
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_HEAD_BYTES + 1)], np.uint64)
 
@@ -82,18 +82,18 @@ def load(path: Path) -> Tokenizer:
     """Load a tokenizer.json, or the one of a folder, so that it encodes every text whole, as text.
 
     Raises:
-        ValueError: if `tokenizers` cannot read it, or it draws lots: one text must have one encoding.
+        ValueError: if `tokenizers` cannot read it, or its encoding is random: one text must have one encoding.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
     except Exception as error:
         if type(error) is not Exception:  # that is all that `tokenizers` says of a file that it cannot read
             raise
-        message = f"{path} is no tokenizer.json: {error}"
+        message = f"{path} is not a tokenizer.json: {error}"
         raise ValueError(message) from error
     lots = [f"model.{knob} {value:g}" for knob in DRAWN_BY if (value := getattr(tokenizer.model, knob, None))]
     if lots:
-        message = f"{path} draws lots ({lots[0]}), so one text would have other tokens each time; make it null in that file"
+        message = f"{path} encodes at random ({lots[0]}), so one text would have other tokens each time; set it to null in that file"
         raise ValueError(message)
     tokenizer.no_truncation()
     tokenizer.no_padding()
