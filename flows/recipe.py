@@ -175,7 +175,7 @@ def _check_own(document: _Document, key: str, value: dict[str, Any], *, is_set: 
     given, is_number = value.get(key), key == "seed"
     is_right = type(given) is int if is_number else isinstance(given, str) and given != ""
     if key in value and not is_right and not (is_number and given is None):
-        problem = f"`{key}` is a {'whole number' if is_number else 'string'}, not {given!r}"
+        problem = f"`{key}` must be a {'whole number' if is_number else 'string'}, not {given!r}"
         hint = "give one such as 42" if is_number else "quote it"
         raise ConfigError(f"--set {key}: {problem}", hint=hint) if is_set else document.error((key,), problem, hint)
 

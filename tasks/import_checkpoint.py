@@ -150,7 +150,7 @@ def _check_weights(folder: Path, architecture: Architecture) -> int:
                 num_parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in counted)
         except SafetensorError as error:
             raise ValueError(
-                f"{path.name} is no whole safetensors file ({error}); fetch it again, with Git LFS if it came by git"
+                f"{path.name} is not a complete safetensors file ({error}); fetch it again, with Git LFS if it came by git"
             ) from error
     lost = [name for name, file in promised.items() if there.get(name) != file]
     if lost:

@@ -242,9 +242,9 @@ def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path)
         (["exact_dedup", "numbers.parquet", "out"], "numbers.parquet does not fit the columns of Docs: content is int64, not string"),
         (["exact_dedup", "sizes.parquet", "out"], "gives a document the size 7, but its content has 1 bytes"),
         (["exact_dedup", "columns.parquet", "out"], "columns.parquet has more than one column `content`"),
-        (["ingest", "in.parquet", "out"], "in.parquet is no folder"),
-        (["encode", "in.parquet", "out", "--tokenizer", "in.parquet"], "in.parquet is no folder, as a Tokenizer is"),
-        (["encode", "in.parquet", "out", "--tokenizer", "empty"], "empty is no Tokenizer: "),
+        (["ingest", "in.parquet", "out"], "in.parquet is not a folder"),
+        (["encode", "in.parquet", "out", "--tokenizer", "in.parquet"], "in.parquet is not a folder, as a Tokenizer must be"),
+        (["encode", "in.parquet", "out", "--tokenizer", "empty"], "empty is not a valid Tokenizer: "),
         (["quality_filter", "ids.parquet", "out"], "ids.parquet has the doc_id 'ABC'; a doc_id is 32 hex digits in lower case"),
         *(
             ([stage, "twice.parquet", "out"], f"twice.parquet has 2 rows of the doc_id '{'0' * 32}'")

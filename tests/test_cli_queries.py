@@ -280,7 +280,7 @@ def test_verify_names_the_lie_and_repair_says_what_to_do(store, say):
     assert (code, json.loads(document)["sound"], len(json.loads(document)["mismatches"])) == (1, False, 1)
     code, text, _ = say("verify --repair")
     assert code == 1
-    assert "removed 1 damaged thing and 2 records" in text
+    assert "removed 1 damaged file and 2 records" in text
     assert not path.exists()
 
 

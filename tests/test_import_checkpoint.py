@@ -182,8 +182,8 @@ def test_weights_that_are_not_where_the_index_says_are_refused(published, tmp_pa
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ("{", "its config.json is no JSON"),
-        ("[1]", "its config.json is no mapping"),
+        ("{", "its config.json is not JSON"),
+        ("[1]", "its config.json is not a mapping"),
         ({"n_embd": "16"}, "a value in its config.json is of the wrong type .*'str'"),
         ({"n_embd": None}, "a value in its config.json is of the wrong type .*width"),
     ],
@@ -383,7 +383,7 @@ def test_a_trace_says_what_a_checkpoint_went_on_from(done, capsys):
         ("train_model", "import_checkpoint", "made elsewhere: its training data is unknown here"),
     ):
         assert main(["trace", f"checkpoint:{name}", "--store", folder]) == 0
-        assert f"went on from {made[before][:12]}, {told}" in capsys.readouterr().out
+        assert f"continued from {made[before][:12]}, {told}" in capsys.readouterr().out
 
 
 def test_the_same_again_runs_nothing_wherever_the_checkpoint_lies(done, published, tmp_path):
