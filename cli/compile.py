@@ -96,7 +96,7 @@ def compile_kernels() -> int:
     return len(set(_machine_code()) - before)
 
 
-def carry_out_chain(chain: int, scratch: Path) -> None:
+def run_chain(chain: int, scratch: Path) -> None:
     """Run the stages of a chain under each of its settings."""
     from starloom.flows.run import NoWatcher, Request, execute, prepare
     from starloom.tasks import kernels
@@ -119,4 +119,4 @@ def _machine_code() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    carry_out_chain(int(sys.argv[1]), Path(sys.argv[2]))
+    run_chain(int(sys.argv[1]), Path(sys.argv[2]))

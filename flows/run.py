@@ -124,7 +124,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
         run = session.run
         failure: list[BaseException] = []
 
-        def carry_out() -> None:
+        def run_step() -> None:
             try:
                 with running(prepared.store, run.id):
                     prepared.store.write_run(run)
@@ -132,7 +132,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
                 failure.append(error)
 
-        thread = threading.Thread(target=carry_out, name="starloom-flow", daemon=True)
+        thread = threading.Thread(target=run_step, name="starloom-flow", daemon=True)
         with _signals(pool):
             thread.start()
             _wait(thread, pool, session)
@@ -200,7 +200,7 @@ def _signals(pool: Workers) -> Iterator[None]:
 def _in_order(session: Session) -> None:
     """Walk the plan step by step."""
     for step in session.plan.steps:
-        session.carry_out(step, lambda *_: None)
+        session.run_step(step, lambda *_: None)
 
 
 def _as_flow(session: Session) -> None:
@@ -218,7 +218,7 @@ def _as_flow(session: Session) -> None:
         futures: dict[str, Any] = {}
         for step in session.plan.steps:
             above = [futures[name] for name in session.resolver.waits_on(step) if name in futures]
-            task = as_task(step.name, lambda show, step=step: session.carry_out(step, show))  # type: ignore[misc]
+            task = as_task(step.name, lambda show, step=step: session.run_step(step, show))  # type: ignore[misc]
             futures[step.name] = task.submit(wait_for=above)
         for future in futures.values():
             future.wait()

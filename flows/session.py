@@ -55,7 +55,7 @@ class Session:
         self._forced = forced
         self._lock = threading.Lock()
 
-    def carry_out(self, step: Step, show: Callable[[int, int, str], None]) -> StepState:
+    def run_step(self, step: Step, show: Callable[[int, int, str], None]) -> StepState:
         """Run one step. All steps that it reads must be done."""
         with self._lock:
             resolved = self.resolver.resolve(step)

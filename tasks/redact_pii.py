@@ -244,12 +244,12 @@ def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
     """Find the keys of each text, then every place where they stand: a string found as a key once is a key everywhere."""
     document = cache(flat.document)
-    speaks_of_hashes = cache(lambda text: pii_rules.speaks_of_hashes(document(text), cfg.max_hash_fraction))
+    mentions_hashes = cache(lambda text: pii_rules.mentions_hashes(document(text), cfg.max_hash_fraction))
     judged: dict[tuple[int, str, str], bool] = {}
     for kind, secret, line, position in _key_candidates(flat, cfg):
         text = flat.text_at(position)
         if (text, kind, secret) not in judged:
-            judged[text, kind, secret] = _is_key(kind, secret, line, cfg, file_speaks_of_hashes=speaks_of_hashes(text))
+            judged[text, kind, secret] = _is_key(kind, secret, line, cfg, file_speaks_of_hashes=mentions_hashes(text))
     alike = Counter((text, len(secret)) for text, kind, secret in judged if kind == "HexHighEntropyString")
     keys: dict[int, list[tuple[str, bytes]]] = {}
     for (text, kind, secret), is_key in judged.items():

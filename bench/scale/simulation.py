@@ -35,7 +35,7 @@ BATCH_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class SyntheticPart:
     """One part of a synthetic corpus: its columns are generated when they are read."""
 
     first: int
@@ -155,7 +155,7 @@ def _allocated(file: Path) -> int:
 def simulate(num_documents: int, scratch: Path, workers: int, memory_bytes: int, part_documents: int) -> dict[str, Any]:
     """Run the decision and give its figures."""
     bounds = [*range(0, num_documents, part_documents), num_documents]
-    sources: Any = [MadeUp(low, high - low, num_documents) for low, high in itertools.pairwise(bounds)]
+    sources: Any = [SyntheticPart(low, high - low, num_documents) for low, high in itertools.pairwise(bounds)]
     cfg = NearDedup(scope="global", memory_bytes=memory_bytes)
     started, stamps = time.perf_counter(), []
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.lineage.queries.fates import REASON, dropped, funnel, is_a_line, judgements, origins, output_of
+from starloom.lineage.queries.fates import REASON, dropped, funnel, is_linear, judgements, origins, output_of
 from starloom.lineage.queries.rows import Rows
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _funnels(before: Run, after: Run) -> list[dict[str, Any]]:
 
 def documents(rows: Rows, before: Run, after: Run, limit: int | None) -> dict[str, Any]:
     """Return the documents whose fate differs, counted by change and listed with repository, path and reason."""
-    same = _same_verdicts(rows, before, after) if is_a_line(before) and is_a_line(after) else frozenset()
+    same = _same_verdicts(rows, before, after) if is_linear(before) and is_linear(after) else frozenset()
     sides = [dropped(rows, run, known=same) for run in (before, after)]
     old, new = _own_texts(rows, before, after)
     changes = _changes(sides, missing=(_missing_in(new, old), _missing_in(old, new)))

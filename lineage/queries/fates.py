@@ -70,7 +70,7 @@ def origins(run: Run) -> list[StepState]:
     return [step for step in run.steps if "Docs" in step.outputs and input_of(step, "Docs") is None]
 
 
-def is_a_line(run: Run) -> bool:
+def is_linear(run: Run) -> bool:
     """Return whether each step that judges or rewrites documents reads the output of the one before it."""
     at: tuple[str, str | None] | None = None
     for step in run.steps:
@@ -107,7 +107,7 @@ def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: Abs
             for name, column in columns.items():
                 drops = drops.append_column(name, column)
             found.append(drops.cast(_NO_DROPS))
-    return pa.concat_tables(found) if is_a_line(run) else _first(pa.concat_tables(found))
+    return pa.concat_tables(found) if is_linear(run) else _first(pa.concat_tables(found))
 
 
 def _first(drops: pa.Table) -> pa.Table:

@@ -28,7 +28,7 @@ Event = dict[str, Any]
 
 def trace_document(question: Question, place: Place) -> dict[str, Any]:
     """Return the document's identity, its fate, and an event for each step that did something with it."""
-    story = _Story(question, place)
+    story = _DocumentTrace(question, place)
     events = [event for step in question.run.steps for event in story.events(step)]
     drop = next((event for event in events if event["event"] == "dropped"), None)
     columns = [name for name in question.rows.columns(place.artifact, place.part) if name != "content"]
@@ -40,7 +40,7 @@ def trace_document(question: Question, place: Place) -> dict[str, Any]:
     return {"kind": "document", "document": document, "fate": fate, "events": events}
 
 
-class _Story:
+class _DocumentTrace:
     def __init__(self, question: Question, place: Place) -> None:
         self.question = question
         self.rows = question.rows

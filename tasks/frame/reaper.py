@@ -71,7 +71,7 @@ def reap(mark: str) -> None:
     """Kill all processes with the mark, until none is left."""
     started, num_quiet = time.monotonic(), 0
     while num_quiet < QUIET_LOOKS and (seconds := time.monotonic() - started) < PATIENCE_SECONDS:
-        found = bearers(mark)
+        found = marked_processes(mark)
         for process in found:
             if seconds > TRACKER_SECONDS or not _is_tracker(process):
                 _kill(process)
@@ -79,7 +79,7 @@ def reap(mark: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def bearers(mark: str) -> list[psutil.Process]:
+def marked_processes(mark: str) -> list[psutil.Process]:
     """Return the processes that were started with the mark in their environment; zombies have none."""
     import psutil
 

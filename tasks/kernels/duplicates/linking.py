@@ -33,7 +33,7 @@ _Uint32s = NDArray[np.uint32]
 _Uint64s = NDArray[np.uint64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
-_NOBODY = -1
+_NONE = -1
 
 MOST_COMPARISONS = 1000
 """Most comparisons of a member of a bucket that finds no similar one."""
@@ -167,6 +167,7 @@ def jaccard(starts: _Int64s, hashes: _Uint64s, left: _Int64s, right: _Int64s) ->
 def _reach(hashes: _Uint64s, one: int, one_end: int, other: int, other_end: int, threshold: float) -> bool:
     """Return whether the Jaccard similarity of hashes[one:one_end] and hashes[other:other_end] is at least `threshold`."""
     total = one_end - one + other_end - other
+    # shared / (total - shared) >= t means shared >= t total / (1 + t); started one lower, for the rounding of floats
     needed = max(int(threshold * total / (1 + threshold)) - 1, 0)
     while needed < total and needed / (total - needed) < threshold:  # rounding decides as it does where the quotient is taken
         needed += 1
@@ -178,7 +179,7 @@ def _shared(hashes: _Uint64s, one: int, one_end: int, other: int, other_end: int
     """Count what two sets share, or less than `needed` as soon as that cannot be reached."""
     shared = 0
     while one < one_end and other < other_end and shared + min(one_end - one, other_end - other) >= needed:
-        left, right = hashes[one], hashes[other]
+        left, right = hashes[one], hashes[other]  # a merge without a branch: the smaller moves on, equal ones both
         one += left <= right
         other += right <= left
         shared += left == right
@@ -201,7 +202,7 @@ def _link_trusting(parent: _Integers, members: _Integers, starts: _Int64s) -> _I
     for bucket in range(starts.size - 1):
         nodes = members[starts[bucket] : starts[bucket + 1]]
         table = slots[: _num_slots(nodes.size)]
-        table[:] = _NOBODY
+        table[:] = _NONE
         for i in range(nodes.size):
             if _first_of_root(parent, nodes, i, table) == i and i > 0:
                 links[num_links, 0], links[num_links, 1] = nodes[0], nodes[i]
@@ -222,10 +223,10 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
     for bucket in range(starts.size - 1):
         nodes = members[starts[bucket] : starts[bucket + 1]]
         table = slots[: _num_slots(nodes.size)]
-        table[:] = _NOBODY
+        table[:] = _NONE
         num_heads = 0
         for i in range(nodes.size):
-            above[i], after[i], last[i] = i, _NOBODY, i
+            above[i], after[i], last[i] = i, _NONE, i
             own = i
             known = _first_of_root(parent, nodes, i, table)
             if known != i:
@@ -234,7 +235,7 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
             k, left = num_heads - 1, most_comparisons
             while k >= 0:
                 k, similar, left = _search(nodes, i, own, heads, k, after, evidence, left)
-                if similar == _NOBODY:
+                if similar == _NONE:
                     break
                 links[num_links, 0], links[num_links, 1] = nodes[similar], nodes[i]
                 num_links += 1
@@ -260,16 +261,16 @@ def _search(
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     one = nodes[i]
     while k >= 0:
-        member = heads[k] if heads[k] != own else _NOBODY
-        while member != _NOBODY:
+        member = heads[k] if heads[k] != own else _NONE
+        while member != _NONE:
             if left == 0:
-                return k, _NOBODY, left
+                return k, _NONE, left
             if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, one, nodes[member]):
                 return k, member, left
             left -= 1
             member = after[member]
         k -= 1
-    return k, _NOBODY, left
+    return k, _NONE, left
 
 
 @njit(cache=True, nogil=True)
@@ -284,16 +285,16 @@ def _keep_apart(
     index: Index,
 ) -> _Int64s:
     largest = _most_members(starts)
-    kept, met, kept_by = np.empty(largest, np.int64), np.full(largest, _NOBODY, np.int64), np.empty(nodes.size, np.int64)
+    kept, met, kept_by = np.empty(largest, np.int64), np.full(largest, _NONE, np.int64), np.empty(nodes.size, np.int64)
     for cluster in range(starts.size - 1):
         is_indexed, num_kept = starts[cluster + 1] - starts[cluster] > most_comparisons, 0
         for i in range(starts[cluster], starts[cluster + 1]):
-            like = _NOBODY
+            like = _NONE
             if not is_spared[i] and num_kept <= most_comparisons:
                 like = _first_alike(nodes, i, kept[:num_kept], evidence)
             elif not is_spared[i]:
                 like = _first_in_bands(nodes, i, kept, met, evidence, bands, rows, most_comparisons, index)
-            if like != _NOBODY:
+            if like != _NONE:
                 kept_by[i] = kept[like]
                 continue
             kept_by[i] = kept[num_kept] = i
@@ -310,7 +311,7 @@ def _first_alike(nodes: _Int64s, i: int, kept: _Int64s, evidence: Evidence) -> i
     for k in range(kept.size):
         if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
             return k
-    return _NOBODY
+    return _NONE
 
 
 @njit(cache=True, nogil=True)
@@ -327,16 +328,16 @@ def _first_in_bands(
 ) -> int:
     """Return the first kept member that shares a band with member i and is similar to it; `met` notes which pairs were compared."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
-    first = _NOBODY
+    first = _NONE
     for band in range(bands):
         entry = index.table[_slot(index, _band_key(signatures, nodes[i], band, rows))] - 1
         while entry >= 0 and left > 0:
             k = entry // bands
-            if met[k] != i and (first == _NOBODY or k < first):
+            if met[k] != i and (first == _NONE or k < first):
                 left -= 1
                 if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
                     first = k
-            met[k] = i
+            met[k] = i  # a stamp: members come in turn, so nothing has to be cleared between them
             entry = index.before[entry] - 1
     return first
 
@@ -398,10 +399,11 @@ def _head(above: _Int64s, member: int) -> int:
 def _first_of_root(parent: _Integers, nodes: _Integers, i: int, table: _Int64s) -> int:
     """Return the first member whose node has the same root as that of member i, and remember i if it is the first."""
     root = parent[nodes[i]]
+    # open addressing with linear probes; multiplying spreads consecutive roots over the table (Fibonacci hashing)
     slot = np.int64(np.uint64(root) * _MULTIPLIER >> np.uint64(32)) & (table.size - 1)
-    while table[slot] != _NOBODY and parent[nodes[table[slot]]] != root:
+    while table[slot] != _NONE and parent[nodes[table[slot]]] != root:
         slot = (slot + 1) & (table.size - 1)
-    if table[slot] == _NOBODY:
+    if table[slot] == _NONE:
         table[slot] = i
     return int(table[slot])
 

@@ -42,13 +42,13 @@ _Int64s = NDArray[np.int64]
 _Uint32s = NDArray[np.uint32]
 _Uint64s = NDArray[np.uint64]
 
-_FNV_OFFSET = np.uint64(0xCBF29CE484222325)
+_FNV_OFFSET = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits; so this is also the hash of an empty word
 _FNV_PRIME = np.uint64(0x100000001B3)
 _POLYNOMIAL_BASE = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
 _FMIX64_1, _FMIX64_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _FMIX32_1, _FMIX32_2 = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
 _LOW_32_BITS = np.uint64(0xFFFFFFFF)
-_EMPTY = np.uint32(0xFFFFFFFF)
+_EMPTY = np.uint32(0xFFFFFFFF)  # the identity of min: a signature of nothing yet
 _SPACE = np.uint8(0x20)
 
 # Of each byte: what is hashed of it, whether it belongs to a word, whether it ends one. A character is one separator
@@ -253,7 +253,7 @@ def _is_foreign(text: _Bytes, is_word: _Bytes) -> bool:
     """Return whether more characters are beyond ASCII than are ASCII word characters: such a text is not represented by its ASCII words."""
     num_foreign = 0
     for byte in text:
-        num_foreign += byte >= 0xC0  # the first byte of a character
+        num_foreign += byte >= 0xC0  # the first byte of a character beyond ASCII; those after it are 0x80 to 0xBF
     if num_foreign == 0:
         return False
     num_ascii = 0
@@ -320,7 +320,7 @@ def _split_bytes(
 ) -> tuple[np.uint64, int]:
     """Split without a branch a byte, both halves at once: FNV-1a waits for its multiplication, and two can wait together."""
     values, is_word, ends_word = alphabet[0], alphabet[1], alphabet[2]
-    middle = text.size // 2
+    middle = text.size // 2  # then on to the end of a word, so that the second half starts a word of its own
     while middle < text.size and not ends_word[text[middle]]:
         middle += 1
     middle = min(middle + 1, text.size)
@@ -329,6 +329,7 @@ def _split_bytes(
     both = min(left.size, right.size)
     for i in range(both):
         one, two = left[i], right[i]
+        # written at every byte, and written over by the next unless the count goes up: cheaper than a branch that code mispredicts
         words[num_words], second[num_others] = word, other
         num_words += ends_word[one]
         num_others += ends_word[two]
@@ -466,6 +467,7 @@ def _drop_repeated(hashes: NDArray[np.unsignedinteger], found: int, recent: NDAr
     num_kept = 0
     for i in range(found):
         value = hashes[i]
+        # a direct-mapped cache: the low bits choose the slot; as above, the write stands only if the count goes up
         slot = value & np.uint32(_NUM_RECENT - 1)
         hashes[num_kept] = value
         num_kept += recent[slot] != value
@@ -490,7 +492,7 @@ def _sort(hashes: _Uint64s) -> None:
     bits = 1
     while 2 << bits <= hashes.size:
         bits += 1
-    shift = np.uint64(64 - bits)
+    shift = np.uint64(64 - bits)  # the first bits of a hash are as good as random: about one hash a bucket
     ends = np.zeros((1 << bits) + 1, np.int64)
     for value in hashes:
         ends[(value >> shift) + np.uint64(1)] += 1

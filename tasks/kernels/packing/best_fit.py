@@ -125,7 +125,7 @@ def _place(item: int, size: int, line: _Line, out: np.ndarray, num: int) -> int:
 @njit(cache=True, nogil=True)
 def _to_split(length: int, line: _Line) -> int:
     """Return a context that is split already, or else the longest; NONE if nothing waits."""
-    split = line.split
+    split = line.split  # a stack, whose height is split[0]; those that have their place by now are dropped when they come to the top
     while split[0] and line.done[split[split[0]]] == line.sizes[split[split[0]]]:
         split[0] -= 1
     if not split[0]:
@@ -141,6 +141,7 @@ def _wait(item: int, line: _Line) -> None:
     """Put a context in line, if anything is left of it."""
     size = line.sizes[item] - line.done[item]
     if size:
+        # a doubly linked list of the contexts of each size, so that one can be taken out from the middle in constant time
         line.before[item], line.after[item] = NONE, line.first[size]
         if line.first[size] != NONE:
             line.before[line.first[size]] = item
@@ -164,6 +165,7 @@ def _wait_no_more(item: int, line: _Line) -> None:
 @njit(cache=True, nogil=True)
 def _longest(words: np.ndarray, most: int) -> int:
     """Return the longest waiting size of at most `most`; 0 if there is none."""
+    # a bit set of sizes; shifting up and down again clears the bits above `most`
     word, unused = most // WORD_BITS, np.uint64(WORD_BITS - 1 - most % WORD_BITS)
     bits = (words[word] << unused) >> unused
     while not bits and word:
@@ -171,7 +173,7 @@ def _longest(words: np.ndarray, most: int) -> int:
         bits = words[word]
     if not bits:
         return 0
-    bit = 0
+    bit = 0  # position of the highest bit set, by bisection
     for step in (32, 16, 8, 4, 2, 1):
         if bits >> np.uint64(bit + step):
             bit += step

@@ -178,7 +178,7 @@ def is_hash(value: str, line_before: str, *, file_speaks_of_hashes: bool) -> boo
     return is_digest and file_speaks_of_hashes
 
 
-def speaks_of_hashes(content: bytes, max_fraction: float) -> bool:
+def mentions_hashes(content: bytes, max_fraction: float) -> bool:
     """Return whether words for hashes are more frequent than this fraction of the number of lines."""
     return len(_HASH_WORD.findall(content)) > max_fraction * (content.count(b"\n") + 1)
 

@@ -28,8 +28,8 @@ from starloom.tasks.kernels.tokens.pre_token_ids import (
     ID_BITS,
     LANE_BYTES,
     LANES,
+    NO_ID,
     NO_MERGE,
-    NOBODY,
     OVER_BYTES,
     SHORT_BYTES,
     Tables,
@@ -52,7 +52,7 @@ CHUNK_BYTES = 1 << 22
 def _lines(num_lines: int) -> _Uint64s:
     """Return zeros from a multiple of 256 bytes on: whole cache lines, and groups of four that differ in two bits of their address."""
     room = np.zeros(8 * num_lines + 32, np.uint64)
-    first = -room.ctypes.data // 8 % 32
+    first = -room.ctypes.data // 8 % 32  # words up to the next multiple of 256 bytes: -address modulo 256, in words of eight bytes
     return room[first : first + 8 * num_lines]
 
 
@@ -95,8 +95,10 @@ class _Scratch(NamedTuple):
     def of(cls, cache: _Cache) -> _Scratch:
         """Allocate the scratch."""
         masks, most = np.zeros((SHORT_BYTES + 2, 4), np.uint64), BLOCK_BYTES + 1
+        # row `size` has 0xFF for the first `size` of sixteen bytes, 0 for the others: read as two words, they mask text behind a pre-token
         masks[:-1, :2] = np.tril(np.full((SHORT_BYTES + 1, 16), 0xFF, np.uint8), -1).view("<u8")
         masks[-1] = masks[-2]
+        # a shift that leaves as many upper bits of a hash as number the buckets: 8 words are one, and they are a power of two
         masks[:-1, 2:] = cache.short.ctypes.data, 65 - (cache.short.size // 8).bit_length()
         masks[-1, 2:] = cache.wide.ctypes.data, 65 - (cache.wide.size // 8).bit_length()
         lanes = _lines(LANES * LANE_BYTES // 64)
@@ -217,7 +219,7 @@ def _reason(state: dict[str, Any]) -> str | None:
         "its pre-tokeniser is none of StarCoder's, GPT-2's and GPT-4's": _split(pre_tokenizer) is None,
         f"it has added tokens that are not special, such as {plain[:1]}": plain,
         f"its vocabulary lacks {len(missing)} of the 256 bytes, such as {missing[:1]}": missing,
-        f"it has ids of {NOBODY} and above": max(model["vocab"].values(), default=0) >= NOBODY,
+        f"it has ids of {NO_ID} and above": max(model["vocab"].values(), default=0) >= NO_ID,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

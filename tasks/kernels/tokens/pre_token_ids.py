@@ -28,10 +28,11 @@ _Uint32s = NDArray[np.uint32]
 _Uint64s = NDArray[np.uint64]
 
 _ALL, _ZERO, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
+# Multipliers that spread the bits of a key over the upper ones, which choose the bucket.
 _SPREAD_1, _SPREAD_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)  # of splitmix64 and rrmxmx: odd, bits even
 
 ID_BITS = 20
-NOBODY = (1 << ID_BITS) - 1
+NO_ID = (1 << ID_BITS) - 1
 """An id that no token may have."""
 NO_MERGE = np.uint32(0xFFFFFF00)
 """A rank, eight bits up, that no merge has."""
@@ -58,6 +59,50 @@ _NO_ROW, _IDLE = -1, -2
 BLOCK_BYTES = 1024  # of text at a time: keys and the buckets asked for in advance stay in the first-level cache
 AT_ONCE = 8  # starts of pre-tokens that are listed without a look at whether they are
 OVER_BYTES = 48  # bytes that are read beyond a pre-token
+
+
+# The tables in memory; numbers are little-endian, offsets in bytes. Addresses are plain integers (`Tables`).
+#
+# Key of a pre-token, 16 bytes in two words (low, high). The size byte is 1 or more, so a key of zeros is an empty slot:
+#
+#      0                                                    15    16
+#     | first fifteen bytes, zeros behind a shorter one    | size |      size: 1 … 254, or 255 for all above
+#
+# Short cache: 2^k buckets, each a cache line of two slots. A hash of the key chooses the bucket. A new pre-token
+# takes the second slot (the first, if that is empty), and what was there moves to the wide cache. Asked for again, it changes
+# places with the first:
+#
+#      0          16                          32         48                          64
+#     | key      | id 0, id 1 | id 2, id 3+n | key      | id 0, id 1 | id 2, id 3+n |      n: number of ids, the top 4 of 64 bits
+#
+# Wide cache: slots of a cache line, for up to thirty bytes and seven ids, or a reference to more. The hash chooses a slot;
+# the group is that and the three others whose addresses differ in bits 6 and 7 (home ^ way << 6), tried in this order:
+#
+#      0     8         16                    32                                        60        64
+#     | low | ~high   | bytes 15 … 29       | up to seven ids                         | number |      at most 30 bytes and 7 ids
+#     | low | ~high   | bytes 15 … 29       | place in texts, 8 | place in ids, 8 |   | number |      more of either
+#
+#     texts: whole bytes of such pre-tokens, end to end      ids: their ids, 4 bytes each, end to end      used: bytes, ids
+#
+# Merges: a perfect hash of pairs of ids. factors[group of the pair], 4 bytes, leads to merges[place], 8 bytes:
+#
+#     63          44 43          24 23           0
+#     | left id     | right id     | rank         |      all ones: empty          merged[rank] is the id that it makes
+#
+#     byte_ids[byte] → id      byte_ranks[byte | next byte << 8] → rank << 8, or NO_MERGE (a pair of bytes needs no hash)
+#
+# Scratch, for the n pre-tokens of a block:
+#
+#     positions   n + 1 starts, 8 bytes each
+#     keys        n rows of 24 bytes: | low | high | address of the bucket |
+#     rows        numbers of those that are in no bucket, 8 bytes each
+#     masks       by size 0 … 15, and a row 16 for longer ones, 32 bytes each: | mask of low | mask of high | table | shift of the hash |
+#     lanes       LANES of LANE_BYTES, each a pre-token that is being merged; place p is that of its p-th byte:
+#
+#      0             1088                      2176           2464            2752  2760   2768             2816
+#     | ids, 4 each | rank << 8 | p, 4 each   | next place   | place before  | row | size | number of ids   |
+#
+# A plain definition of the result is `merged_plainly` in tests/test_kernel_byte_pairs.py.
 
 
 class Tables(NamedTuple):
@@ -218,7 +263,7 @@ def _pre_tokens(starts: int, at: int, stop: int, positions: int) -> int:
         while place < following:
             for _ in range(AT_ONCE):  # what is too much is written over
                 _store_64(place, word * 64 + _lowest(rest))
-                rest &= rest - _ONE
+                rest &= rest - _ONE  # clears the lowest bit set
                 place += 8
         place = following
     count = (place - positions) >> 3
@@ -286,6 +331,7 @@ def _emit_known(keys: int, first: int, count: int, output: Any) -> tuple[int, An
                 _store(word, second_way)
                 _store(word + 32, first_way)
         rest = _load(slot + 24)
+        # always four ids, of which the count says how many stand: the next pre-token writes over the others
         _store(output, _load(slot + 16))
         _store(output + 8, rest & _IDS_MASK)
         output += 4 * np.int64(rest >> _COUNT_SHIFT)
@@ -302,7 +348,7 @@ def _find_wide(row: int, text: int, size: int, tables: Tables) -> Any:
     """Return the wide slot of a pre-token, or 0."""
     low, high = _load(tables.keys + 24 * row), _load(tables.keys + 24 * row + 8)
     third, fourth = _further(text, size, tables.masks)
-    home = _bucket(low, high, tables.masks + 32 * (SHORT_BYTES + 1))
+    home = _bucket(low, high, tables.masks + 32 * (SHORT_BYTES + 1))  # row 16 of the masks: the wide table
     for way in range(_WAYS):
         slot = home ^ way << 6
         if _holds(slot, low, ~high) and _holds(slot + 16, third, fourth):
@@ -406,7 +452,7 @@ def _begin(row: int, text: int, lane: int, tables: Tables) -> None:
             _begin_byte(i, i + 1 < size, text + start, lane, tables)
         for i in range(size, size + _ABREAST):
             _store_32(lane + _HEADS + 4 * i, NO_MERGE)
-    _store_64(lane + 4 * size, NOBODY << 32 | NOBODY)
+    _store_64(lane + 4 * size, NO_ID << 32 | NO_ID)
     _store_8(lane + _BEFORE, size + 1)
 
 

@@ -102,6 +102,7 @@ def _bits_in_range(_typing: Any, _address: Any, _low: Any, _count: Any, _case: A
 
         address, low, count, case = arguments
         block = builder.load(builder.inttoptr(address, vector.as_pointer()), align=1)
+        # x - low < count, unsigned: one comparison checks both ends, as what is below `low` wraps around to a large number
         shifted = builder.sub(builder.or_(block, spread(case)), spread(low))
         return builder.bitcast(builder.icmp_unsigned("<", shifted, spread(count)), ir.IntType(64))
 
@@ -165,6 +166,8 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
     """
     text, end, table, spilt = np.int64(data.ctypes.data), data.size, np.int64(classes.ctypes.data), np.int64(spill.ctypes.data)
     last_block, marks = np.int64(tail.ctypes.data), np.int64(starts.ctypes.data)
+    # Every variable below is 64 bits, one for each byte of the block; bit 0 is its first byte. `x << 1 | last_x` moves each bit to the
+    # byte after it, with the top bit of the block before carried in; `x >> 1 | next_x << 63` moves it to the byte before.
     num_blocks = end // 64 + 1
     border = starts[0]
     block_at = text if num_blocks > 1 else last_block
@@ -176,9 +179,11 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
         ahead = (block + 1) * 64
         block_at = text + ahead if ahead + 64 <= end else last_block
         following = _classify(block_at, ahead, text, end, table, digits_apart, spilt)
+        # bytes of the same class as the byte before, which go on with its run
         same = letter & (letter << _ONE | last_letter) | number & (number << _ONE | last_number)
         other = ~(letter | number | space | digit)
         same |= other & (other << _ONE | last_other) | space & (space << _ONE | last_space)
+        # " ?" of the pattern: what follows a blank belongs to its pre-token, unless that is a space or a digit set apart
         joined = (blank << _ONE | last_blank) & ~(space | digit)
         found = ~(same | joined) & ~inner | border
         # of a run of spaces, the last is left for what follows, unless that is a digit, which is cut off before
@@ -186,13 +191,13 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
         next_solid = ~(following[2] | following[3] | next_border)
         last = space & (solid >> _ONE | next_solid << _LAST)
         found |= last & ~inner
-        wide = last & inner
-        found = found & ~unmarked | marked
+        wide = last & inner  # a space of several bytes: the mark belongs on its first byte, which is looked up below
+        found = found & ~unmarked | marked  # what a contraction at the end of the block before changed in this one
         marked, unmarked = _ZERO, _ZERO
         quoted = found & quote & (suffix >> _ONE | following[7] << _LAST)
         while quoted != _ZERO:
             at = block * 64 + _lowest(quoted)
-            quoted &= quoted - _ONE
+            quoted &= quoted - _ONE  # clears the lowest bit set
             stop = at + _contraction(text, at, end, marks)
             if stop > at:
                 here, there = _bit(at + 1 - block * 64)
@@ -217,11 +222,12 @@ def _classify(
     block: int, at: int, text: int, end: int, table: int, digits_apart: bool, spill: int
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
     """Classify 64 bytes, as bits: letters, numbers, spaces, digits apart, not first of a character, ' ', "'", and may follow "'"."""
-    letter = _bits_in_range(block, 0x61, 26, 0x20)
+    letter = _bits_in_range(block, 0x61, 26, 0x20)  # 0x20 or-ed in turns A-Z into a-z
     number = _bits_in_range(block, 0x30, 10, 0)
     blank = _bits_in_range(block, 0x20, 1, 0)
-    space = _bits_in_range(block, 0x09, 5, 0) | blank
+    space = _bits_in_range(block, 0x09, 5, 0) | blank  # \t \n \v \f \r
     quote = _bits_in_range(block, 0x27, 1, 0)
+    # the letters that may follow an apostrophe in a contraction: r s t, l m, d, v
     suffix = _bits_in_range(block, 0x72, 3, 0) | _bits_in_range(block, 0x6C, 2, 0)
     suffix |= _bits_in_range(block, 0x64, 1, 0) | _bits_in_range(block, 0x76, 1, 0)
     wide = _bits_in_range(block, 0x80, 128, 0)
@@ -256,7 +262,7 @@ def _classify_wide(
         low = _lowest(wide)
         point, width = _decode(text, start + low, end)
         kind = _byte(table + point)
-        whole = (_ONE << np.uint64(width)) - _ONE
+        whole = (_ONE << np.uint64(width)) - _ONE  # as many ones as the character has bytes
         bits, over = whole << np.uint64(low), _ZERO
         if low + width > 64:
             over = whole >> np.uint64(64 - low)
