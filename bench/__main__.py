@@ -86,7 +86,7 @@ def _install(module: ModuleType) -> int:
 
 
 def _corpus(given: Path | None, megabytes: float, folder: Path) -> tuple[Corpus, Path]:
-    """The corpus, and a file of exactly its rows for the tools' processes."""
+    """Return the corpus, and a file of exactly its rows for the tools' processes."""
     max_bytes = int(megabytes * BYTES_PER_MB)
     corpus = environment_corpus(max_bytes) if given is None else read_corpus(given, max_bytes)
     path = folder / "corpus.parquet"

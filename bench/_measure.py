@@ -37,7 +37,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 @dataclass
 class Timing:
-    """What was measured of one tool."""
+    """The measurements of one tool."""
 
     tool: Tool
     seconds: list[float] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Timing:
     """Why there is no figure."""
 
     def megabytes_per_second(self, num_bytes: int) -> float | None:
-        """Speed of the best round over a corpus of that size."""
+        """Return the throughput of the best round over a corpus of that size."""
         return num_bytes / BYTES_PER_MB / min(self.seconds) if self.seconds and not self.problem else None
 
 
@@ -69,7 +69,7 @@ def measure(module: ModuleType, corpus: Path) -> list[Timing]:
 
 
 def rounds(module: ModuleType) -> int:
-    """How often each tool is timed: once where figures other than speed are asked for."""
+    """Return the number of timed rounds of each tool: one where figures other than speed are asked for."""
     return int(getattr(module, "ROUNDS", ROUNDS))
 
 
@@ -91,7 +91,7 @@ def _advance(timing: Timing, worker: _Worker, step: str) -> None:
 
 
 class _Worker:
-    """A spawned process that holds one tool and does one step at a time."""
+    """A spawned process that holds one tool and runs one step at a time."""
 
     def __init__(self, module: str, tool: str, corpus: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -103,7 +103,7 @@ class _Worker:
         """The most that the processes it started held at once."""
 
     def ask(self, step: str) -> Any:
-        """The figures, or in words why there are none. EOFError if the process is gone."""
+        """Return the figures, or the reason why there are none. Raises EOFError if the process is gone."""
         try:
             self._connection.send(step)
             while not self._connection.poll(SECONDS_BETWEEN_LOOKS):
@@ -113,12 +113,12 @@ class _Worker:
             raise EOFError from error
 
     def exit_status(self) -> int | None:
-        """Wait for its end and say how it ended."""
+        """Wait for the process to end and describe its exit status."""
         self._process.join()
         return self._process.exitcode
 
     def end(self) -> None:
-        """Leave no process behind, even one that is still at work."""
+        """End the worker process, even one that is still at work."""
         self._connection.close()
         self._process.join(timeout=1)
         self._process.terminate()
@@ -126,7 +126,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, module_name: str, tool_name: str, path: Path) -> None:
-    """The worker's side: answers each step until the connection closes."""
+    """Answer each step in the worker process until the connection closes."""
     sys.stdout = sys.stderr  # what a tool prints is not part of the report
     work: _Work | None = None
     while True:
@@ -143,7 +143,7 @@ def _serve(connection: Connection, module_name: str, tool_name: str, path: Path)
 
 
 class _Work:
-    """A tool and what it works on."""
+    """A tool and its input."""
 
     def __init__(self, tool: Tool, path: Path) -> None:
         self._tool = tool
@@ -158,13 +158,13 @@ class _Work:
         return ()
 
     def timed(self) -> tuple[float, Dropped | None]:
-        """Seconds of one round, and what it decided."""
+        """Return the seconds of one round, and its result."""
         start = time.perf_counter()
         result = self._tool.run(self._given)
         return time.perf_counter() - start, result if isinstance(result, Dropped) else None
 
     def peak(self) -> tuple[int]:
-        """High-water mark of this process."""
+        """Return the peak memory of this process."""
         return (_peak_bytes(),)
 
     def _prepared(self, corpus: Corpus, name: str) -> Any:
@@ -176,7 +176,7 @@ class _Work:
 
 
 def _peak_bytes() -> int:
-    """High-water mark of this process's resident memory.
+    """Return the peak resident memory of this process.
 
     On Linux `ru_maxrss` of a fresh child starts at its parent's mark, so the kernel's own per-address-space mark is
     read where there is one.
@@ -201,7 +201,7 @@ def _resident_bytes_of_children(pid: int | None) -> int:
 
 
 def _missing(module: ModuleType, tool: Tool) -> str | None:
-    """How to install what the tool needs; None if all is there."""
+    """Return the install command for what the tool needs; None if all is there."""
     if tool.environment is not None and not tool.environment.is_built():
         return f"{NOT_INSTALLED}python -m starloom.bench {module.__name__.rpartition('.')[2]} --install"
     return INSTALL if any(not _is_installed(name) for name in tool.requires) else None

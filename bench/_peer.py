@@ -34,16 +34,16 @@ class Environment:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of the environment."""
         return Path(os.environ.get("STARLOOM_BENCH_VENVS") or Path(sys.prefix, "peers"), self.name)
 
     def is_built(self) -> bool:
-        """Whether it is there, with just these requirements."""
+        """Return whether the environment exists, with exactly these requirements."""
         mark = self.folder / MARK
         return mark.exists() and mark.read_text().split("\n") == list(self.requirements)
 
     def build(self) -> None:
-        """Make it from nothing.
+        """Create the environment from scratch.
 
         Raises:
             subprocess.CalledProcessError: if a distribution cannot be installed.
@@ -54,7 +54,7 @@ class Environment:
         (self.folder / MARK).write_text("\n".join(self.requirements))
 
     def ask(self, **request: Any) -> Any:
-        """What the driver's `run` returns for these arguments, which must fit into JSON; the driver is started if it is not there.
+        """Return the result of the driver's `run` for these arguments (JSON values); starts the driver if it is not running.
 
         Raises:
             RuntimeError: with what the driver says, if it fails.
@@ -73,7 +73,7 @@ class Environment:
 
 @functools.cache
 def _started(environment: Environment) -> tuple[subprocess.Popen[str], str]:
-    """The driver's process, and the file that takes what it prints. It ends with us: its standard input closes."""
+    """Start the driver; return its process and the file for its output. It ends with us: its standard input closes."""
     python = environment.folder / "bin" / "python"
     driver = HERE / f"_peer_{environment.name.replace('-', '_')}.py"
     with (environment.folder / "log.txt").open("w") as log:

@@ -20,7 +20,7 @@ THRESHOLD = 0.7
 
 
 def run(*, texts: str, scratch: str) -> list[str]:
-    """The ids of what it drops; `texts` is a folder of Parquet files with the columns int_id_column, id and text."""
+    """Return the ids of the dropped documents; `texts` is a folder of Parquet files with the columns int_id_column, id and text."""
     import pyarrow.parquet as pq
     from dpk_fdedup.cluster_analysis.transform_python import (  # type: ignore[import-not-found,unused-ignore]
         ClusterAnalysisPythonTransformConfiguration,

@@ -16,7 +16,7 @@ WORKERS = 2
 
 
 def run(*, texts: str, scratch: str, bands: int, rows: int) -> list[str]:
-    """The ids of what it drops; `texts` is a folder of Parquet files with the columns id and text."""
+    """Return the ids of the dropped documents; `texts` is a folder of Parquet files with the columns id and text."""
     import spacy.lang.en  # type: ignore[import-not-found,unused-ignore]  # noqa: F401 - before the fork, not in every worker
     from datatrove.executor import LocalPipelineExecutor  # type: ignore[import-not-found,unused-ignore]
     from datatrove.pipeline.dedup.minhash import (  # type: ignore[import-not-found,unused-ignore]

@@ -13,7 +13,7 @@ ARGUMENTS = ["--split=train", "--column=text", "--num_proc=2", "--hash_func=xxh3
 
 
 def run(*, texts: str, scratch: str) -> list[str]:
-    """The ids of what it drops; `texts` is a folder of Parquet files with the columns id and text."""
+    """Return the ids of the dropped documents; `texts` is a folder of Parquet files with the columns id and text."""
     import pyarrow.parquet as pq
     from datasets import load_from_disk  # type: ignore[import-not-found,unused-ignore]
     from text_dedup.minhash import main  # type: ignore[import-not-found,unused-ignore]

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def shingle_sets(texts: Iterable[str], shingles: Callable[[str], Iterable[Hashable]]) -> list[NDArray[np.int64]]:
-    """The distinct hashes of each text's shingles. They hold for this process only."""
+    """Return the distinct hashes of each text's shingles. They are valid in this process only."""
     return [np.unique(np.array([hash(shingle) for shingle in shingles(text)], np.int64)) for text in texts]
 
 
 def similar_pairs(sets: Sequence[NDArray[np.int64]], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pairs of sets with a Jaccard similarity of `threshold` or more.
+    """Return pairs of sets with a Jaccard similarity of `threshold` or more.
 
     Args:
         sets: distinct values of each, none empty.

@@ -38,7 +38,7 @@ LANGUAGES = {
 
 @dataclass(frozen=True)
 class Tool:
-    """One way to do the work: ours, or a peer's."""
+    """One implementation of the work: ours, or a peer's."""
 
     name: str
     run: Callable[[Any], object]
@@ -55,7 +55,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What a tool that deduplicates decided."""
+    """The decision of a tool that deduplicates."""
 
     doc_ids: tuple[str, ...]
 
@@ -78,12 +78,12 @@ class Corpus:
         return int(pc.sum(pc.binary_length(self.table.column("content")), min_count=0).as_py())
 
     def warm_up(self) -> Corpus:
-        """The first few documents: enough to import and to compile."""
+        """Return the first few documents: enough to import and to compile."""
         return Corpus(self.table.slice(0, WARM_UP_DOCUMENTS))
 
 
 def read_corpus(path: Path, max_bytes: int | None = None) -> Corpus:
-    """Documents of a Parquet file with the columns of Docs: the first ones, up to `max_bytes` of content.
+    """Read documents of a Parquet file with the columns of Docs: the first ones, up to `max_bytes` of content.
 
     Raises:
         InputError: if the file cannot be read, has other columns, or holds no document.
@@ -102,7 +102,7 @@ def read_corpus(path: Path, max_bytes: int | None = None) -> Corpus:
 
 
 def environment_corpus(max_bytes: int) -> Corpus:
-    """Source files of the standard library and of what is installed beside it: the first `max_bytes` of content and a bit.
+    """Read source files of the standard library and of site-packages: at least the first `max_bytes` of content.
 
     The same environment gives the same corpus: files are drawn in the order of the hash of their path, so that all
     packages have their share, and listed in the order of their path.
@@ -120,7 +120,7 @@ def environment_corpus(max_bytes: int) -> Corpus:
 
 
 def _source_files() -> list[tuple[Path, str]]:
-    """(root, relative path) of every candidate, in the order of the hash of the path."""
+    """Return (root, relative path) of every candidate, in the order of the hash of the path."""
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))
     found: dict[str, Path] = {}
     for root in roots:
@@ -136,7 +136,7 @@ def _below(root: Path) -> Iterator[str]:
 
 
 def _text(path: Path) -> str | None:
-    """The file's text; None for what no corpus would hold: huge, empty, unreadable or not UTF-8."""
+    """Return the file's text; None for a file that no corpus would hold: huge, empty, unreadable or not UTF-8."""
     try:
         data = path.read_bytes()
         return data.decode("utf-8") if 0 < len(data) <= MAX_FILE_BYTES else None

@@ -19,7 +19,7 @@ DOCSTRING_CHARS, SOLUTION_CHARS = 350, 160
 
 @cache
 def _strings() -> tuple[str, ...]:
-    """Slices of files of the standard library, with a letter changed: as common as real code, and found nowhere."""
+    """Cut slices of files of the standard library, with a letter changed: as common as real code, and found nowhere."""
     import sysconfig
     from pathlib import Path
 
@@ -48,13 +48,13 @@ def _ours(corpus: Corpus) -> object:
 
 
 def _bigcode(corpus: Corpus) -> object:
-    """The loop of bigcode-dataset, decontamination/find_substrings.py, with StarCoder2's normalisation."""
+    """Run the loop of bigcode-dataset, decontamination/find_substrings.py, with StarCoder2's normalisation."""
     strings = _strings()
     return [any(string in content for string in strings) for content in ("".join(text.lower().split()) for text in corpus.texts)]
 
 
 def _aho_corasick(corpus: Corpus) -> object:
-    """An automaton of all strings, in the fastest of its three builds; normalisation is ours."""
+    """Search with an automaton of all strings, in the fastest of its three builds; normalisation is ours."""
     import ahocorasick_rs
 
     from starloom.tasks.kernels.text.substrings import normalised_column

@@ -52,7 +52,7 @@ DATATROVE = Environment("datatrove-tokens", ("datatrove[io]==0.10.1", "tokenizer
 
 @dataclass(frozen=True)
 class Given:
-    """What a tool works on, and where it may write."""
+    """The input of a tool, and the folder it may write to."""
 
     corpus: Corpus
     split: Split
@@ -63,13 +63,13 @@ class Given:
 
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes with the process."""
+    """Return a temporary folder that is removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="starloom-bench-tokenizer-")
 
 
 @functools.cache
 def tokenizer_folder(split: Split = "starcoder") -> Path:
-    """A tokenizer trained on some of the environment, the same for every tool."""
+    """Return a tokenizer trained on some of the environment, the same for every tool."""
     from tokenizers import pre_tokenizers, trainers
 
     from starloom.tasks.frame.stage import Runtime
@@ -95,7 +95,7 @@ def tokenizer_folder(split: Split = "starcoder") -> Path:
 
 
 def ranks(split: Split) -> dict[bytes, int]:
-    """Its tokens but for special ones, as tiktoken wants them."""
+    """Return the tokenizer's tokens except special ones, as tiktoken wants them."""
     from starloom.tasks.kernels.tokens.special_tokens import STARCODER
 
     spelled = _text_encoder(split).spelled
@@ -104,7 +104,7 @@ def ranks(split: Split) -> dict[bytes, int]:
 
 
 def _keep_to_one_core() -> None:
-    """In the process of a tool, if the system lets us: some start threads unasked."""
+    """Pin the tool's process to one core, where the system allows it: some tools start threads unasked."""
     if multiprocessing.parent_process() is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
@@ -113,7 +113,7 @@ def _keep_to_one_core() -> None:
 
 
 def _column(corpus: Corpus, folder: Path, *, split: Split) -> Given:
-    """For ours: the texts stay an Arrow column; the tokenizer is opened."""
+    """Prepare our input: the texts as an Arrow column, and the opened tokenizer."""
     _keep_to_one_core()
     _text_encoder(split)
     return Given(corpus, split, folder)
@@ -127,14 +127,14 @@ def _text_encoder(split: Split) -> TextEncoder:
 
 
 def _forget(split: Split) -> None:
-    """Empty the kernel's cache, as if a new process had opened the tokenizer: to do so is not what is timed."""
+    """Empty the kernel's cache, as if a new process had opened the tokenizer; this is not timed."""
     encoder = _text_encoder(split)
     assert encoder._kernel is not None  # noqa: SLF001 - no stage has a use for forgetting
     encoder._kernel = type(encoder._kernel)(encoder._kernel.split, encoder._kernel.model)  # noqa: SLF001
 
 
 def _stage(given: Given, *, cold: bool) -> object:
-    """The whole stage, metadata drawn and every token checked against the text."""
+    """Run the whole stage, with metadata drawn and every token checked against the text."""
     from starloom.tasks.encode import Encode, encode
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.schemas import Docs, Tokenizer
@@ -146,7 +146,7 @@ def _stage(given: Given, *, cold: bool) -> object:
 
 
 def _kernel(given: Given, *, cold: bool) -> list[Ragged]:
-    """The kernel alone, as many documents at a time as the stage gives it."""
+    """Run the kernel alone, as many documents at a time as the stage gives it."""
     from starloom.tasks.encode import ROWS
 
     if cold:
@@ -159,7 +159,7 @@ def _kernel(given: Given, *, cold: bool) -> list[Ragged]:
 
 
 def _strings(corpus: Corpus, folder: Path, *, split: Split) -> Given:
-    """For peers beside us: the texts as Python strings."""
+    """Prepare the peers' input: the texts as Python strings."""
     _keep_to_one_core()
     assert corpus.texts
     tokenizer_folder(split)
@@ -167,7 +167,7 @@ def _strings(corpus: Corpus, folder: Path, *, split: Split) -> Given:
 
 
 def _tokenizers(given: Given) -> object:
-    """One call of its batch interface on one thread, special tokens taken for text; ids left in its own objects."""
+    """Call the batch interface once on one thread, special tokens taken for text; ids stay in its own objects."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return _text_encoder(given.split).tokenizer.encode_batch_fast(given.corpus.texts, add_special_tokens=False)
 
@@ -180,7 +180,7 @@ def _tiktoken_encoding(split: Split) -> Any:
 
 
 def _tiktoken(given: Given) -> object:
-    """The same vocabulary and pattern in tiktoken."""
+    """Build the same vocabulary and pattern in tiktoken."""
     return _tiktoken_encoding(given.split).encode_ordinary_batch(given.corpus.texts, num_threads=1)
 
 
@@ -214,13 +214,13 @@ def _files(corpus: Corpus, folder: Path, *, split: Split, environment: Environme
 
 
 def peer(name: str, split: Split, environment: Environment, **options: Any) -> Tool:
-    """A tool whose driver is asked with these options."""
+    """Return a tool whose driver is called with these options."""
     prepare = functools.partial(_files, split=split, environment=environment, **options)
     return Tool(name, _asked(environment, **options), prepare=prepare, environment=environment)
 
 
 def common_tools(split: Split) -> list[Tool]:
-    """Ours, and the peers that know any split."""
+    """Return our tool, and the peers that support any split."""
     column, strings = functools.partial(_column, split=split), functools.partial(_strings, split=split)
     return [
         Tool("starloom, stage, cold", functools.partial(_stage, cold=True), is_ours=True, prepare=column),
@@ -243,7 +243,7 @@ TOOLS = [
 
 
 def id_lists(result: Any) -> list[list[int]]:
-    """The ids of each text, of what any of the tools returns."""
+    """Return the ids of each text, from any tool's result."""
     from starloom.tasks.schemas import Tokens
 
     if isinstance(result, Tokens):
@@ -253,7 +253,7 @@ def id_lists(result: Any) -> list[list[int]]:
 
 
 def _lists(item: Any) -> list[list[int]]:
-    """A chunk of ours, a text's encoding by `tokenizers`, or a list of ids."""
+    """Return id lists from a chunk of ours, a text's encoding by `tokenizers`, or a list of ids."""
     if hasattr(item, "to_arrow"):
         chunk: list[list[int]] = item.to_arrow().to_pylist()
         return chunk
@@ -281,7 +281,7 @@ def _ids(tool: Tool, corpus: Corpus, folder: Path) -> list[list[int]]:
 
 
 def lines(report: dict[str, Any]) -> str:
-    """The report as a table."""
+    """Format the report as a table."""
     head = (
         f"{report['bench']}: {report['title']}\n{report['documents']:,} documents, {report['bytes'] / BYTES_PER_MB:.1f} MB, best of "
         f"{report['rounds']}, {report['cores']} cores, load {report['load_average']}; ids compared on {report['compared']} documents"

@@ -12,7 +12,7 @@ TITLE = "exact duplicates, by identity"
 
 
 def _ours(corpus: Corpus) -> object:
-    """The stage: elects a survivor by policy and writes verdicts; reads no text."""
+    """Run the stage: elects a survivor by policy and writes verdicts; reads no text."""
     from starloom.tasks.exact_dedup import ExactDedup, exact_dedup
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.schemas import Docs
@@ -22,7 +22,7 @@ def _ours(corpus: Corpus) -> object:
 
 
 def _hashlib(corpus: Corpus) -> list[bool]:
-    """A set of digests: keeps whichever comes first."""
+    """Deduplicate with a set of digests: keeps whichever comes first."""
     seen: set[bytes] = set()
     keep = []
     for text in corpus.texts:
@@ -33,7 +33,7 @@ def _hashlib(corpus: Corpus) -> list[bool]:
 
 
 def _group_by(corpus: Corpus) -> object:
-    """Arrow's group_by on the same identity: keeps nothing but the count."""
+    """Run Arrow's group_by on the same identity: keeps nothing but the count."""
     return corpus.table.select(["swhid"]).group_by("swhid").aggregate([("swhid", "count")])
 
 

@@ -30,7 +30,7 @@ FAMILIES = {"gpt_bigcode": "StarCoder", "starcoder2": "StarCoder2"}
 
 @dataclass
 class _Given:
-    """A network, by whoever runs it, and what it is asked."""
+    """A network, in each implementation, and its prompts."""
 
     network: Any
     tokenizer: Tokenizer
@@ -38,7 +38,7 @@ class _Given:
 
 
 def _tokenizer(corpus: Corpus) -> Tokenizer:
-    """A byte-level BPE of the corpus."""
+    """Train a byte-level BPE tokenizer on the corpus."""
     from tokenizers import pre_tokenizers, trainers
 
     from starloom.tasks.kernels.tokens.byte_level import untrained
@@ -51,7 +51,7 @@ def _tokenizer(corpus: Corpus) -> Tokenizer:
 
 
 def _given(corpus: Corpus, folder: Path, family: str, load: Callable[[Path], Any]) -> _Given:
-    """The checkpoint that both load, and the beginnings of some documents, one after the other where they are short."""
+    """Return the checkpoint that both load, and the beginnings of some documents, joined where they are short."""
     import torch
 
     from starloom.model.architecture import Architecture
@@ -119,7 +119,7 @@ def _theirs(given: _Given, *, is_drawn: bool) -> object:
 
 
 def lines(report: dict[str, Any]) -> str:
-    """Tokens a second of each tool, and how many times as fast ours was on the same network and in the same manner."""
+    """Format tokens per second of each tool, and our speed-up on the same network with the same settings."""
     head = f"{report['bench']}: {report['title']}\nbest of {report['rounds']}, {report['cores']} cores, load {report['load_average']}"
     told, seconds = [head], {tool["name"]: min(tool["seconds"], default=0.0) for tool in report["tools"]}
     for tool in report["tools"]:

@@ -22,7 +22,7 @@ _caches: dict[int, Cache] = {}
 
 
 def _folder(corpus: Corpus) -> Path:
-    """The corpus as files, written by the first round; the best round is one that finds them there."""
+    """Return the corpus as files, written by the first round; the best round finds them there."""
     if corpus.num_bytes not in _folders:
         _folders[corpus.num_bytes] = tempfile.TemporaryDirectory()
         root = Path(_folders[corpus.num_bytes].name)
@@ -35,7 +35,7 @@ def _folder(corpus: Corpus) -> Path:
 
 
 def _ours(corpus: Corpus) -> object:
-    """Snapshot with an empty cache (reads and hashes all), then the stage (reads, verifies, decides)."""
+    """Run the snapshot with an empty cache (reads and hashes all), then the stage (reads, verifies, decides)."""
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.ingest import Directory, Ingest, ingest, snapshot
     from starloom.tasks.schemas import Repositories
@@ -46,7 +46,7 @@ def _ours(corpus: Corpus) -> object:
 
 
 def _snapshot_again(corpus: Corpus) -> object:
-    """What every further plan costs: nothing changed, so files are only looked at."""
+    """Measure the cost of each further plan: nothing changed, so only file metadata is read."""
     from starloom.tasks.ingest import Directory, snapshot
 
     cache = _caches.setdefault(corpus.num_bytes, {})
@@ -69,7 +69,7 @@ def _loop(corpus: Corpus) -> object:
 
 
 def _git(corpus: Corpus) -> object:
-    """`git hash-object` over the same files: reading and hashing only."""
+    """Run `git hash-object` over the same files: reading and hashing only."""
     root = _folder(corpus)
     paths = "\n".join(str(Path(folder, name)) for folder, _, names in os.walk(root) for name in names)
     argv = ["git", "hash-object", "--no-filters", "--stdin-paths"]

@@ -12,7 +12,7 @@ TITLE = "licence of every file, by header and licence text"
 
 
 def _ours(corpus: Corpus) -> object:
-    """The stage: headers, licence texts, path propagation, policy, verdicts."""
+    """Run the stage: headers, licence texts, path propagation, policy, verdicts."""
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.license_filter import LicenseFilter, license_filter
     from starloom.tasks.schemas import Docs
@@ -33,7 +33,7 @@ def _our_texts(corpus: Corpus) -> list[tuple[str, ...]]:
 
 
 def _identify(corpus: Corpus) -> object:
-    """A regular expression over the first lines of every file; edit distance to 35 texts for every licence file."""
+    """Search the first lines of every file by regular expression; edit distance to 35 texts for every licence file."""
     return _header_loop(corpus), _identify_texts(corpus)
 
 
@@ -52,7 +52,7 @@ def _identify_texts(corpus: Corpus) -> list[str | None]:
 
 
 def _license_texts(corpus: Corpus) -> list[str]:
-    """Licence files by their name, each text once."""
+    """Return licence files by their name, each text once."""
     from starloom.tasks.kernels.sources.languages import classify
 
     paths = corpus.table.column("path").to_pylist()

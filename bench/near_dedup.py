@@ -71,7 +71,7 @@ def part_files(corpus: Corpus, folder: Path) -> PartFiles:
 
 
 def _parts(table: pa.Table) -> list[tuple[int, int]]:
-    """Half-open ranges of rows."""
+    """Return half-open ranges of rows."""
     import numpy as np
 
     ends = np.cumsum(table.column("size").to_numpy())
@@ -82,7 +82,7 @@ def _parts(table: pa.Table) -> list[tuple[int, int]]:
 
 @functools.cache
 def _workers() -> Workers:
-    """Two worker processes, started by the warm-up."""
+    """Return two worker processes, started by the warm-up."""
     return Workers(NUM_WORKERS)
 
 
@@ -109,7 +109,7 @@ def _ours(parts: PartFiles, verify: Literal["none", "estimated", "exact"]) -> Dr
 
 
 def _sign_part(job: tuple[str, str, Any]) -> str:
-    """In a worker: the signatures of a part, as a file."""
+    """Write the signatures of a part as a file, in a worker process."""
     from starloom.lineage import parquet
     from starloom.lineage.views import PartSource, Stored
     from starloom.tasks.frame.stage import Runtime
@@ -124,7 +124,7 @@ def _sign_part(job: tuple[str, str, Any]) -> str:
 
 
 def _read(name: str) -> tuple[list[str], Iterator[list[str]]]:
-    """The ids of a part, and the shingles of each text (bigcode-dataset, minhash_deduplication.py), one after another."""
+    """Return the ids of a part, and the shingles of each text (bigcode-dataset, minhash_deduplication.py), one after another."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(name, columns=["doc_id", "content"])
@@ -132,13 +132,13 @@ def _read(name: str) -> tuple[list[str], Iterator[list[str]]]:
 
 
 def shingle_list(text: str) -> list[str]:
-    """Shingles in Python, repeated ones too; a short text is one."""
+    """Return shingles in Python, repeated ones too; a short text is one shingle."""
     words = SEPARATOR.split(text)
     return list(map(" ".join, zip(*(words[i:] for i in range(NGRAM)), strict=False))) or [text]
 
 
 def _datasketch(parts: PartFiles, *, xxhash: bool = False) -> Dropped:
-    """Sketches by `MinHash.generator` in the workers; index, and the connected components of what it finds, in this process."""
+    """Sketch with `MinHash.generator` in the workers; index, and find connected components, in this process."""
     from datasketch import LeanMinHash, MinHashLSH
 
     index, components = MinHashLSH(threshold=THRESHOLD, num_perm=NUM_PERM), _Components()
@@ -187,7 +187,7 @@ class _Components:
 
 
 def _rensa(parts: PartFiles) -> Dropped:
-    """Sketches in the workers, one thread each, and rensa's own deduplicator over them in this process."""
+    """Sketch in the workers, one thread each, and run rensa's own deduplicator over them in this process."""
     from rensa import RMinHashDeduplicator
 
     index = RMinHashDeduplicator(threshold=THRESHOLD, num_perm=NUM_PERM, use_lsh=True, num_bands=RENSA_BANDS, seed=SEED)
@@ -206,7 +206,7 @@ def _rensa_part(name: str) -> tuple[list[str], list[Any]]:
 
 
 def _asked(environment: Environment, **options: Any) -> Callable[[PartFiles], Dropped]:
-    """A peer in an environment of its own."""
+    """Run a peer in an environment of its own."""
 
     def run(parts: PartFiles) -> Dropped:
         with tempfile.TemporaryDirectory(dir=parts.folder) as scratch:

@@ -71,7 +71,7 @@ def judge(corpus: Corpus, timings: list[Timing]) -> dict[str, Any]:
 
 
 def words_of(tool: str) -> Words:
-    """The definition of words that is closest to the tool's own."""
+    """Return the definition of words that is closest to the tool's own."""
     return next((words for start, words in OWN.items() if tool.startswith(start)), FOR_ALL)
 
 
@@ -85,7 +85,7 @@ def _shingles(text: str, words: Words) -> list[bytes] | list[str]:
 
 
 def _num_dropped(pairs: list[list[int]]) -> int:
-    """Files less connected components."""
+    """Return the number of files minus the number of connected components."""
     parent: dict[int, int] = {}
     num_joined = 0
     for pair in pairs:
@@ -103,7 +103,7 @@ def _root(parent: dict[int, int], i: int) -> int:
 
 
 def lines(report: dict[str, Any]) -> str:
-    """The report as a table."""
+    """Format the report as a table."""
     told = [
         f"{report['bench']}: {report['title']}",
         f"{report['documents']:,} documents, {report['bytes'] / BYTES_PER_MB:.1f} MB, load {report['load_average']}; pairs at {THRESHOLD}:",

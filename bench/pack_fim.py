@@ -27,7 +27,7 @@ EOD, PREFIX, MIDDLE, SUFFIX, PAD = range(5)
 
 
 def _encoded(corpus: Corpus, _folder: Path | None = None) -> Tokens:
-    """The corpus as token ids, with StarCoder's metadata."""
+    """Return the corpus as token ids, with StarCoder's metadata."""
     from starloom.tasks.encode import Encode, encode
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.schemas import Docs, Tokenizer
@@ -38,7 +38,7 @@ def _encoded(corpus: Corpus, _folder: Path | None = None) -> Tokens:
 
 
 def _ours(**knobs: Any) -> Callable[[Tokens], object]:
-    """The whole stage, spans included."""
+    """Run the whole stage, spans included."""
 
     def run(tokens: Tokens) -> object:
         from starloom.tasks.frame.stage import Runtime
@@ -54,7 +54,7 @@ def _ours(**knobs: Any) -> Callable[[Tokens], object]:
 
 
 def _id_lists(corpus: Corpus, _folder: Path) -> list[list[int]]:
-    """The token ids as lists, which the plain method starts from."""
+    """Return the token ids as lists, which the plain method starts from."""
     ids: list[list[int]] = _encoded(corpus).read().column("tokens").to_pylist()
     return ids
 
@@ -111,14 +111,14 @@ def _permuted(ids: list[int], model: Tokenizer, random: RandomState) -> list[int
 
 
 def judge(corpus: Corpus, _timings: list[Timing]) -> dict[str, Any]:
-    """How many tokens the documents are."""
+    """Count the tokens of the documents."""
     import pyarrow.compute as pc
 
     return {"tokens": pc.sum(pc.list_value_length(_encoded(corpus).read()["tokens"])).as_py()}
 
 
 def lines(report: dict[str, Any]) -> str:
-    """The report as a table."""
+    """Format the report as a table."""
     head = (
         f"{report['bench']}: {report['title']}\n{report['documents']:,} documents, {report['bytes'] / BYTES_PER_MB:.1f} MB, "
         f"{report['tokens']:,} tokens, best of {report['rounds']}, {report['cores']} cores, load {report['load_average']}"

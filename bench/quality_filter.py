@@ -10,7 +10,7 @@ TITLE = "quality signals and rules"
 
 
 def _ours(corpus: Corpus) -> object:
-    """The stage, both halves: signals, then verdicts."""
+    """Run the stage, both halves: signals, then verdicts."""
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.quality_filter import QualityFilter, TextSignals, quality_filter, signals
     from starloom.tasks.schemas import Docs
@@ -26,7 +26,7 @@ def _our_kernel(corpus: Corpus) -> object:
 
 
 def _bigcode(corpus: Corpus) -> list[bool]:
-    """As preprocessing/filtering.py measures and judges: line lengths, their mean, share of letters and digits."""
+    """Measure and judge as preprocessing/filtering.py does: line lengths, their mean, share of letters and digits."""
     keep = []
     for text in corpus.texts:
         lengths = [len(line) for line in text.splitlines()]
@@ -36,7 +36,7 @@ def _bigcode(corpus: Corpus) -> list[bool]:
 
 
 def _arrow(corpus: Corpus) -> object:
-    """What pyarrow's own functions can say of it: lengths, number of lines, letters of ASCII."""
+    """Measure what pyarrow's own functions can: lengths, number of lines, ASCII letters."""
     import pyarrow.compute as pc
 
     column = corpus.table.column("content")

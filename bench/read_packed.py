@@ -19,7 +19,7 @@ LENGTH, BATCH_SEQUENCES = 2048, 32
 
 
 def _packed(corpus: Corpus, folder: Path) -> Path:
-    """The corpus's bytes as a part of Packed, 16 bits a token, each of its documents a context."""
+    """Return the corpus's bytes as a part of Packed, 16 bits a token, each of its documents an attention context."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,7 +39,7 @@ def _packed(corpus: Corpus, folder: Path) -> Path:
 
 
 def _sequences(corpus: Corpus, folder: Path) -> PackedSequences:
-    """The memory map that a trainer makes of it once."""
+    """Return the memory map that a trainer makes of it once."""
     from starloom.model.data import PackedSequences
 
     (folder / "work").mkdir()
@@ -47,7 +47,7 @@ def _sequences(corpus: Corpus, folder: Path) -> PackedSequences:
 
 
 def _ours(sequences: PackedSequences) -> int:
-    """An epoch by the trainer's reader."""
+    """Read an epoch with the trainer's reader."""
     from starloom.model.data import Reader
 
     reader = Reader(sequences, 0, BATCH_SEQUENCES)
@@ -57,7 +57,7 @@ def _ours(sequences: PackedSequences) -> int:
 
 
 def _torch(sequences: PackedSequences) -> int:
-    """The same memory map by PyTorch's DataLoader in this process, as nanoGPT-like trainers read it."""
+    """Read the same memory map with PyTorch's DataLoader in this process, as nanoGPT-like trainers do."""
     import numpy as np
     from torch.utils.data import DataLoader
 
@@ -73,7 +73,7 @@ def _torch(sequences: PackedSequences) -> int:
 
 
 def _parquet(path: Path) -> int:
-    """The Parquet file decoded into memory, and rows taken from there."""
+    """Decode the Parquet file into memory, and take rows from there."""
     import numpy as np
     import pyarrow.parquet as pq
 

@@ -11,7 +11,7 @@ TITLE = "e-mail addresses, IP addresses and keys, one core"
 
 
 def _ours(corpus: Corpus) -> object:
-    """From documents to rewritten documents and the ledger, through the stage."""
+    """Run the stage, from documents to rewritten documents and the ledger."""
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.kernels.pii.detectors import email_matches, ip_matches
     from starloom.tasks.redact_pii import RedactPii, redact_pii
@@ -24,7 +24,7 @@ def _ours(corpus: Corpus) -> object:
 
 
 def _our_screens(corpus: Corpus) -> object:
-    """The four passes over the bytes, and no detector."""
+    """Run the four passes over the bytes, without any detector."""
     import pyarrow as pa
 
     from starloom.tasks.kernels.pii import screens as pii_screens
@@ -37,7 +37,7 @@ def _our_screens(corpus: Corpus) -> object:
 
 
 def _presidio(corpus: Corpus) -> object:
-    """Presidio's two recognizers on whole documents."""
+    """Run Presidio's two recognizers on whole documents."""
     from starloom.tasks.kernels.pii.detectors import recognizers
 
     both = recognizers().values()
@@ -45,7 +45,7 @@ def _presidio(corpus: Corpus) -> object:
 
 
 def _detect_secrets(corpus: Corpus) -> object:
-    """StarCoder's 18 plugins of detect-secrets on every line, with their filters."""
+    """Run StarCoder's 18 plugins of detect-secrets on every line, with their filters."""
     from starloom.tasks.kernels.pii.detectors import key_plugins, secrets_on
 
     plugins = key_plugins(4.5, 3.0).values()

@@ -13,7 +13,7 @@ VOCAB_SIZE = 8192
 
 
 def _ours(corpus: Corpus) -> object:
-    """The whole stage, the sample being the whole corpus."""
+    """Run the whole stage, with the whole corpus as the sample."""
     from starloom.tasks.frame.stage import Runtime
     from starloom.tasks.schemas import Docs
     from starloom.tasks.train_tokenizer import TrainTokenizer, train_tokenizer
@@ -23,7 +23,7 @@ def _ours(corpus: Corpus) -> object:
 
 
 def _tokenizers(corpus: Corpus) -> object:
-    """The library with the same settings and no sample to draw."""
+    """Train with the library at the same settings, without drawing a sample."""
     from tokenizers import pre_tokenizers, trainers
 
     from starloom.tasks.kernels.tokens.byte_level import untrained

@@ -9,17 +9,17 @@ import sys
 from typing import NoReturn
 
 VERBS = {
-    "run": ("starloom.cli.run", "carry out a recipe; what is done already is not done again"),
-    "plan": ("starloom.cli.plan", "say what a run would do, and why"),
-    "compile": ("starloom.cli.compile", "compile all kernels now, so that no run waits for it"),
-    "stages": ("starloom.cli.stages", "list the stages, what each reads and writes"),
+    "run": ("starloom.cli.run", "run a recipe; finished work is taken from the store"),
+    "plan": ("starloom.cli.plan", "show what a run would do, and why"),
+    "compile": ("starloom.cli.compile", "compile all kernels now, so that no run waits for compilation"),
+    "stages": ("starloom.cli.stages", "list the stages, with their inputs and outputs"),
     "stage": ("starloom.cli.stage", "run one stage on a Parquet file: no store, no recipe"),
     "runs": ("starloom.cli.runs", "list runs, and tag the ones to keep"),
     "show": ("starloom.cli.show", "show a run, a step, an artifact, a document, a cluster or licence conflicts"),
-    "diff": ("starloom.cli.diff", "compare two runs: settings, counts, documents that changed fate"),
-    "trace": ("starloom.cli.tracing", "what became of a path, repository, document, sequence or checkpoint, and why"),
-    "export": ("starloom.cli.export", "write an artifact out as Parquet, JSON lines or files"),
-    "verify": ("starloom.cli.verify", "hash everything that runs reach and name the first lie"),
+    "diff": ("starloom.cli.diff", "compare two runs: settings, counts, documents whose fate differs"),
+    "trace": ("starloom.cli.tracing", "show what happened to a path, repository, document, sequence or checkpoint, and why"),
+    "export": ("starloom.cli.export", "export an artifact as Parquet, JSON lines or files"),
+    "verify": ("starloom.cli.verify", "hash everything in the store and report every mismatch"),
     "gc": ("starloom.cli.gc", "remove what no run or tag reaches"),
 }
 EXIT_DONE, EXIT_FAILED, EXIT_MISUSED = 0, 1, 2

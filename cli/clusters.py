@@ -1,4 +1,4 @@
-"""Clusters and licence conflicts, as `starloom show` tells them."""
+"""Clusters and licence conflicts, as `starloom show` prints them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIFFERENCE_COLOURS = {"@": "cyan", "-": "red", "+": "green"}
 
 
 def cluster_text(cluster: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str]:
-    """A cluster's members, and how their texts differ; and the next command."""
+    """Format a cluster's members, how their texts differ, and the next command."""
     members, first = cluster["members"], cluster["members"][0]
     kept = {0: "none stays", 1: "1 stays"}.get(cluster["num_survivors"], f"{count(cluster['num_survivors'])} stay")
     lines = [f"cluster {cluster['cluster_id']} of {cluster['run']}/{cluster['step']}: {many(len(members), 'document')}, {kept}"]
@@ -73,7 +73,7 @@ def _licences(cluster: dict[str, Any]) -> str:
 
 
 def classes_text(classes: dict[str, int]) -> str:
-    """`2 permissive, 1 non-permissive`."""
+    """Format counts as `2 permissive, 1 non-permissive`."""
     return ", ".join(f"{count(number)} {name}" for name, number in classes.items())
 
 
@@ -99,7 +99,7 @@ def _differences(member: dict[str, Any]) -> list[str]:
 
 
 def conflicts_text(found: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str]:
-    """The licence conflicts of a run, and the next command."""
+    """Format the licence conflicts of a run, and the next command."""
     num = found["num_conflicts"]
     lines = [f"{many(num, 'licence conflict') if num else 'no licence conflict'} in run {found['run']} of recipe {found['recipe']}"]
     for step in found["steps"]:
@@ -114,9 +114,9 @@ def _next(found: dict[str, Any], run: str, step: str) -> str:
 
 
 def conflict_lines(found: dict[str, Any], run: str, step: str, arguments: argparse.Namespace) -> list[str]:
-    """The licence conflicts of one step."""
+    """Format the licence conflicts of one step."""
     of_all = "" if found["num_clusters"] is None else f" of {many(found['num_clusters'], 'cluster')}"
-    judged = f"judged by {found['judged_by']}" if found["judged_by"] else "no step above judged them, so no conflict could be seen"
+    judged = f"judged by {found['judged_by']}" if found["judged_by"] else "no step above judged licences, so conflicts are unknown"
     lines = [f"{step}: {count(found['num_conflicts'])}{of_all} in licence conflict", f"  licences   {judged}"]
     lines += [f"  unseen     {row['step']} had dropped {_rules(row['rules'])}" for row in found["dropped_before"]]
     if not found["num_conflicts"]:
@@ -152,7 +152,7 @@ def _more(number: int) -> list[str]:
 
 
 def step_lines(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[list[str], str | None]:
-    """What a step that looked for duplicates found, in words, and the next command where licences are in conflict."""
+    """Format what a deduplication step found, and the next command where licences conflict."""
     found, run = step["license_conflicts"], step["run"]
     lines = ["", "found", *(f"  {line}" for line in _findings(step)), "", *conflict_lines(found, run, step["name"], arguments)]
     return lines, _next(found, run, step["name"]) if found["conflicts"] else None
@@ -187,4 +187,4 @@ TOLD_NOTES = frozenset(
         "duplicates_if_collisions_were_trusted",
     }
 )
-"""Notes of a step that `step_lines` says in words."""
+"""Notes of a step that `step_lines` formats."""

@@ -1,4 +1,4 @@
-"""`starloom compile`: every kernel compiled before its first use, by carrying the stages out on a few files, in one process a chain.
+"""`starloom compile`: every kernel compiled before its first use, by running the stages on a few files, in one process per chain.
 
 Which machine code a kernel needs follows from the types that it is called with, so it is called: the source of the kernels
 themselves is the corpus. What is compiled already costs only its loading.
@@ -44,7 +44,7 @@ VARIANTS: tuple[tuple[tuple[str, ...], ...], ...] = (
         ("train_tokenizer.special_tokens=starcoder2", "encode.template=starcoder2"),
     ),
 )
-"""For each chain the settings under which it is carried out."""
+"""For each chain the settings under which it is run."""
 RECIPE = """
 name: compile-{chain}
 seed: 1
@@ -53,15 +53,15 @@ stages:
     sources: [{{kind: directory, name: kernels, path: {kernels}}}, {{kind: directory, name: planted, path: {planted}}}]
 """
 PLANTED = "aws_key = 'AKIAQYLPMN5HHHFPZAM2'\n" * 3
-"""A key to be found, which the kernels' source has none of."""
+"""A secret key for the PII stage to find; the kernels' source has none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No words of its own."""
+    """Add no arguments: the verb has none."""
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Compile, and say how much there was to do."""
+    """Compile the kernels, and print the number of functions compiled."""
     from starloom.cli.output import print_json
     from starloom.tasks.kernels.compiled import cache_folder
 
@@ -71,17 +71,17 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"functions": functions, "seconds": round(seconds, 1), "folder": cache_folder()})
     elif functions:
-        print(f"compiled {functions} functions in {seconds:.0f} s; every checkout on this machine finds them in {cache_folder()}")
+        print(f"compiled {functions} functions in {seconds:.0f} s; shared by every checkout on this machine, in {cache_folder()}")
     else:
         print(f"nothing to compile: all functions are in {cache_folder()}")
     return 0
 
 
 def compile_kernels() -> int:
-    """Compile what no checkout on this machine has compiled yet, in a process for each chain; how many functions that were.
+    """Compile what no checkout on this machine has compiled yet, in one process per chain; return the number of functions.
 
     Raises:
-        StarloomError: if a chain fails, with what it said.
+        StarloomError: if a chain fails, with its error message.
     """
     from starloom.lineage.errors import StarloomError
 
@@ -96,8 +96,8 @@ def compile_kernels() -> int:
     return len(set(_machine_code()) - before)
 
 
-def carry_out_chain(chain: int, scratch: Path) -> None:
-    """Carry out the stages of a chain under each of its settings."""
+def run_chain(chain: int, scratch: Path) -> None:
+    """Run the stages of a chain under each of its settings."""
     from starloom.flows.run import NoWatcher, Request, execute, prepare
     from starloom.tasks import kernels
 
@@ -119,4 +119,4 @@ def _machine_code() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    carry_out_chain(int(sys.argv[1]), Path(sys.argv[2]))
+    run_chain(int(sys.argv[1]), Path(sys.argv[2]))

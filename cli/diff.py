@@ -16,15 +16,15 @@ SHOWN_WIDTH = 48
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom diff`."""
-    parser.add_argument("before", metavar="RUN", help="a run: its id, tag, or an unambiguous beginning or end of its id; latest")
+    """Add the arguments of `starloom diff`."""
+    parser.add_argument("before", metavar="RUN", help="a run: its id, tag, or an unambiguous prefix or suffix of its id; latest")
     parser.add_argument("after", metavar="RUN", help="another")
-    parser.add_argument("--limit", type=int, metavar="N", help=f"documents to list (default: {DEFAULT_LIMIT}; with --json all)")
+    parser.add_argument("--limit", type=int, metavar="N", help=f"number of documents to list (default: {DEFAULT_LIMIT}; with --json all)")
     add_store_argument(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print what differs."""
+    """Print the differences between two runs."""
     from starloom.queries.compare import compare
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The comparison for people."""
+    """Format the comparison as text."""
     before, after = found["before"]["run"], found["after"]["run"]
     lines = [f"before  {before}", f"after   {after}" + ("   (the same bytes)" if found["same_result"] else "")]
     if found["settings"]:

@@ -1,4 +1,4 @@
-"""`starloom export`: an artifact, out of the store."""
+"""`starloom export`: copy an artifact out of the store."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom export`."""
+    """Add the arguments of `starloom export`."""
     parser.add_argument(
         "artifact",
         metavar="ARTIFACT",
-        help="RUN/STEP, RUN/STEP/TYPE, or the first digits of an artifact's hash; after a filter: the documents it left",
+        help="RUN/STEP, RUN/STEP/TYPE, or the first digits of an artifact's hash; of a filter: the documents it kept",
     )
-    parser.add_argument("out", metavar="OUT", help="the folder to make")
+    parser.add_argument("out", metavar="OUT", help="the folder to create")
     parser.add_argument(
-        "--format", choices=("parquet", "jsonl"), default="parquet", help="of tables (default: parquet); files are copied as they are"
+        "--format", choices=("parquet", "jsonl"), default="parquet", help="format of tables (default: parquet); files are copied unchanged"
     )
     add_store_argument(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Write it out."""
+    """Export the artifact."""
     from starloom.cli.progress import bar
     from starloom.queries.export import export, resolve
 
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(made)
         return 0
     rows = f"{count(made['rows'])} rows, " if made["rows"] else ""
-    through = f" as left by verdicts {short(made['verdicts'])}" if made["verdicts"] else ""
+    through = f" filtered by verdicts {short(made['verdicts'])}" if made["verdicts"] else ""
     print(f"{made['type']} {short(made['artifact'])}{through}: {rows}{count(made['files'])} files, {size(made['bytes'])} in {made['out']}")
     print(f"\nnext: {_next(arguments, made)}")
     return 0

@@ -18,32 +18,30 @@ DEFAULT_AGE = "1d"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom gc`."""
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    parser.add_argument(
-        "--keep-last", type=_at_least_none, metavar="N", help="remove older runs too, but for the last N and the tagged ones"
-    )
-    text = f"keep what is younger, so that a killed run can resume: seconds, or 30m, 12h, 1d, 2w (default: {DEFAULT_AGE})"
+    """Add the arguments of `starloom gc`."""
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    parser.add_argument("--keep-last", type=_at_least_none, metavar="N", help="also remove runs, except the last N and the tagged ones")
+    text = f"keep files younger than this, so that a killed run can resume: seconds, or 30m, 12h, 1d, 2w (default: {DEFAULT_AGE})"
     parser.add_argument("--older-than", type=seconds, default=DEFAULT_AGE, metavar="AGE", help=text)
     add_store_argument(parser)
 
 
 def seconds(text: str) -> float:
-    """Seconds of 90, 30m, 12h, 1d, 2w."""
+    """Parse a duration such as 90, 30m, 12h, 1d or 2w into seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text.strip())
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: give seconds, or a number with s, m, h, d or w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: give seconds, or a number with s, m, h, d or w")
     return float(found[1]) * UNIT_SECONDS[found[2]]
 
 
 def _at_least_none(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: give 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs: give 0 or more")
     return int(text)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Collect."""
+    """Collect garbage: remove what no run reaches."""
     from dataclasses import asdict
 
     from starloom.lineage.collect import collect
@@ -67,12 +65,12 @@ NOUNS = {"runs": "run", "actions": "action record", "artifacts": "manifest", "ob
 
 
 def as_text(found: Collection, *, dry_run: bool) -> str:
-    """What was removed and what was kept, for people."""
+    """Format as text what was removed and what was kept."""
     lines = [f"{'would remove' if dry_run else 'removed'} {_listed(found.num_removed)}: {size(found.num_bytes)}"]
     lines += [f"{'would keep' if dry_run else 'kept'} {_listed(found.num_kept)}", *(f"  gone: {run}" for run in found.removed_runs)]
     if found.num_young:
-        young = f"{many(found.num_young, 'young thing')} that no run reaches ({size(found.num_young_bytes)})"
-        lines.append(f"  {young} kept too, so that a killed run can resume; --older-than 0 removes them")
+        young = f"{many(found.num_young, 'recent file')} that no run reaches ({size(found.num_young_bytes)})"
+        lines.append(f"  {young} kept as well, so that a killed run can resume; --older-than 0 removes them")
     return "\n".join(lines)
 
 

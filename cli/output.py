@@ -1,4 +1,4 @@
-"""How the command speaks: tables and lines for people, one JSON document for programs."""
+"""Output of the command: tables and lines as text, or one JSON document."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _THOUSAND = 1000
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     json.dump(document, sys.stdout, indent=1, default=str)
     print()
 
 
 def print_error(error: StarloomError, *, as_json: bool) -> None:
-    """An error with its remedy, on standard error; with `--json` also as a document on standard output."""
+    """Print an error and its hint on standard error; with `--json` also a document on standard output."""
     if as_json:
         print_json({"error": error.message, "hint": error.hint, "kind": type(error).__name__})
     print(f"starloom: {error}", file=sys.stderr)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns aligned by width; numbers to the right. Control characters, which file names may hold, are spelt out."""
+    """Align columns by width, numbers to the right. Control characters, which file names may hold, are escaped."""
     cells = [["".join(c if c.isprintable() else repr(c)[1:-1] for c in str(cell)) for cell in row] for row in rows]
     if not cells:
         return ""
@@ -49,12 +49,12 @@ def _is_number(text: str) -> bool:
 
 
 def count(number: float | None) -> str:
-    """A count with thousands separated."""
+    """Format a count with thousands separators."""
     return "-" if number is None else f"{number:,}"
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes in the unit that a person would use."""
+    """Format bytes in a readable unit."""
     if num_bytes is None:
         return "-"
     value, unit = float(num_bytes), 0
@@ -64,5 +64,5 @@ def size(num_bytes: float | None) -> str:
 
 
 def short(name: str | None) -> str:
-    """A hash as people compare it."""
+    """Shorten a hash for display."""
     return "-" if name is None else name[:SHORT_HASH]

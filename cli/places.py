@@ -1,4 +1,4 @@
-"""Which store a verb asks: the one that is named, else the one that lies here, else the one beside the recipes."""
+"""The store that a verb uses: the one that is named, else the one in this folder, else the one beside the recipes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ USUAL_PLACES = (".starloom", "conf/.starloom")
 
 
 def add_store_argument(parser: argparse.ArgumentParser) -> None:
-    """`--store`."""
+    """Add `--store`."""
     parser.add_argument(
-        "--store", metavar="URL", help=f"the store: a folder or URL (default: {' or '.join(USUAL_PLACES)}, the first that is there)"
+        "--store", metavar="URL", help=f"the store: a folder or URL (default: {' or '.join(USUAL_PLACES)}, the first that exists)"
     )
 
 
 def open_store(arguments: argparse.Namespace) -> Store:
-    """The store that the words name, or the first of the usual places.
+    """Open the store that the arguments name, or the first of the usual places.
 
     Raises:
         StoreError: if there is none.
@@ -42,12 +42,12 @@ def open_store(arguments: argparse.Namespace) -> Store:
 
 
 def again(arguments: argparse.Namespace, words: str) -> str:
-    """A command worth typing next, about the same store."""
+    """Suggest a next command, about the same store."""
     return f"starloom {words}" + ("" if arguments.store is None else f" --store {shlex.quote(arguments.store)}")
 
 
 def about(store: Store, words: str) -> str:
-    """A command worth typing next from here, about a store that a recipe chose: named, unless it is found without."""
+    """Suggest a next command from here, about a store that a recipe chose; it names the store unless it is found without."""
     usual = next((place for place in USUAL_PLACES if Path(place, "store.json").is_file()), None)
     found = usual is not None and Path(usual).absolute() == Path(store.url)
     return f"starloom {words}" + ("" if found else f" --store {shlex.quote(store.url)}")

@@ -17,23 +17,23 @@ MARKS = {"cached": "cached", "run": "will run", "waits": "may run"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom plan`."""
+    """Add the arguments of `starloom plan`."""
     add_recipe_arguments(parser)
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words that say which recipe, changed how, from where to where."""
+    """Add the arguments that choose a recipe, its overrides, and the steps to run."""
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a YAML file such as conf/demo.yaml")
-    text = "change a knob for this run, or the recipe's own name, seed or store (repeatable)"
+    text = "override a knob for this run, or the recipe's name, seed or store (repeatable)"
     parser.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help=text)
-    parser.add_argument("--from", dest="start", metavar="STEP", help="do this step and all below it again, even if they are done")
+    parser.add_argument("--from", dest="start", metavar="STEP", help="rerun this step and all below it, even if they are cached")
     parser.add_argument("--until", metavar="STEP", help="stop after this step")
-    parser.add_argument("--force", action="append", default=[], metavar="STEP", help="do this step again, even if it is done (repeatable)")
+    parser.add_argument("--force", action="append", default=[], metavar="STEP", help="rerun this step, even if it is cached (repeatable)")
     parser.add_argument("--store", metavar="URL", help="the store: a folder or URL (default: .starloom beside the recipe)")
 
 
 def request(arguments: argparse.Namespace) -> Request:
-    """What the words ask for."""
+    """Build the request from the arguments."""
     from starloom.flows.run import Request
 
     return Request(arguments.recipe, tuple(arguments.set), arguments.store, arguments.start, arguments.until, tuple(arguments.force))
@@ -59,7 +59,7 @@ def _next(arguments: argparse.Namespace, prepared: Prepared) -> str:
 
 
 def recipe_command(verb: str, arguments: argparse.Namespace, *more: str) -> str:
-    """The command that asks `verb` of the same recipe, changed in the same way, and then of `more`."""
+    """Return the command that asks `verb` of the same recipe with the same overrides, followed by `more`."""
     words = ["starloom", verb, arguments.recipe]
     words += [word for setting in arguments.set for word in ("--set", setting)]
     words += [word for step in arguments.force for word in ("--force", step)]
@@ -69,7 +69,7 @@ def recipe_command(verb: str, arguments: argparse.Namespace, *more: str) -> str:
 
 
 def as_document(prepared: Prepared) -> dict[str, object]:
-    """The plan for programs."""
+    """Return the plan as a JSON document."""
     return {
         "recipe": prepared.plan.recipe.name,
         "store": prepared.store.url,
@@ -89,7 +89,7 @@ def as_document(prepared: Prepared) -> dict[str, object]:
 
 
 def as_text(prepared: Prepared) -> str:
-    """The plan for people."""
+    """Format the plan as text."""
     rows = []
     for look in prepared.outlook:
         parts = "" if look.num_actions is None else f"{count(look.num_cached)} of {count(look.num_actions)}"

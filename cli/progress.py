@@ -1,4 +1,4 @@
-"""Progress of a verb that does one long thing: a bar on a terminal, silence elsewhere."""
+"""Progress of a long operation: a bar on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def bar(task: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how much is done and how much there is; `unit` bytes is shown in the unit that fits."""
+    """Return a function to call with the amount done and the total; unit `bytes` is shown in a readable unit."""
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda _done, _total: None
         return

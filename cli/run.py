@@ -1,4 +1,4 @@
-"""`starloom run`: carry out a recipe; what is done already is not done again."""
+"""`starloom run`: run a recipe; finished work is taken from the store."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ if TYPE_CHECKING:
     from starloom.lineage.records import Run, StepState
 
 LINE_SECONDS = 10.0
-"""Between two lines about one step where there is no terminal to redraw."""
+"""Least time between two lines about one step, where there is no terminal to redraw."""
 SHOWN_RULES = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom run`."""
+    """Add the arguments of `starloom run`."""
     add_recipe_arguments(parser)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one a core)")
-    parser.add_argument(
-        "--no-prefect", action="store_true", help="walk the plan without Prefect: no server is started, nothing is shown in its UI"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one per core)")
+    parser.add_argument("--no-prefect", action="store_true", help="run without Prefect: no server is started, nothing is shown in its UI")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run, and say what was made, where, and what to type next."""
+    """Run the recipe; print what was made, where it is, and what to type next."""
     from starloom.flows.run import execute, prepare, take_cached
     from starloom.lineage.errors import ConfigError
 
     if arguments.workers < 1:
-        raise ConfigError(f"--workers {arguments.workers}: a run needs at least one", hint="leave it out for one a core")
+        raise ConfigError(f"--workers {arguments.workers}: a run needs at least one", hint="leave it out for one worker per core")
     started = time.perf_counter()
     prepared = prepare(request(arguments))
     if prepared.is_cached:
@@ -107,7 +105,7 @@ def _summary(prepared: Prepared, run: Run, seconds: float) -> str:
 
 
 def _suggestions(arguments: argparse.Namespace, prepared: Prepared, run: Run) -> list[str]:
-    """What makes sense to type after this run: a look, a trace, a what-if."""
+    """Suggest commands after this run: a look, a trace, a what-if."""
     lines = [about(prepared.store, f"show {run.id}")]
     if run.step("train_model"):
         lines.append(about(prepared.store, "trace checkpoint"))
@@ -126,7 +124,7 @@ def _watcher(prepared: Prepared, *, quiet: bool) -> Any:
 
 
 def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
-    """What a finished step did, in one line."""
+    """Describe the result of a finished step in one line."""
     is_whole = state.status in ("done", "cached")  # of a step that did not end it is not known how many ran
     ran = state.num_actions - state.num_cached if is_whole else 0
     parts = ", ".join(f"{count(number)} {what}" for number, what in ((ran, "run"), (state.num_cached, "cached")) if number)
@@ -136,7 +134,7 @@ def describe(state: StepState, counts: Mapping[str, Any] | None) -> str:
 
 
 def warnings(state: StepState) -> list[str]:
-    """What a finished step warns of, a line each."""
+    """Return the warnings of a finished step, one per line."""
     return [f"{'':<24} warning: {printable(text)}" for text in state.notes.get("warnings", [])]
 
 
@@ -160,7 +158,7 @@ def _main_counts(state: StepState) -> Mapping[str, Any] | None:
 
 
 class _Quiet:
-    """Says nothing."""
+    """A watcher that prints nothing."""
 
     def __enter__(self) -> Watcher:
         return self
@@ -172,7 +170,7 @@ class _Quiet:
 
 
 class _Lines(_Quiet):
-    """A line for each step, and one now and then for a long one."""
+    """A watcher that prints a line for each step, and one now and then for a long one."""
 
     def __init__(self, prepared: Prepared) -> None:
         self._last: dict[str, float] = {}
@@ -189,7 +187,7 @@ class _Lines(_Quiet):
 
 
 class _Terminal(_Quiet):
-    """A bar for each step at work; a line above for each that is done."""
+    """A watcher with a progress bar for each running step; a line above for each that is done."""
 
     def __init__(self, prepared: Prepared) -> None:
         from rich.console import Console

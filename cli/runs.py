@@ -1,4 +1,4 @@
-"""`starloom runs`: the runs of a store, and names for the ones to keep."""
+"""`starloom runs`: list the runs of a store, and tag the ones to keep."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom runs`."""
+    """Add the arguments of `starloom runs`."""
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("--tag", nargs=2, metavar=("NAME", "RUN"), help="name a run; a tagged run is never collected")
-    words.add_argument("--untag", metavar="NAME", help="take a name away; the run stays until it is collected")
+    words.add_argument("--tag", nargs=2, metavar=("NAME", "RUN"), help="tag a run; a tagged run is never removed by gc")
+    words.add_argument("--untag", metavar="NAME", help="remove a tag; the run stays until gc removes it")
     add_store_argument(parser)
 
 
@@ -29,13 +29,13 @@ def main(arguments: argparse.Namespace) -> int:
         name, run_id = arguments.tag
         store.tag(name, run_id)
         return _said(
-            arguments, store, {"tag": name, "run": store.tags()[name]}, f"{store.tags()[name]} is now called {name}", f"show {name}"
+            arguments, store, {"tag": name, "run": store.tags()[name]}, f"{store.tags()[name]} is now tagged {name}", f"show {name}"
         )
     if arguments.untag:
         run_id = store.tags().get(arguments.untag)
         store.untag(arguments.untag)
         return _said(
-            arguments, store, {"untagged": arguments.untag, "run": run_id}, f"{run_id} is no longer called {arguments.untag}", "runs"
+            arguments, store, {"untagged": arguments.untag, "run": run_id}, f"{run_id} is no longer tagged {arguments.untag}", "runs"
         )
     tags = store.tags()
     runs = [describe(store, store.run(run_id), tags) for run_id in store.run_ids()]
@@ -56,7 +56,7 @@ def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any],
 
 
 def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
-    """A run in one row."""
+    """Describe a run in one row."""
     from starloom.lineage.leases import status
     from starloom.queries.fates import funnel
 
@@ -77,7 +77,7 @@ def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
 
 
 def as_text(runs: list[dict[str, Any]]) -> str:
-    """The runs for people, oldest first."""
+    """Format the runs as text, oldest first."""
     rows = []
     for run in runs:
         steps = f"{run['steps_cached']} cached, {run['steps'] - run['steps_cached']} run"

@@ -1,4 +1,4 @@
-"""`starloom show`: one thing of a store."""
+"""`starloom show`: describe one run, step, artifact, document or cluster of a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN_WIDTH = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom show`."""
+    """Add the arguments of `starloom show`."""
     text = (
         "a run (id, tag, latest), RUN/STEP, or the first digits of an artifact's hash or a doc_id; cluster:ID for a cluster, as the last "
         "step that found it has it (cluster:STEP/ID: as that step has); `conflicts` for all clusters of a run whose licences differ"
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print it."""
+    """Print what the name stands for."""
     from starloom.queries.showing import show
 
     num_rows = DEFAULT_ROWS if arguments.rows is None and not arguments.json else arguments.rows
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _number(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
     return int(text)
 
 
@@ -89,7 +89,7 @@ def _rows(counts: dict[str, Any]) -> str:
 
 
 def funnel_table(funnel: list[dict[str, Any]]) -> str:
-    """What each step left, and by which rules the rest went."""
+    """Format what each step kept, and by which rules it dropped the rest."""
     rows = []
     for row in funnel:
         rules = list(row["rules"].items())
@@ -139,7 +139,7 @@ def _warnings(told: list[str], step: str) -> list[str]:
 
 
 def _through(ref: dict[str, Any]) -> str:
-    return f" as left by verdicts {short(ref['verdicts'])}" if ref["verdicts"] else ""
+    return f" filtered by verdicts {short(ref['verdicts'])}" if ref["verdicts"] else ""
 
 
 def _listed(values: dict[str, Any]) -> list[str]:
@@ -147,14 +147,14 @@ def _listed(values: dict[str, Any]) -> list[str]:
 
 
 def _cut(value: Any) -> str:
-    """A value in one line that fits a screen."""
+    """Shorten a value to one line that fits a screen."""
     text = "-" if value is None else str(value)
     text = repr(text) if "\n" in text else text
     return text if len(text) <= SHOWN_WIDTH else f"{text[:SHOWN_WIDTH]}…"
 
 
 def _artifact(artifact: dict[str, Any], _arguments: argparse.Namespace) -> tuple[str, str]:
-    lines = [f"{artifact['type']} {artifact['artifact']}", f"  made by   {', '.join(artifact['made_by'][-3:]) or 'no run that is left'}"]
+    lines = [f"{artifact['type']} {artifact['artifact']}", f"  made by   {', '.join(artifact['made_by'][-3:]) or 'no remaining run'}"]
     lines += _listed(artifact["counts"])
     parts = [
         [part.get("name", number), short(part["hash"]), count(part["num_rows"]), size(part["num_bytes"])]
@@ -168,7 +168,7 @@ def _artifact(artifact: dict[str, Any], _arguments: argparse.Namespace) -> tuple
 
 
 def document_heading(document: dict[str, Any], fate: dict[str, Any]) -> list[str]:
-    """Who a document is, and what became of it, in a few lines."""
+    """Format the identity and the fate of a document, in a few lines."""
     version = f" at {document['revision']}" if document["revision"] else ""
     end = "kept to the end" if fate["kept"] else f"dropped at {fate['step']}: {fate['rule']}"
     return [

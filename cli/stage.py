@@ -1,4 +1,4 @@
-"""`starloom stage NAME IN OUT`: one stage on a Parquet file, without store, recipe or Prefect."""
+"""`starloom stage NAME IN OUT`: run one stage on a Parquet file, without store, recipe or Prefect."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _PREFIX = "knob_"
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """The words after `starloom stage`; once a stage is named, its inputs and knobs too."""
+    """Add the arguments of `starloom stage`; once a stage is named, also its inputs and knobs."""
     from starloom.tasks.frame.stage import load_stage
 
     parser.add_argument("name", metavar="NAME", help="the stage; `starloom stages` lists them")
     named = [word for word in words[words.index("stage") + 1 :] if not word.startswith("-")]
     if not named:
         parser.add_argument("input", metavar="IN", help="a Parquet file with at least a column `content`")
-        parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
+        parser.add_argument("out", metavar="OUT", help="a new folder for the output of the stage")
         return
     stage = load_stage(named[0])
     reads = list(describe(stage)["reads"].items())
     parser.description = stage.document
     if reads:
         parser.add_argument("input", metavar="IN", help=_help_of_input(stage, reads[0][0]))
-    parser.add_argument("out", metavar="OUT", help="a new folder for what the stage writes")
+    parser.add_argument("out", metavar="OUT", help="a new folder for the output of the stage")
     for name, kind in reads[1:]:
         if kind != "Record":
             told, is_needed = _help_of_input(stage, name), name not in stage.optional

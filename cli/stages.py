@@ -1,4 +1,4 @@
-"""`starloom stages`: every stage, what it reads and writes."""
+"""`starloom stages`: list the stages with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No words of its own."""
+    """Add no arguments: the verb has none."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def describe(stage: Stage) -> dict[str, Any]:
-    """A stage for programs: its sentence, inputs, outputs and knobs."""
+    """Describe a stage as JSON: its summary, inputs, outputs and knobs."""
     own = {name: kind.__name__ for name, kind in stage.inputs.items() if not stage.prepare or kind not in stage.prepare.outputs}
     knobs = stage.config.model_json_schema().get("properties", {})
     return {

@@ -1,4 +1,4 @@
-"""`starloom trace`: what became of a thing, and why."""
+"""`starloom trace`: what happened to a document, repository, sequence or checkpoint, and why."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ROLE_COLOURS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words after `starloom trace`."""
+    """Add the arguments of `starloom trace`."""
     text = (
         "a checkpoint (`checkpoint`, or the first digits of its hash), a sequence (PART:ROW), the first 8 digits or more of a doc_id, "
         "a repository, or a path (whole or its end, with or without the repository before it); tried in this order. "
-        "checkpoint: seq: doc: repo: or path: before it leaves no doubt"
+        "a prefix checkpoint: seq: doc: repo: or path: makes it unambiguous"
     )
     parser.add_argument("what", metavar="WHAT", help=text)
     parser.add_argument("--run", metavar="RUN", help="the run to ask (default: the newest that is done)")
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print the story."""
+    """Print the trace."""
     from starloom.queries.tracing import trace
 
     limit = arguments.limit if arguments.limit is not None or arguments.json else DEFAULT_LIMIT
@@ -119,7 +119,7 @@ def _measured(event: dict[str, Any], _limit: int | None) -> list[str]:
 def _rewritten(event: dict[str, Any], limit: int | None) -> list[str]:
     spans = event["redactions"]
     if not spans:
-        return ["looked at, nothing replaced"]
+        return ["scanned, nothing replaced"]
     lines = [f"{many(len(spans), 'span')} replaced, {size(event['bytes_before'])} → {size(event['bytes'])}"]
     lines += [
         f"{s['entity']} at bytes {s['start']:,}-{s['end']:,} by {s['detector']}, now {s['new_start']:,}-{s['new_end']:,}"
@@ -182,7 +182,7 @@ def _documents(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
 
 
 def _skipped(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
-    lines = [f"{many(found['num_skipped'], 'file')} of this name never became a document of run {found['run']}", ""]
+    lines = [f"{many(found['num_skipped'], 'file')} of this name did not become documents of run {found['run']}", ""]
     for file in found["skipped"]:
         why = _judged({"event": "skipped", **file}, limit)[0]
         lines.append(f"  {file['repo']}/{file['path']} ({size(file['size'])}): {file['step']} {why}")
@@ -201,7 +201,7 @@ def _repository(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
         f"  {count(found['num_kept'])} kept to the end of run {found['run']}",
     ]
     if found["skipped"]["num_files"]:
-        lines.append(f"  never became documents: {many(found['skipped']['num_files'], 'file')}: {_rules(found['skipped']['rules'])}")
+        lines.append(f"  did not become documents: {many(found['skipped']['num_files'], 'file')}: {_rules(found['skipped']['rules'])}")
     lines += [
         "",
         table(
@@ -237,10 +237,10 @@ def _rules(rules: dict[str, int]) -> str:
 
 
 def _beginning(began: dict[str, Any] | None) -> list[str]:
-    """What was made elsewhere that the first training went on from."""
+    """Describe the checkpoint made elsewhere that the first training continued from."""
     if began is None:
         return []
-    return [f"  went on from {began['named'] or short(began['artifact'])}, made elsewhere: what that had seen is not known here"]
+    return [f"  continued from {began['named'] or short(began['artifact'])}, made elsewhere: its training data is unknown here"]
 
 
 def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
@@ -285,7 +285,7 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
 
 
 def _copies(found: dict[str, Any]) -> str:
-    """What is counted, where packing took documents more than once."""
+    """Explain the counts, where packing took documents more than once."""
     return f" in {count(found['num_copies'])} copies, each counted" if found["num_copies"] > found["num_documents"] else ""
 
 
@@ -303,7 +303,7 @@ def _sequence(found: dict[str, Any], _limit: int | None) -> tuple[str, str]:
 
 
 def _spans(spans: list[dict[str, Any]], starts: list[int]) -> list[str]:
-    """A line for each span, in the colour of its role, and one before each context."""
+    """Yield a line for each span, in the colour of its role, and one before each context."""
     rows = [
         [f"{s['token_start']}-{s['token_end']}", "" if s["document"] is None else s["document"], s["role"], _origin(s), _piece(s["text"])]
         for s in spans

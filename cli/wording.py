@@ -6,5 +6,5 @@ from starloom.cli.output import count
 
 
 def many(number: int, noun: str, plural: str | None = None) -> str:
-    """`1 document`, `2,000 documents`."""
+    """Format a count with its noun: `1 document`, `2,000 documents`."""
     return f"{count(number)} {noun if number == 1 else plural or f'{noun}s'}"

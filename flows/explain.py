@@ -1,4 +1,4 @@
-"""What a run would do, and why: for each step cached, will run (with the component that changed) or waits on another."""
+"""The plan explained: each step is cached, will run (with the component that changed) or waits on another."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHOWN_PARTS = 8
 SHOWN_LENGTH = 60
 GONE = ("its result is no longer in the store",)
 ENDED = {"running": "killed", "pending": "killed"}
-"""Of a step that wrote nothing: what became of it, where its record does not know."""
+"""The final status of a step that wrote nothing, by the status in its record."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What would become of one step."""
+    """The state of one step before a run: what would be done, and why."""
 
     step: str
     status: Literal["cached", "run", "waits"]
@@ -32,13 +32,13 @@ class Outlook:
     num_actions: int | None
     num_cached: int | None
     seconds: float | None
-    """What it took last time, in all; None if unknown."""
+    """Total time of the last execution; None if unknown."""
     told: str | None = None
-    """What the step has to say of its result, if that is there; else of its sources."""
+    """The step's message about its result, if that exists; else about its sources."""
 
 
 def outlook(plan: Plan, store: Store, forced: set[str], before: dict[str, StepState]) -> tuple[list[Outlook], Resolver, list[ResolvedStep]]:
-    """The outlook of every step, in order, with the steps that could be resolved without running anything."""
+    """Return the outlook of every step, in order, and the steps that could be resolved without running anything."""
     resolver, found, resolved = Resolver(plan, store), [], []
     for step in plan.steps:
         last = before.get(step.name)
@@ -71,7 +71,7 @@ def _why_not_done(step: ResolvedStep, last: StepState | None) -> tuple[str, ...]
 
 
 def forced_steps(plan: Plan, force: list[str], start: str | None) -> set[str]:
-    """Steps to redo although their results are there: each of `force`, and with `start` that step and all below it."""
+    """Return the steps to rerun although their results exist: each of `force`, and with `start` that step and all below it."""
     found = set()
     for name in force:
         found |= {plan.step(name).name} | {step.name for step in plan.steps if step.half_of == name}
@@ -79,7 +79,7 @@ def forced_steps(plan: Plan, force: list[str], start: str | None) -> set[str]:
 
 
 def _took(store: Store, last: StepState | None) -> float | None:
-    """Seconds of a step when all of it was last done; the record of its action knows them where the last run took some from the store."""
+    """Return the seconds that a step took when it was last done in full; from its action's record where the last run used the cache."""
     if last is None:
         return None
     if last.status == "done" and not last.num_cached:
@@ -89,7 +89,7 @@ def _took(store: Store, last: StepState | None) -> float | None:
 
 
 def reasons(now: Components, before: dict[str, Any] | None) -> tuple[str, ...]:
-    """The components in which an action differs from the one of the last run; at most a few."""
+    """Return the components in which an action differs from that of the last run; at most a few."""
     if before is None:
         return ("never run with this store",)
     found = [*_code(now.code, before["code"]), *_config(now.config, before["config"], "config")]
@@ -144,7 +144,7 @@ def _left(seconds: float | None, step: ResolvedStep) -> float | None:
 
 
 def last_states(store: Store, recipe: str, steps: list[str]) -> tuple[Run | None, dict[str, StepState]]:
-    """The newest run of a recipe in a store, and of each step the newest record."""
+    """Return the newest run of a recipe in a store, and the newest record of each step."""
     newest: Run | None = None
     found: dict[str, StepState] = {}
     for run_id in reversed(store.run_ids()):

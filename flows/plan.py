@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from starloom.tasks.frame.stage import Config, Stage
 
 WITHOUT_PRODUCER = (Repositories, Record)
-"""Inputs that no step writes: the sources themselves, and the account of the steps above."""
+"""Inputs that no step writes: the sources themselves, and the record of the steps above."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a plan: a stage (or its first half), its knobs, and which step gives it each input."""
+    """One step of a plan: a stage (or its first half), its knobs, and the step that provides each input."""
 
     name: str
     stage: Stage
@@ -38,7 +38,7 @@ class Plan:
     steps: tuple[Step, ...]
 
     def step(self, name: str) -> Step:
-        """The step of that name.
+        """Return the step of that name.
 
         Raises:
             ConfigError: if there is none.
@@ -88,12 +88,12 @@ def _check_sources(steps: list[Step]) -> None:
         for name in step.config.named_sources():
             if name not in known:
                 raise ConfigError(
-                    f"{step.name} names the source {name!r}, and ingest reads none of that name", hint=did_you_mean(name, known)
+                    f"{step.name} names the source {name!r}, but ingest reads no source of that name", hint=did_you_mean(name, known)
                 )
 
 
 def below(plan: Plan, name: str) -> set[str]:
-    """The step of that name and every step that reads, directly or not, what it writes."""
+    """Return the step of that name and every step that reads, directly or not, what it writes."""
     found = {plan.step(name).name}
     found |= {step.name for step in plan.steps if step.half_of == name}
     for step in plan.steps:
@@ -112,7 +112,7 @@ def _wired(step: Step, line: RecipeStep, nearest: dict[type, str], written: dict
             continue  # optional, and not wanted
         if source is not None and source not in written:
             raise ConfigError(
-                f"{line.name} takes {parameter} from {source!r}, which is no step above it", hint=did_you_mean(source, list(written))
+                f"{line.name} takes {parameter} from {source!r}, which is not a step above it", hint=did_you_mean(source, list(written))
             )
         if source is not None and (kind in written[source] or parameter in line.sources):
             if kind not in written[source]:

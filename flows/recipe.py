@@ -1,4 +1,4 @@
-"""Recipes: a YAML file that names stages and their knobs, read with the line of everything in it.
+"""Recipes: a YAML file that names stages and their knobs, parsed with line numbers for error messages.
 
 name: demo
 seed: 42
@@ -38,14 +38,14 @@ DEEPEST = 50
 OWN = ("name", "seed", "store")
 """Keys of a recipe beside its stages."""
 MERGE = "tag:yaml.org,2002:merge"
-"""What YAML calls the key `<<`."""
+"""YAML's tag of the key `<<`."""
 NAMES = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 """Of steps: a name becomes a folder in the store and the first word of `--set name.knob=value`."""
 
 
 @dataclass(frozen=True)
 class RecipeStep:
-    """One line of a recipe: a stage, its validated knobs, and where its inputs come from."""
+    """One line of a recipe: a stage, its validated knobs, and the sources of its inputs."""
 
     name: str
     stage: Stage
@@ -81,7 +81,7 @@ class _Document:
             mark = error.problem_mark
             line = mark.line + 1 if mark else 1
             shown = text.splitlines()[line - 1].strip() if text.splitlines()[line - 1 :] else ""
-            raise ConfigError(f"{path}, line {line}: {error.problem} in {shown!r}", hint="mend the YAML of that line") from error
+            raise ConfigError(f"{path}, line {line}: {error.problem} in {shown!r}", hint="fix the YAML of that line") from error
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{path}, line {line}: {error.reason} (#x{ord(text[error.position]):04x})", hint="remove it") from error
@@ -89,7 +89,9 @@ class _Document:
     def _plain(self, node: yaml.Node, where: Location, depth: int) -> Any:
         line = self.lines[where] = node.start_mark.line + 1
         if depth > DEEPEST:
-            raise ConfigError(f"{self.path}, line {line}: more than {DEEPEST} levels deep", hint="an alias (*) may not name what it is in")
+            raise ConfigError(
+                f"{self.path}, line {line}: nested more than {DEEPEST} levels deep", hint="an alias (*) may not contain itself"
+            )
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(child, (*where, i), depth + 1) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -98,10 +100,10 @@ class _Document:
         try:
             return loader.construct_object(node, deep=True)
         except ValueError as error:
-            raise ConfigError(f"{self.path}, line {line}: {node.value!r}: {error}", hint="quote it, if it is a word") from error
+            raise ConfigError(f"{self.path}, line {line}: {node.value!r}: {error}", hint="quote it if it is a string") from error
 
     def _mapping(self, node: yaml.MappingNode, where: Location, depth: int) -> dict[str, Any]:
-        """What `<<` merges in, and over it the mapping's own; of several merged, the first that gives a key."""
+        """Merge what `<<` names under the mapping's own keys; of several merged mappings, the first that has a key wins."""
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, child in node.value:
@@ -111,7 +113,7 @@ class _Document:
         for key_node, child in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise ConfigError(f"{self.path}, line {line}: a key is a word", hint="quote it")
+                raise ConfigError(f"{self.path}, line {line}: a key must be a string", hint="quote it")
             if key in found:
                 raise ConfigError(f"{self.path}, line {line}: {key!r} is given twice", hint="keep one of the two")
             if key_node.tag != MERGE:
@@ -121,12 +123,14 @@ class _Document:
         return {**merged, **found}
 
     def _merged(self, node: yaml.Node, where: Location, depth: int) -> list[dict[str, Any]]:
-        """The mappings that stand after `<<`; what is wrong in them is told by their own lines."""
+        """Return the mappings that stand after `<<`; errors inside them name their own lines."""
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         for inner in nodes:
             if not isinstance(inner, yaml.MappingNode):
                 line = inner.start_mark.line + 1
-                raise ConfigError(f"{self.path}, line {line}: `<<` merges mappings, and this is none", hint="name an anchor: `<<: *knobs`")
+                raise ConfigError(
+                    f"{self.path}, line {line}: `<<` merges mappings, and this is not a mapping", hint="name an anchor: `<<: *knobs`"
+                )
         return [self._plain(inner, where, depth + 1) for inner in reversed(nodes)][::-1]
 
     def line(self, where: Location) -> int:
@@ -139,7 +143,7 @@ class _Document:
 
 
 def load(path: Path, settings: list[str] | None = None) -> Recipe:
-    """Read a recipe and settle it.
+    """Read and validate a recipe.
 
     Args:
         path: the YAML file.
@@ -167,11 +171,11 @@ def load(path: Path, settings: list[str] | None = None) -> Recipe:
 
 
 def _check_own(document: _Document, key: str, value: dict[str, Any], *, is_set: bool) -> None:
-    """Refuse a name or store that is no word, and a seed that is no number."""
+    """Refuse a name or store that is not a string, and a seed that is not a number."""
     given, is_number = value.get(key), key == "seed"
     is_right = type(given) is int if is_number else isinstance(given, str) and given != ""
     if key in value and not is_right and not (is_number and given is None):
-        problem = f"`{key}` is a {'whole number' if is_number else 'word'}, not {given!r}"
+        problem = f"`{key}` must be a {'whole number' if is_number else 'string'}, not {given!r}"
         hint = "give one such as 42" if is_number else "quote it"
         raise ConfigError(f"--set {key}: {problem}", hint=hint) if is_set else document.error((key,), problem, hint)
 
@@ -199,18 +203,18 @@ def _use(document: _Document, position: int, item: Any) -> _Use:
         raise document.error((*where, stage), f"there is no stage {stage!r}", did_you_mean(stage, stage_names()))
     knobs = item[stage] or {}
     if not isinstance(knobs, dict):
-        raise document.error((*where, stage), f"the knobs of {stage} are a mapping, not {knobs!r}", f"write `{stage}: {{knob: value}}`")
+        raise document.error((*where, stage), f"the knobs of {stage} must be a mapping, not {knobs!r}", f"write `{stage}: {{knob: value}}`")
     name = item.get("as", stage)
     if not isinstance(name, str) or re.fullmatch(NAMES, name) is None:
-        raise document.error((*where, "as"), f"a step cannot be called {name!r}", "use letters, digits, underscores and hyphens")
+        raise document.error((*where, "as"), f"{name!r} is not a valid step name", "use letters, digits, underscores and hyphens")
     return _Use((*where, stage), stage, name, dict(knobs), _sources(document, where, stage, item.get("from", {})))
 
 
 def _sources(document: _Document, where: Location, stage: str, given: Any) -> dict[str, str | None]:
-    """Parameter (or * for all) → step, of what stands after `from:`."""
+    """Parse `from:` into parameter (or * for all) → step."""
     sources = {"*": given} if isinstance(given, str) else given
     if not isinstance(sources, dict) or not all(isinstance(step, str) or step is None for step in sources.values()):
-        raise document.error((*where, "from"), f"`from` names a step or maps inputs to steps, not {given!r}", "e.g. `from: redact_pii`")
+        raise document.error((*where, "from"), f"`from` must name a step or map inputs to steps, not {given!r}", "e.g. `from: redact_pii`")
     whole = load_stage(stage)
     known = list(dict.fromkeys([*whole.inputs, *(whole.prepare.inputs if whole.prepare else ())]))
     optional = whole.optional | (whole.prepare.optional if whole.prepare else frozenset())
@@ -218,7 +222,7 @@ def _sources(document: _Document, where: Location, stage: str, given: Any) -> di
         if name not in [*known, "*"]:
             raise document.error((*where, "from", name), f"{stage} has no input {name!r}", did_you_mean(name, known))
         if step is None and name not in optional:
-            raise document.error((*where, "from", name), f"{stage} cannot do without {name}", "name the step to take it from")
+            raise document.error((*where, "from", name), f"{stage} requires the input {name}", "name the step to take it from")
     return sources
 
 
@@ -228,14 +232,14 @@ def _unique(document: _Document, uses: list[_Use]) -> None:
         if use.name in seen:
             raise document.error(
                 use.where,
-                f"two steps are called {use.name!r}",
+                f"two steps have the name {use.name!r}",
                 "give the second use a name with `as:`, beside the stage and not among its knobs",
             )
         seen.add(use.name)
 
 
 def _overrides(settings: list[str], steps: list[str]) -> tuple[dict[str, Any], dict[str, list[tuple[list[str], Any]]]]:
-    """What is set of the recipe's own, and of each step."""
+    """Split overrides into those of the recipe itself and those of each step."""
     own: dict[str, Any] = {}
     found: dict[str, list[tuple[list[str], Any]]] = {}
     for setting in settings:
@@ -275,13 +279,13 @@ def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[li
 
 
 def _with(knobs: Any, path: list[str], value: Any, setting: str) -> Any:
-    """`knobs` with the value at `path` replaced; digits lead into lists."""
+    """Return `knobs` with the value at `path` replaced; digits index lists."""
     if not path:
         return value
     head, *rest = path
     if isinstance(knobs, list):
         if not head.isdigit() or int(head) >= len(knobs):
-            raise ConfigError(f"{setting}: the list has {len(knobs)} items, counted from 0, and no {head!r}", hint="name one of them")
+            raise ConfigError(f"{setting}: the list has {len(knobs)} items, counted from 0, and no item {head!r}", hint="name one of them")
         position = int(head)
         return [*knobs[:position], _with(knobs[position], rest, value, setting), *knobs[position + 1 :]]
     inner = knobs if isinstance(knobs, dict) else {}
@@ -310,7 +314,7 @@ def _knob_error(
 
 
 def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int | str, ...]:
-    """A location as it was typed: pydantic also names the kind of a union that it chose."""
+    """Return an error location as the user typed it: pydantic also names the union member that it chose."""
     found: list[int | str] = []
     for depth, item in enumerate(where):
         is_there = (isinstance(knobs, dict) and item in knobs) or (isinstance(knobs, list) and isinstance(item, int) and item < len(knobs))
@@ -322,7 +326,7 @@ def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int |
 
 
 def _known_knobs(stage: Stage, where: tuple[int | str, ...]) -> set[str]:
-    """Knobs that could stand where an unknown one was found: those of the stage, or of any config nested in it."""
+    """Return the knobs that could stand where an unknown one was found: those of the stage, or of a config nested in it."""
     if len(where) == 1:
         return set(stage.config.model_fields)
     schema = stage.config.model_json_schema().get("$defs", {})

@@ -1,4 +1,4 @@
-"""Resolving a plan from its top: each step once what it reads is there."""
+"""Resolution of a plan from its top: each step once its inputs exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """What is known of a plan so far: the artifacts that its steps wrote."""
+    """The state of a plan so far: the artifacts that its steps wrote."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan = plan
@@ -25,14 +25,14 @@ class Resolver:
         self._repositories: dict[str, Any] = {}
 
     def waits_on(self, step: Step) -> list[str]:
-        """Steps that must be done before this one, and are not."""
+        """Return the steps that must be done before this one and are not."""
         needed = list(step.wiring.values())
         if Record in step.stage.inputs.values():
             needed += [above.name for above in self._above(step)]
         return [name for name in dict.fromkeys(needed) if name not in self.outputs]
 
     def resolve(self, step: Step) -> ResolvedStep:
-        """The step with all that it reads and its keys. All that it waits on must be done."""
+        """Return the step with its inputs and keys. All steps that it waits on must be done."""
         refs = {name: self._offered[producer][step.stage.inputs[name].__name__] for name, producer in step.wiring.items()}
         kinds = step.stage.inputs.values()
         inputs = Inputs(
@@ -41,20 +41,20 @@ class Resolver:
         return resolve(step.name, step.stage, step.config, inputs, self.store)
 
     def settle(self, step: ResolvedStep, action: Action) -> None:
-        """Note what a finished step wrote."""
+        """Record the outputs of a finished step."""
         self.outputs[step.name] = {
             kind: {"artifact": name, "counts": self.store.artifact(name).counts} for kind, name in action.outputs.items()
         }
         self._offered[step.name] = offered(step, action)
 
     def _repositories_of(self, step: Step) -> Any:
-        """Found once, so that plan and run see the same."""
+        """Find the repositories once, so that plan and run see the same."""
         if step.name not in self._repositories:
             self._repositories[step.name] = find_repositories(step.config, self.store)
         return self._repositories[step.name]
 
     def _record_above(self, step: Step) -> Record:
-        """The account of the steps above, without clocks or paths."""
+        """Return the record of the steps above, without clocks or paths."""
         above = self._above(step)
         return Record(
             self.plan.recipe.name,

@@ -1,4 +1,4 @@
-"""Running a plan: as a Prefect flow when there is work, and without any server when there is none."""
+"""Execution of a plan: as a Prefect flow when there is work, and without any server when there is none."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from starloom.tasks.frame.step import ResolvedStep
 
 GRACE_SECONDS = 3.2
-"""From being asked to stop until everything that is left is ended: a run is gone within five seconds."""
+"""Grace period between a stop request and killing what is left: a run ends within five seconds."""
 DEFAULT_STORE = ".starloom"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks to be run."""
+    """The arguments of a run."""
 
     recipe: str
     settings: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request resolved: nothing has run, nothing was written."""
+    """A resolved request: nothing has run, nothing was written."""
 
     plan: Plan
     store: Store
@@ -64,15 +64,15 @@ class Prepared:
 
     @property
     def is_cached(self) -> bool:
-        """Whether there is nothing to run."""
+        """True if there is nothing to run."""
         return all(look.status == "cached" for look in self.outlook)
 
 
 def prepare(request: Request) -> Prepared:
-    """Read the recipe, wire it, open the store, and see what is done.
+    """Read the recipe, wire it, open the store, and find what is cached.
 
     Raises:
-        ConfigError: for a recipe, knob, step or store name that means nothing, or a step to run that cannot run here.
+        ConfigError: for an invalid recipe, knob, step or store name, or a step to run that cannot run here.
     """
     path = Path(request.recipe)
     recipe = load(path, list(request.settings))
@@ -92,7 +92,7 @@ def _beside(recipe: Path, store: str) -> str:
 
 
 def take_cached(prepared: Prepared) -> tuple[Run, bool]:
-    """The run of a plan with nothing to run: the last one if it was the same, else a new record. True if it is new.
+    """Return the run of a plan with nothing to run: the last one if it was the same, else a new record; and whether it is new.
 
     Raises:
         StoreError: if there is a new record and the store cannot be written.
@@ -117,7 +117,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
     Raises:
         StoreError: if the store cannot be made or written.
         Cancelled: after Ctrl-C or SIGTERM; workers and children are gone, finished parts are kept.
-        StarloomError: what a step raised.
+        StarloomError: the error of a step.
     """
     prepared.store.make()
     if not prepared.store.storage.shared:
@@ -127,7 +127,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
         run = session.run
         failure: list[BaseException] = []
 
-        def carry_out() -> None:
+        def run_step() -> None:
             try:
                 with running(prepared.store, run.id):
                     prepared.store.write_run(run)
@@ -135,7 +135,7 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
                 failure.append(error)
 
-        thread = threading.Thread(target=carry_out, name="starloom-flow", daemon=True)
+        thread = threading.Thread(target=run_step, name="starloom-flow", daemon=True)
         with _signals(pool):
             thread.start()
             _wait(thread, pool, session)
@@ -166,7 +166,7 @@ def _wait(thread: threading.Thread, pool: Workers, session: Session) -> None:
 
 
 def end_children(*, at_exit: bool) -> None:
-    """Kill every process below this one: what has not stopped by now will not.
+    """Kill every process below this one that has not stopped by now.
 
     Multiprocessing's resource tracker goes by itself, and without it an ordinary exit would start another and complain.
     """
@@ -184,7 +184,7 @@ def end_children(*, at_exit: bool) -> None:
 
 @contextlib.contextmanager
 def _signals(pool: Workers) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the run to stop, for as long as this holds."""
+    """Let Ctrl-C and SIGTERM ask the run to stop while the context is open."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -203,7 +203,7 @@ def _signals(pool: Workers) -> Iterator[None]:
 def _in_order(session: Session) -> None:
     """Walk the plan step by step."""
     for step in session.plan.steps:
-        session.carry_out(step, lambda *_: None)
+        session.run_step(step, lambda *_: None)
 
 
 def _as_flow(session: Session) -> None:
@@ -221,7 +221,7 @@ def _as_flow(session: Session) -> None:
         futures: dict[str, Any] = {}
         for step in session.plan.steps:
             above = [futures[name] for name in session.resolver.waits_on(step) if name in futures]
-            task = as_task(step.name, lambda show, step=step: session.carry_out(step, show))  # type: ignore[misc]
+            task = as_task(step.name, lambda show, step=step: session.run_step(step, show))  # type: ignore[misc]
             futures[step.name] = task.submit(wait_for=above)
         for future in futures.values():
             future.wait()
@@ -240,13 +240,13 @@ def _as_flow(session: Session) -> None:
             raise
         place = os.environ.get("PREFECT_API_URL", "an ephemeral server")
         raise StarloomError(
-            f"Prefect did not take the run ({place}): {type(error).__name__}: {error}",
-            hint="start the server that PREFECT_API_URL names or unset it, or walk the plan without Prefect: --no-prefect",
+            f"Prefect did not accept the run ({place}): {type(error).__name__}: {error}",
+            hint="start the server that PREFECT_API_URL names or unset it, or run without Prefect: --no-prefect",
         ) from error
 
 
 def _settle_prefect() -> None:
-    """Prefect's settings, before its first import. Whoever set one already keeps it."""
+    """Set Prefect's settings before its first import; settings of the environment are kept."""
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -259,13 +259,13 @@ def _settle_prefect() -> None:
 
 
 class NoWatcher:
-    """Watches a run and says nothing."""
+    """A watcher that ignores all events."""
 
     def started(self, step: str, num_actions: int, num_cached: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def finished(self, state: StepState) -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Carrying out a plan, step by step, against the store: what is done is taken, what is not is done, all of it recorded."""
+"""Execution of a plan, step by step, against the store: finished work is reused, the rest is run, all of it is recorded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Somebody who watches a run: a terminal, a log, nobody."""
+    """An observer of a run: a terminal, a log, nobody."""
 
     def started(self, step: str, num_actions: int, num_cached: int) -> None:
-        """A step begins."""
+        """Report that a step begins."""
 
     def progressed(self, step: str, done: int, total: int, unit: str, metrics: dict[str, Any]) -> None:
-        """A step is that far."""
+        """Report the progress of a step."""
 
     def finished(self, state: StepState) -> None:
-        """A step is done, cached, failed or cancelled."""
+        """Report that a step is done, cached, failed or cancelled."""
 
 
 class Session:
@@ -49,14 +49,14 @@ class Session:
         self.run = new_run(plan)
         self.resolver = Resolver(plan, store)
         self.failure: BaseException | None = None
-        """What the first step that failed raised."""
+        """The error of the first step that failed."""
         self._workers = workers
         self._watcher = watcher
         self._forced = forced
         self._lock = threading.Lock()
 
-    def carry_out(self, step: Step, show: Callable[[int, int, str], None]) -> StepState:
-        """Do one step. All that it reads must be done."""
+    def run_step(self, step: Step, show: Callable[[int, int, str], None]) -> StepState:
+        """Run one step. All steps that it reads must be done."""
         with self._lock:
             resolved = self.resolver.resolve(step)
             if step.name in self._forced:
@@ -80,12 +80,12 @@ class Session:
         return state
 
     def close(self, status: str, error: str | None = None) -> None:
-        """Write the end of the run down."""
+        """Record the end of the run."""
         with self._lock:
             close_run(self.run, self.store, status, error)
 
     def _forget(self, step: Step, resolved: ResolvedStep) -> ResolvedStep:
-        """Remove what is done of a step, so that it is done again."""
+        """Remove the results of a step, so that it is run again."""
         self.store.forget(step.stage.label, resolved.components.key)
         for key in resolved.done.actions if resolved.done else [action.key for action in resolved.parts if action]:
             self.store.forget(step.stage.label, key)
@@ -104,7 +104,7 @@ class Session:
         storage = self.store.storage
 
         def on_begin(scratch: Path) -> None:
-            """While a step is at work, and after one that failed, its folder can be browsed: curves grow there."""
+            """Link the step's folder, so that it can be browsed while the step runs and after it failed: curves grow there."""
             storage.link(live, scratch.relative_to(storage.scratch.parent).as_posix())
 
         action = do_whole(step, self.store, self._workers, on_progress, on_begin)
@@ -118,7 +118,7 @@ class Session:
 
 
 def new_run(plan: Plan) -> Run:
-    """The record of a run that begins now."""
+    """Return the record of a run that begins now."""
     now = datetime.datetime.now(datetime.UTC)
     name = "".join(c if c.isalnum() else "-" for c in plan.recipe.name.lower()).strip("-") or "run"
     return Run(
@@ -132,7 +132,7 @@ def new_run(plan: Plan) -> Run:
 
 
 def state_of(step: ResolvedStep) -> StepState:
-    """The record of a step that begins now."""
+    """Return the record of a step that begins now."""
     inputs = {name: {"type": ref.type, "artifact": ref.artifact, "verdicts": ref.verdicts} for name, ref in step.inputs.refs.items()}
     state = StepState(step.name, step.stage.label, step.components.key, step.components.to_json(), inputs)
     state.config = step.config.model_dump(mode="json")
@@ -141,7 +141,7 @@ def state_of(step: ResolvedStep) -> StepState:
 
 
 def record_cached(resolver: Resolver, steps: Iterable[ResolvedStep]) -> Run:
-    """The record of a run of a plan of which everything is done."""
+    """Record the run of a plan of which everything is cached."""
     run = new_run(resolver.plan)
     for step in steps:
         assert step.done is not None
@@ -153,7 +153,7 @@ def record_cached(resolver: Resolver, steps: Iterable[ResolvedStep]) -> Run:
 
 
 def close_run(run: Run, store: Store, status: str, error: str | None = None) -> None:
-    """Write the end of a run down, and lay out its results for people who browse."""
+    """Record the end of a run, and link its results for browsing."""
     run.status, run.error = status, error
     run.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     run.result = run.outcome() if status == "done" else None
@@ -165,7 +165,7 @@ def close_run(run: Run, store: Store, status: str, error: str | None = None) -> 
 
 
 def _link_results(run: Run, state: StepState, store: Store) -> None:
-    """Aliases: runs/<id>/<step>/part-00000.parquet, or the files of a file artifact; and what the step shows."""
+    """Link runs/<id>/<step>/part-00000.parquet, or the files of a file artifact, and the files that the step shows."""
     for kind, written in state.outputs.items():
         folder = f"runs/{run.id}/{state.name}"
         if len(state.outputs) > 1:

@@ -1,4 +1,4 @@
-"""Verifying a store: every object hashed, every record held against what it says, each lie named.
+"""Verification of a store: every object is hashed, every record compared with its contents, each mismatch reported.
 
 What is checked, in this order: manifests (name against content), runs (result against outputs, keys against components),
 actions (key against components and place, parts against the manifest that they make up), objects (name against bytes);
@@ -30,8 +30,8 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
-class Lie:
-    """A name of the store that does not hold what it says."""
+class Mismatch:
+    """A name of the store whose content does not match it: a hash mismatch, or a missing or unreadable file."""
 
     name: str
     problem: str
@@ -41,14 +41,14 @@ class Lie:
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked and what was found, in the order of checking."""
+    """The result of a verification: counts of what was checked, and mismatches, in the order of checking."""
 
     num_runs: int
     num_actions: int
     num_artifacts: int
     num_objects: int
     num_bytes: int
-    lies: tuple[Lie, ...]
+    mismatches: tuple[Mismatch, ...]
 
 
 @dataclass
@@ -61,9 +61,9 @@ class _Contents:
     objects: dict[str, int] = field(default_factory=dict)
     """Name → bytes."""
     problems: dict[str, str] = field(default_factory=dict)
-    """Name → what is wrong with it; the first problem stands."""
+    """Name → its problem; the first one is kept."""
 
-    def lie(self, name: str, problem: str) -> None:
+    def add_mismatch(self, name: str, problem: str) -> None:
         self.problems.setdefault(name, problem)
 
 
@@ -77,8 +77,8 @@ def verify(store: Store, on_progress: Callable[[int, int], None] = lambda _done,
     found = _read(store)
     for name, artifact in list(found.artifacts.items()):
         if artifact_name(artifact.hash) != name:
-            found.lie(name, f"is the manifest of {artifact.hash}")
-            del found.artifacts[name]  # nothing else is held against it
+            found.add_mismatch(name, f"is the manifest of {artifact.hash}")
+            del found.artifacts[name]  # nothing else is compared with it
     for name, run in found.runs.items():
         _check_run(found, name, run)
     for artifact in found.artifacts.values():
@@ -89,8 +89,8 @@ def verify(store: Store, on_progress: Callable[[int, int], None] = lambda _done,
     for name, action in found.actions.items():
         _check_claims(found, name, action)
     _check_objects(found, store.storage, on_progress)
-    lies = tuple(Lie(name, problem, users) for (name, problem), users in zip(found.problems.items(), _users(found), strict=True))
-    return Report(len(found.runs), len(found.actions), len(found.artifacts), len(found.objects), sum(found.objects.values()), lies)
+    mismatches = tuple(Mismatch(name, problem, users) for (name, problem), users in zip(found.problems.items(), _users(found), strict=True))
+    return Report(len(found.runs), len(found.actions), len(found.artifacts), len(found.objects), sum(found.objects.values()), mismatches)
 
 
 def _read(store: Store) -> _Contents:
@@ -114,7 +114,7 @@ def _parsed(found: _Contents, storage: Storage, names: Sequence[str], parse: Cal
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, document in zip(names, pool.map(read, names), strict=True):
             if isinstance(document, Exception):
-                found.lie(name, f"cannot be read: {_told(document)}")
+                found.add_mismatch(name, f"cannot be read: {_told(document)}")
             else:
                 yield name, document
 
@@ -122,13 +122,13 @@ def _parsed(found: _Contents, storage: Storage, names: Sequence[str], parse: Cal
 def _run(document: Any) -> Run:
     run = Run.from_json(document)
     for step in run.steps:
-        _named(step)  # raises where a step does not say what it read and wrote
+        _named(step)  # raises unless the step names its inputs and outputs
     return run
 
 
 def _action(document: Any) -> Action:
     action = Action.from_json(document)
-    claims(action)  # raises where it does not say what it made
+    claims(action)  # raises unless it names its outputs
     return action
 
 
@@ -141,17 +141,17 @@ def _told(error: Exception) -> str:
 
 def _check_run(found: _Contents, name: str, run: Run) -> None:
     if name != f"runs/{run.id}/run.json":
-        found.lie(name, f"is the record of the run {run.id}")
+        found.add_mismatch(name, f"is the record of the run {run.id}")
     if run.status == "done" and run.result != run.outcome():
-        found.lie(name, f"says that its result is {run.result}; its outputs make {run.outcome()}")
+        found.add_mismatch(name, f"records the result {run.result}, but its outputs hash to {run.outcome()}")
     for step in run.steps:
         if (key := _key(step.components)) != step.key:
-            found.lie(name, f"says that the key of {step.name} is {step.key[:12]}; its components make {key[:12]}")
+            found.add_mismatch(name, f"records the key {step.key[:12]} for {step.name}, but its components hash to {key[:12]}")
         _require(found, found.artifacts, _named(step))
 
 
 def _named(step: StepState) -> list[str]:
-    """The manifests that a step of a run names."""
+    """Return the manifests that a step of a run names."""
     read = [ref[part] for ref in step.inputs.values() for part in ("artifact", "verdicts") if ref[part]]
     return [artifact_name(hash_) for hash_ in [*(out["artifact"] for out in step.outputs.values()), *read]]
 
@@ -159,31 +159,31 @@ def _named(step: StepState) -> list[str]:
 def _require(found: _Contents, known: dict[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
-            found.lie(name, MISSING)
+            found.add_mismatch(name, MISSING)
 
 
 def _check_action(found: _Contents, name: str, action: Action) -> None:
     stage, key = split_action(name)
     made = _key(action.components)
     if not key == action.key == made:
-        found.lie(name, f"says that its key is {action.key[:12]}; its components make {made[:12]}")
+        found.add_mismatch(name, f"records the key {action.key[:12]}, but its components hash to {made[:12]}")
     elif action.components.get("stage") != stage:
-        found.lie(name, f"is of the stage {action.components.get('stage')}")
+        found.add_mismatch(name, f"is of the stage {action.components.get('stage')}")
 
 
 def _check_parts(found: _Contents, name: str, action: Action) -> None:
-    """The parts of a step's manifest are those that its parts' actions made."""
+    """Check that the parts of a step's manifest are those that its parts' actions made."""
     places = _parts_of(name, action)
     for kind, output in action.outputs.items():
         artifact = found.artifacts.get(artifact_name(output)) if isinstance(output, str) else None
         if artifact is None or not places or any(place not in found.actions for place in places):
             continue
         if len(places) != len(artifact.parts):
-            found.lie(name, f"has {len(places)} parts; its {kind} has {len(artifact.parts)}")
+            found.add_mismatch(name, f"has {len(places)} parts; its {kind} has {len(artifact.parts)}")
             continue
         for number, (place, part) in enumerate(zip(places, artifact.parts, strict=True)):
             if found.actions[place].outputs.get(kind) != part.to_json():
-                found.lie(place, f"says that it made another {kind} than part {number} of {artifact_name(str(output))}")
+                found.add_mismatch(place, f"records another {kind} than part {number} of {artifact_name(str(output))}")
 
 
 def _parts_of(name: str, action: Action) -> list[str]:
@@ -192,23 +192,23 @@ def _parts_of(name: str, action: Action) -> list[str]:
 
 
 def _check_claims(found: _Contents, name: str, action: Action) -> None:
-    """What an action claims is there. What a run or manifest misses as well is named once, by itself."""
+    """Check that an action's outputs exist. A name that a run or manifest misses as well is reported once, by itself."""
     manifests, objects = claims(action)
     missing = [claim for claim in manifests if claim not in found.artifacts]
     missing += [claim for claim in objects if claim not in found.objects]
     missing += [place for place in _parts_of(name, action) if place not in found.actions]
     for claim in missing:
         if claim not in found.problems:
-            found.lie(name, f"claims {claim}, which is missing")
+            found.add_mismatch(name, f"claims {claim}, which is missing")
 
 
 def _check_objects(found: _Contents, storage: Storage, on_progress: Callable[[int, int], None]) -> None:
     done, total = 0, sum(found.objects.values())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, digest in zip(found.objects, pool.map(lambda name: _digest(storage, name), found.objects), strict=True):
-            said = name.rpartition("/")[2].removesuffix(".parquet")
-            if digest != said:
-                found.lie(name, digest if " " in digest else f"holds bytes whose SHA-256 is {digest}")
+            expected = name.rpartition("/")[2].removesuffix(".parquet")
+            if digest != expected:
+                found.add_mismatch(name, digest if " " in digest else f"has a hash mismatch: its bytes have the SHA-256 {digest}")
             done += found.objects[name]
             on_progress(done, total)
 
@@ -228,7 +228,7 @@ def _key(components: dict[str, Any]) -> str:
 
 
 def _users(found: _Contents) -> Iterator[tuple[str, ...]]:
-    """For each problem the steps that it touches."""
+    """Return for each problem the steps that it affects."""
     users: dict[str, list[str]] = {}
     for run in found.runs.values() if found.problems else ():
         for step in run.steps:
@@ -248,19 +248,19 @@ def _users(found: _Contents) -> Iterator[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done about the lies of a report."""
+    """The repair of the mismatches of a report."""
 
     removed: tuple[str, ...]
     """Damaged objects and manifests, and the records of actions that claim them."""
     set_aside: tuple[str, ...]
-    """Runs and tags that cannot be trusted, moved below `damaged/`."""
+    """Damaged runs and tags, moved below `damaged/`."""
     runs: tuple[str, ...]
-    """Runs that miss something until it is made again."""
+    """Runs with missing outputs until those are made again."""
 
 
 def repair(store: Store, report: Report) -> Repair:
     """Remove what is damaged and every record that claims it, so that the next run makes it again."""
-    bad, storage = {lie.name for lie in report.lies}, store.storage
+    bad, storage = {mismatch.name for mismatch in report.mismatches}, store.storage
     found = _read(store)
     tainted = bad | {name for name, artifact in found.artifacts.items() if bad & set(objects_of(artifact))}
     actions = {name for name in bad if name.startswith("actions/")}
@@ -277,5 +277,5 @@ def repair(store: Store, report: Report) -> Repair:
     for name in aside:
         storage.write(f"damaged/{name}", storage.read(name))
         storage.delete(name)
-    short = {user.partition("/")[0] for lie in report.lies for user in lie.used_by}
+    short = {user.partition("/")[0] for mismatch in report.mismatches for user in mismatch.used_by}
     return Repair(tuple(removed), tuple(aside), tuple(sorted(short)))

@@ -1,4 +1,4 @@
-"""Digests of code by syntax tree: what a function is made of, and nothing else.
+"""Digests of code by syntax tree: the definitions that a function reaches, and nothing else.
 
 The digest of a stage covers its function and every project definition that it can reach by name, in its own module and in
 the modules it imports (also inside functions). Comments, docstrings, formatting and definitions that it does not reach are
@@ -22,21 +22,21 @@ from typing import Any
 
 NAME = "starloom"
 ROOT = Path(__file__).absolute().parents[1]
-"""Where the packages lie."""
+"""The folder of the packages."""
 
 PACKAGES = ("starloom.tasks", "starloom.model")
 """Packages whose code shapes outputs."""
 
 FRAME = "starloom.tasks.frame"
-"""The package that carries stages out."""
+"""The package that runs stages."""
 
 ONLOOKERS = frozenset(("starloom.model.watching", "starloom.tasks.kernels.compiled"))
-"""Modules that tell what happens and shape no output: who wants another line on a screen need not train again."""
+"""Modules that only report progress and shape no output: another line on a screen causes no new training."""
 
 WRAPPERS = frozenset(
     ("cache", "contextmanager", "dataclass", "final", "jit", "lru_cache", "njit", "no_grad", "prepare", "stage", "total_ordering")
 )
-"""Decorators that give back what they are given, wrapped: a definition under them is only there for who names it."""
+"""Decorators that return their function wrapped, and register it nowhere: a definition under them is reached only by its name."""
 
 Summary = dict[str, Any]
 """Of a definition: its digest, the (name, attribute) pairs that it mentions, and what it imports inside itself.
@@ -45,7 +45,7 @@ Plain JSON values, so that it can be kept: most of the time is in parsing."""
 
 
 class Reader:
-    """Reads project modules from their source, without importing them.
+    """A reader of project modules, from their source, without importing them.
 
     Args:
         memory: summaries by the hash of the source text, of this module and of Python's version; brought up to date.
@@ -59,7 +59,7 @@ class Reader:
         self._modules: dict[str, Summary] = {}
 
     def module(self, name: str) -> Summary:
-        """The summary of a project module.
+        """Return the summary of a project module.
 
         Raises:
             ModuleNotFoundError: if there is none.
@@ -76,12 +76,12 @@ class Reader:
         return self._modules[name]
 
     def declares(self, module: str, name: str) -> bool:
-        """Whether a name is defined or imported at the top of a module."""
+        """Return whether a name is defined or imported at the top of a module."""
         return _file(module) is not None and (name in self.module(module)["definitions"] or name in self.module(module)["imports"])
 
 
 def digests(module: str, symbol: str, *, runs: tuple[str, ...] = (), reader: Reader | None = None) -> dict[str, str]:
-    """File → digest of the definitions in it that `module.symbol` reaches.
+    """Return file → digest of the definitions in it that `module.symbol` reaches.
 
     Args:
         module: dotted name of the module that declares the function.
@@ -124,7 +124,7 @@ class _Walk:
         return found
 
     def _visit(self, name: str, symbol: str) -> None:
-        """Look at a definition of a module; at "", only at what the module does when it is imported."""
+        """Visit a definition of a module; at "", only what the module does when it is imported."""
         module = self._read(name)
         if name not in self._seen:
             self._seen[name] = set()
@@ -138,7 +138,7 @@ class _Walk:
             self._follow(*_absolute(name, *module["imports"][symbol]))
 
     def _follow(self, target: str, name: str | None) -> None:
-        """Go on at a name of a module; at all of the module if the name is None or a star."""
+        """Continue at a name of a module; at all of the module if the name is None or a star."""
         if not is_ours(target):
             return
         if name in (None, "*"):
@@ -167,7 +167,7 @@ class _Walk:
 
 
 def is_ours(module: str) -> bool:
-    """Whether a module's code belongs in a digest: ours, not the frame, and more than a look at what others do."""
+    """Return whether a module's code belongs in a digest: ours, not the frame's, and not merely for display."""
     return _lies_in(module, *PACKAGES) and not _lies_in(module, FRAME) and module not in ONLOOKERS
 
 
@@ -176,7 +176,7 @@ def _lies_in(module: str, *packages: str) -> bool:
 
 
 def _absolute(importer: str, target: str, name: str | None) -> tuple[str, str | None]:
-    """An import with the dots of a relative one spelt out."""
+    """Return the absolute module name of an import, which may be relative."""
     if not target.startswith("."):
         return target, name
     file = _file(importer)
@@ -214,7 +214,7 @@ def _sort_in(module: Summary, node: ast.stmt) -> None:
 
 
 def _summary(node: ast.stmt) -> Summary:
-    """Digest, names and inner imports of one statement."""
+    """Return digest, names and inner imports of one statement."""
     names: set[tuple[str, str | None]] = set()
     imports: dict[str, list[str | None]] = {}
     owners: set[ast.AST] = set()
@@ -234,7 +234,7 @@ def _summary(node: ast.stmt) -> Summary:
 
 
 def _last_name(decorator: ast.expr) -> str:
-    """`cache` of `@cache`, `@functools.cache` and `@functools.cache()`."""
+    """Return the last name of a decorator: `cache` of `@cache`, `@functools.cache` and `@functools.cache()`."""
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
 
@@ -248,7 +248,7 @@ def _is_for_types(node: ast.stmt) -> bool:
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, list[str | None]]:
-    """Local name → [module, name in it or None for the module itself]; a relative module keeps its dots.
+    """Return local name → [module, name in it or None for the module itself]; a relative module keeps its dots.
 
     `import a.b` stands under the whole of `a.b`, so that a second one beside it is not lost.
     """
@@ -258,14 +258,14 @@ def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, list[str | None]]:
 
 
 def _is_named(node: ast.Import | ast.ImportFrom) -> bool:
-    """Whether each thing of ours that is imported has one local name by which its uses are found: not so for `*` and `import a.b`."""
+    """Return whether each of our imported names has one local name by which its uses are found: not for `*` and `import a.b`."""
     if isinstance(node, ast.ImportFrom):
         return node.names[0].name != "*"
     return all(alias.asname or "." not in alias.name or not is_ours(alias.name) for alias in node.names)
 
 
 class _WithoutTexts(ast.NodeTransformer):
-    """Drops every statement that is only a string: docstrings of modules, classes, functions and fields."""
+    """A transformer that drops every statement that is only a string: docstrings of modules, classes, functions and fields."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if _is_text(node) else node

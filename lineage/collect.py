@@ -1,4 +1,4 @@
-"""Collecting what no run or tag reaches; never a thing in use.
+"""Garbage collection of what no run or tag reaches; never of anything in use.
 
 Every recorded run is a root. What a killed run left is not recorded and would be used by the next one: the records of
 its finished parts are roots too, until they are older than the age. With `keep_last`, older runs without a tag go first,
@@ -29,7 +29,7 @@ KINDS = ("runs", "actions", "artifacts", "objects", "tmp")
 
 @dataclass
 class Collection:
-    """What was removed, or would be."""
+    """The names that were removed, or would be."""
 
     removed_runs: list[str] = field(default_factory=list)
     num_removed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
@@ -43,11 +43,11 @@ class Collection:
 def collect(
     store: Store, *, keep_last: int | None = None, older_than_seconds: float = DEFAULT_AGE_SECONDS, dry_run: bool = False
 ) -> Collection:
-    """Remove what is not reached; waits for nobody. A dry run writes nothing.
+    """Remove what is not reached; does not wait for other processes. A dry run writes nothing.
 
     Raises:
         StoreError: if a run or another collection is under way.
-        CorruptError: if a record cannot be read, so that what it reaches cannot be told.
+        CorruptError: if a record cannot be read, so that what it reaches is unknown.
     """
     with free(store) if dry_run else collecting(store):
         return _Sweep(store, older_than_seconds, dry_run=dry_run).sweep(keep_last)
@@ -85,7 +85,7 @@ class _Sweep:
         return [i for i in ids if i in newest or i in tagged], [i for i in ids if i not in newest and i not in tagged]
 
     def _keep_young(self, reach: Reach, lost: Reach) -> None:
-        """What a killed run finished is a root while it is young."""
+        """Treat what a killed run finished as a root while it is young."""
         young = Reach(self.store)
         for name in self.storage.names("actions"):
             if name not in reach.names and name not in lost.names and not self._is_old(name):
@@ -123,7 +123,7 @@ class _Sweep:
                 self._spare(name)
 
     def _sweep_leftovers(self, kept: set[str]) -> None:
-        """Aliases of runs that are gone, and leases of processes that died."""
+        """Remove links of runs that are gone, and leases of dead processes."""
         self.found.num_kept["runs"] = len(kept)
         known = kept | set(self.found.removed_runs)
         stale = [name for name in self.storage.names("runs") if name.split("/")[1] not in known]
@@ -155,7 +155,7 @@ class _Sweep:
                 yield entry
 
     def _is_stale(self, entry: Path) -> bool:
-        """Whether nothing in it was touched for the age."""
+        """Return whether nothing in the folder was touched for that long."""
         newest = max((path.lstat().st_mtime for path in (entry, *entry.rglob("*"))), default=self.now)
         return self.now - newest >= self.age_seconds
 

@@ -1,4 +1,4 @@
-"""Errors that people see: what failed, with which value, why it is refused, what to do next."""
+"""Errors shown to users: what failed, with which value, why it is refused, what to do next."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class StarloomError(Exception):
 
 
 def _rebuild(kind: type[StarloomError], message: str, hint: str | None) -> StarloomError:
-    """Errors cross process borders; keyword-only arguments do not survive the default pickling."""
+    """Unpickle an error: keyword-only arguments do not survive the default pickling, and errors cross process borders."""
     return kind(message, hint=hint)
 
 
 class ConfigError(StarloomError):
-    """A recipe, knob or command line that means nothing. Raised before anything is written."""
+    """An invalid recipe, knob or command line. Raised before anything is written."""
 
     exit_code = 2
 
@@ -36,34 +36,34 @@ class InputError(StarloomError):
 
 
 class StageError(StarloomError):
-    """A stage failed on a part."""
+    """A failure of a stage on a part."""
 
 
 class StoreError(StarloomError):
-    """The store cannot be read or written."""
+    """A store that cannot be read or written."""
 
 
 class CorruptError(StoreError):
-    """A stored object does not hold the bytes that its name says."""
+    """A stored object whose bytes do not match the hash in its name."""
 
 
 class MissingError(CorruptError):
-    """A record names what is not in the store."""
+    """A record that names an object which is not in the store."""
 
 
 class Cancelled(StarloomError):  # noqa: N818 - it is no error of anybody's
-    """The run was asked to stop."""
+    """A run that was asked to stop."""
 
 
 SHOWN_WORDS = 12
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A remedy for a misspelt word: the nearest known one, else all of them (a dozen at most)."""
+    """Suggest a fix for a misspelt word: the nearest known one, else all of them (a dozen at most)."""
     import difflib
 
     if not known:
-        return "there is none yet"
+        return "none exists yet"
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:

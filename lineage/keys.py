@@ -1,4 +1,4 @@
-"""Stable bytes for values, and the hashes made from them. What has no stable bytes is refused."""
+"""Canonical bytes of values, and their hashes. Values without canonical bytes are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def canonical(value: object) -> bytes:
-    """The one JSON spelling of `value`: sorted keys, no spaces, UTF-8.
+    """Return the canonical JSON of `value`: sorted keys, no spaces, UTF-8.
 
     Raises:
         TypeError: for anything whose bytes would depend on the process or machine (objects, sets, paths, NaN).
@@ -25,18 +25,18 @@ def canonical(value: object) -> bytes:
 
 
 def digest(value: object) -> str:
-    """SHA-256, in hex, of the canonical bytes of `value`."""
+    """Return the SHA-256, in hex, of the canonical bytes of `value`."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256, in hex, of a local file; what `sha256sum` prints."""
+    """Return the SHA-256, in hex, of a local file; the same as `sha256sum`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stream_digest(file: IO[bytes]) -> str:
-    """SHA-256, in hex, of what is left of a stream."""
+    """Return the SHA-256, in hex, of the rest of a stream."""
     running = hashlib.sha256()
     while chunk := file.read(CHUNK_BYTES):
         running.update(chunk)
@@ -57,7 +57,7 @@ def _refuse_unstable(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{where} has the key {key!r}; only strings have one JSON spelling")
+                raise TypeError(f"{where} has the key {key!r}; only strings have a canonical JSON form")
             _refuse_unstable(item, f"{where}.{key}")
         return
     raise TypeError(f"{where} is a {type(value).__name__}, which has no stable bytes; give text, numbers, lists or mappings")

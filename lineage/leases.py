@@ -1,4 +1,4 @@
-"""Leases: who is using the store now, so that nothing in use is ever collected.
+"""Leases: which processes use the store now, so that garbage collection removes nothing in use.
 
 A run holds a lease while it works; a collection holds one too. Each writes its own first and looks for the other's after,
 so at least one of the two sees the other: the collection gives way, the run waits.
@@ -30,7 +30,7 @@ LONGEST_COLLECTION_SECONDS = 600.0
 
 @contextmanager
 def running(store: Store, run_id: str) -> Iterator[None]:
-    """Hold the lease of a run; waits for a collection that is under way.
+    """Hold the lease of a run; waits for a garbage collection in progress.
 
     Raises:
         StoreError: if a collection takes longer than ten minutes.
@@ -40,7 +40,7 @@ def running(store: Store, run_id: str) -> Iterator[None]:
         while _live(store, "gc"):
             if time.monotonic() > deadline:
                 raise StoreError(
-                    f"`starloom gc` has held the store {store.url} for ten minutes", hint="see whether it still runs; then try again"
+                    f"`starloom gc` has held the store {store.url} for ten minutes", hint="check whether it still runs; then try again"
                 )
             time.sleep(0.2)
         yield
@@ -48,7 +48,7 @@ def running(store: Store, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def collecting(store: Store) -> Iterator[None]:
-    """Hold the lease of a collection.
+    """Hold the lease of a garbage collection.
 
     Raises:
         StoreError: if a run or another collection is under way.
@@ -60,7 +60,7 @@ def collecting(store: Store) -> Iterator[None]:
 
 @contextmanager
 def free(store: Store, mine: str = "") -> Iterator[None]:
-    """Nobody but the holder of `mine` uses the store as this begins; nothing is written.
+    """Check that nobody but the holder of `mine` uses the store as this begins; nothing is written.
 
     Raises:
         StoreError: if a run or another collection is under way.
@@ -72,13 +72,13 @@ def free(store: Store, mine: str = "") -> Iterator[None]:
 
 
 def status(store: Store, run: Run) -> str:
-    """The status that a run's record says, but `killed` where it says `running` and nobody is at it."""
+    """Return the recorded status of a run, but `killed` where the record says `running` and no process holds its lease."""
     name = f"leases/run-{run.id}.json"
     return "killed" if run.status == "running" and name not in _live(store, "run") else run.status
 
 
 def abandoned(store: Store) -> list[str]:
-    """Names of the leases whose holders died, of runs and collections alike."""
+    """Return the names of the leases whose holders died, of runs and collections alike."""
     return [name for name in store.storage.names("leases") if not _holder_lives(store, name)]
 
 
@@ -103,7 +103,7 @@ def _held(store: Store, name: str) -> Iterator[None]:
 
 
 def _live(store: Store, kind: str) -> list[str]:
-    """Names of the leases of a kind whose holders still live."""
+    """Return the names of the leases of a kind whose holders are alive."""
     return [name for name in store.storage.names("leases") if name.startswith(f"leases/{kind}-") and _holder_lives(store, name)]
 
 
@@ -118,7 +118,7 @@ def _holder_lives(store: Store, name: str) -> bool:
 
 
 def process_lives(pid: int) -> bool:
-    """Whether a process of this host is there; one that is dead and only waits for its parent to notice is not."""
+    """Return whether a process of this host is alive; a zombie is not."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""Parquet files with one spelling: the same rows give the same bytes, and a flipped bit is noticed on reading."""
+"""Canonical Parquet files: the same rows give the same bytes, and checksums detect a flipped bit on reading."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def read_batches(path: Path, columns: list[str] | None, rows: int, store: str | 
 
 
 def corrupt(path: Path, error: Exception, store: str | None) -> CorruptError:
-    """The error for a part that cannot be read, and what to do about it."""
+    """Return the error for a part that cannot be read, with its hint."""
     reason, named = str(error).splitlines()[0], "" if store is None else f" --store {shlex.quote(store)}"
     return CorruptError(
         f"the part {path.name} cannot be read: {reason}",
-        hint=f"`starloom verify --repair{named}` sets damaged parts aside; the next run makes them again",
+        hint=f"`starloom verify --repair{named}` removes damaged parts; the next run makes them again",
     )
 
 
 def num_rows(path: Path, store: str | None = None) -> int:
-    """Rows of a part, from its footer."""
+    """Return the number of rows of a part, from its footer."""
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:

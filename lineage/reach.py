@@ -1,4 +1,4 @@
-"""What runs reach in a store: the records, manifests and objects without which they could not be shown again."""
+"""Reachability in a store: the records, manifests and objects that runs need."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 
 def artifact_name(name: str) -> str:
-    """Where a manifest lies."""
+    """Return the name of a manifest in the store."""
     return f"artifacts/{name}.json"
 
 
 def part_name(kind: str, part: Part) -> str:
-    """Where a part lies; files of a file artifact lie together, whatever its type."""
+    """Return the name of a part in the store; files of a file artifact share a folder, whatever its type."""
     return object_name("files" if part.name else kind, part.hash)
 
 
 def objects_of(artifact: Artifact) -> list[str]:
-    """Names of an artifact's objects."""
+    """Return the names of an artifact's objects."""
     return [part_name(artifact.type, part) for part in artifact.parts]
 
 
 def shown_names(shown: dict[str, str]) -> set[str]:
-    """Where the files lie that an action or a step of a run shows."""
+    """Return the names of the files that an action or a step of a run shows."""
     return {object_name("files", digest) for digest in shown.values()}
 
 
 def claims(action: Action) -> tuple[list[str], list[str]]:
-    """(names of manifests, names of objects) that an action says it made; not what it shows, for which no work is done again."""
+    """Return (names of manifests, names of objects) that an action made; not the files it shows, for which no work is redone."""
     manifests = [artifact_name(out) for out in action.outputs.values() if isinstance(out, str)]
     objects = [part_name(kind, Part.from_json(out)) for kind, out in action.outputs.items() if not isinstance(out, str)]
     return manifests, objects
@@ -70,7 +70,7 @@ class Reach:
         """Reach an action, those on its parts, and what they made.
 
         Raises:
-            CorruptError: if a record cannot be read: what it reaches cannot be told.
+            CorruptError: if a record cannot be read: what it reaches is unknown.
         """
         name = action_name(stage, key)
         if name in self.names:
@@ -90,7 +90,7 @@ class Reach:
         """Reach a manifest and its objects.
 
         Raises:
-            CorruptError: if the manifest is not the one that its name says.
+            CorruptError: if the manifest does not match the hash in its name.
         """
         if artifact_name(name) in self.names:
             return
@@ -101,13 +101,13 @@ class Reach:
             return
         if keys.digest(artifact.to_json()) != name:
             raise CorruptError(
-                f"{artifact_name(name)} is not the manifest that its name says",
+                f"{artifact_name(name)} has a hash mismatch: it is another manifest than its name",
                 hint=f"run `starloom verify --repair{self.store.named}` first",
             )
         self.names |= set(objects_of(artifact))
 
 
 def split_action(name: str) -> tuple[str, str]:
-    """(stage, key) of the record of an action, from where it lies."""
+    """Return (stage, key) from the name of an action's record."""
     _, stage, _, file = name.split("/")
     return stage, file.removesuffix(".json")

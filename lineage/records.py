@@ -1,4 +1,4 @@
-"""What is written down: parts, artifacts, actions and runs, each a small JSON document."""
+"""Records: parts, artifacts, actions and runs, each a small JSON document."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Part:
     """Of a file artifact: the file's relative name."""
 
     def to_json(self) -> dict[str, Any]:
-        """The document, without what is empty."""
+        """Return the JSON document, without empty fields."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Part:
-        """The part that `to_json` wrote."""
+        """Return the part that `to_json` wrote."""
         return cls(**document)
 
 
@@ -52,12 +52,12 @@ class Artifact:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest."""
+        """Return the manifest."""
         return {"type": self.type, "parts": [part.to_json() for part in self.parts]}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Artifact:
-        """The artifact that `to_json` wrote."""
+        """Return the artifact that `to_json` wrote."""
         return cls(document["type"], tuple(Part.from_json(part) for part in document["parts"]))
 
 
@@ -71,7 +71,7 @@ def _add(total: dict[str, Any], counts: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Everything that an action's key is the hash of."""
+    """All inputs of the hash that is an action's key."""
 
     stage: str
     code: dict[str, str]
@@ -88,13 +88,13 @@ class Components:
         return keys.digest(asdict(self))
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One stage applied to one part, or to a whole: what went in, what came out."""
+    """One stage applied to one part, or to a whole: its inputs and outputs."""
 
     key: str
     components: dict[str, Any]
@@ -107,21 +107,21 @@ class Action:
     made: dict[str, Any] = field(default_factory=dict)
     """When, on which host, at which commit, by which version."""
     shown: dict[str, str] = field(default_factory=dict)
-    """Name → hash of files for whoever looks at the run: no artifact, read by no stage."""
+    """Name → hash of files that the run shows: not artifacts, read by no stage."""
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Action:
-        """The action that `to_json` wrote."""
+        """Return the action that `to_json` wrote."""
         return cls(**{**document, "actions": tuple(document["actions"])})
 
 
 @dataclass(slots=True)
 class StepState:
-    """One step of a run, as it stands."""
+    """The current state of one step of a run."""
 
     name: str
     stage: str
@@ -139,10 +139,10 @@ class StepState:
     seconds: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
-    """Name → hash of files for people to look at."""
+    """Name → hash of files that the step shows."""
 
     def finish(self, action: Action, outputs: dict[str, dict[str, Any]], status: str) -> None:
-        """Note what a step has written: done now, or cached."""
+        """Record the outputs of a step: done now, or cached."""
         self.status, self.outputs, self.notes, self.shown = status, outputs, action.notes, action.shown
         if status == "cached":
             self.num_cached = self.num_actions
@@ -150,7 +150,7 @@ class StepState:
 
 @dataclass(slots=True)
 class Run:
-    """A plan carried out."""
+    """One execution of a plan."""
 
     id: str
     recipe: str
@@ -166,18 +166,18 @@ class Run:
     error: str | None = None
 
     def step(self, name: str) -> StepState | None:
-        """The step of that name."""
+        """Return the step of that name."""
         return next((step for step in self.steps if step.name == name), None)
 
     def outcome(self) -> str:
-        """Digest of every step's outputs."""
+        """Return the digest of every step's outputs."""
         return keys.digest({step.name: {kind: out["artifact"] for kind, out in step.outputs.items()} for step in self.steps})
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Run:
-        """The run that `to_json` wrote."""
+        """Return the run that `to_json` wrote."""
         return cls(**{**document, "steps": [StepState(**step) for step in document["steps"]]})

@@ -1,4 +1,4 @@
-"""Where bytes lie: a local folder or any fsspec URL, behind one interface.
+"""Storage of bytes: a local folder or any fsspec URL, behind one interface.
 
 This is the only module that may know of a local disk. Guarantees, on every backend: `write` and `put` are atomic
 (a reader sees all of a file or none of it); on a local disk they are also flushed before they are visible.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def open_storage(url: str) -> Storage:
-    """Storage at a folder or URL. `file://` and plain paths are local; `memory://`, `s3://`, `gs://` go through fsspec."""
+    """Open storage at a folder or URL. `file://` and plain paths are local; `memory://`, `s3://`, `gs://` go through fsspec."""
     if url.startswith("file://"):
         return LocalStorage(Path(url.removeprefix("file://")))
     if "://" not in url:
@@ -46,7 +46,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The bytes of a file. FileNotFoundError if there is none."""
+        """Return the bytes of a file. Raises FileNotFoundError if there is none."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
@@ -62,23 +62,23 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
 
     @abstractmethod
     def names(self, prefix: str) -> Iterator[str]:
-        """All names under a folder, sorted; none if the folder is not there."""
+        """Return all names under a folder, sorted; none if the folder does not exist."""
 
     @abstractmethod
     def age_seconds(self, name: str, now: float) -> float:
-        """Seconds from its last change until `now` (seconds since the epoch)."""
+        """Return the seconds from its last change until `now` (seconds since the epoch)."""
 
     @abstractmethod
     def num_bytes(self, name: str) -> int:
-        """Its size."""
+        """Return its size."""
 
     @abstractmethod
     def digest(self, name: str) -> str:
-        """SHA-256 of its bytes as they lie there now, never of a copy fetched earlier."""
+        """Return the SHA-256 of its bytes as stored now, never of a copy fetched earlier."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -86,20 +86,20 @@ class Storage(ABC):
 
     @abstractmethod
     def local(self, name: str) -> Path:
-        """The file on a local disk: itself, or a copy fetched once (names under `objects/` never change)."""
+        """Return the file on a local disk: itself, or a copy fetched once (names under `objects/` never change)."""
 
     @abstractmethod
     def link(self, name: str, target: str) -> None:
-        """A browsable alias, where the backend has such a thing; else nothing."""
+        """Make a browsable link, if the backend supports links."""
 
     def shelf(self) -> Path:
-        """A local folder for what is not in the making but stays for a while: `scratch`, or one of this machine's if it is read-only."""
+        """Return a local folder for files that stay for a while: `scratch`, or one of this machine's if the store is read-only."""
         held = next(path for path in (self.scratch, *self.scratch.parents) if path.exists())
         return self.scratch if os.access(held, os.W_OK) else _of_this_machine(self.url)
 
     @contextlib.contextmanager
     def making(self, suffix: str = "") -> Iterator[Path]:
-        """A fresh local path to write to; whatever is left of it afterwards is removed."""
+        """Yield a fresh local path to write to; whatever is left of it afterwards is removed."""
         path = self.scratch / f"{uuid.uuid4().hex}{suffix}"
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class LocalStorage(Storage):
 
 
 class RemoteStorage(Storage):
-    """Anything that fsspec speaks. A put is one atomic upload; reads of parts are cached on the local disk."""
+    """Storage on any fsspec file system. A put is one atomic upload; reads of parts are cached on the local disk."""
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -266,14 +266,14 @@ class RemoteStorage(Storage):
         return copy
 
     def link(self, name: str, target: str) -> None:
-        """Object stores have no aliases; a run's record names the parts."""
+        """Do nothing: object stores have no links; a run's record names the parts."""
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
 
 def _of_this_machine(url: str) -> Path:
-    """A folder of this user beside any store, for the one at `url`."""
+    """Return a local folder of this user, outside any store, for the store at `url`."""
     return Path(tempfile.gettempdir()) / f"starloom-{os.getuid()}" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -285,7 +285,7 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 def _explained(error: OSError, url: str) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(
-            f"no room to write in the store {url}: {error.strerror}",
+            f"no space left in the store {url}: {error.strerror}",
             hint=f"free space (`starloom gc --store {shlex.quote(url)}` removes what no run needs) and run the same command again; "
             "finished parts are kept",
         )

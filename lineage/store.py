@@ -45,13 +45,13 @@ class Store:
         self.storage = storage
         self.url = storage.url
         self.named = f" --store {shlex.quote(self.url)}"
-        """What to add to a command so that it asks this store."""
+        """The option that makes a command use this store."""
         self._kept: dict[str, Any] | None = None
-        """Caches that are not written yet: of a store that is only looked at."""
+        """Caches that are not written yet: of a store that is only read."""
 
     @classmethod
     def look(cls, url: str) -> Store:
-        """The store at a folder or URL, whether or not it is there: nothing is written before `make`.
+        """Open the store at a folder or URL, whether or not it exists: nothing is written before `make`.
 
         Raises:
             StoreError: if it was written by a newer version.
@@ -64,7 +64,7 @@ class Store:
         return store
 
     def make(self) -> None:
-        """Make the store if it is not there, and write what caches were kept while it was only looked at.
+        """Create the store if it does not exist, and write the caches that were kept while it was only read.
 
         Raises:
             StoreError: if it cannot be made.
@@ -77,7 +77,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Store:
-        """The store at a folder or URL, made if it is not there.
+        """Open the store at a folder or URL; create it if it does not exist.
 
         Raises:
             StoreError: if it was written by a newer version, or is missing and may not be made.
@@ -118,7 +118,7 @@ class Store:
         return Part(digest, 0, size, name=name)
 
     def folder(self, artifact: Artifact) -> Path:
-        """A local folder with the files of an artifact under their names: of links, in the store where it can be written."""
+        """Return a local folder with the files of an artifact under their names: links, inside the store where it can be written."""
         folder = self.storage.shelf() / "folders" / artifact.hash
         if not folder.exists():
             aside = folder.parents[1] / uuid.uuid4().hex
@@ -144,7 +144,7 @@ class Store:
         return name
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that hash.
+        """Return the artifact of that hash.
 
         Raises:
             MissingError: if it is not there.
@@ -155,11 +155,11 @@ class Store:
         except FileNotFoundError as error:
             raise MissingError(
                 f"the artifact {name} is no longer in {self.url}",
-                hint=f"`starloom verify --repair{self.named}` removes what claims it; then run the recipe again",
+                hint=f"`starloom verify --repair{self.named}` removes the records that name it; then run the recipe again",
             ) from error
 
     def action(self, stage: str, key: str) -> Action | None:
-        """The record of an action, if it was ever finished."""
+        """Return the record of an action, if it was ever finished."""
         try:
             return self._record(action_name(stage, key), Action.from_json)
         except FileNotFoundError:
@@ -183,11 +183,11 @@ class Store:
         self.storage.write(f"runs/{run.id}/run.json", json.dumps(run.to_json(), sort_keys=True, indent=1).encode())
 
     def run_ids(self) -> list[str]:
-        """Ids of all runs, oldest first."""
+        """Return the ids of all runs, oldest first."""
         return sorted({name.split("/")[1] for name in self.storage.names("runs") if name.endswith("/run.json")})
 
     def run(self, run_id: str) -> Run:
-        """The run of that id or tag, or of an unambiguous beginning or end of an id; `latest` is the newest.
+        """Return the run of that id or tag, or of an unambiguous prefix or suffix of an id; `latest` is the newest.
 
         Raises:
             InputError: if there is no such run, or several.
@@ -203,7 +203,7 @@ class Store:
     # Tags
 
     def tags(self) -> dict[str, str]:
-        """Tag → id of the run that it names and keeps from being collected."""
+        """Return tag → id of the run that it names and keeps from garbage collection."""
         names = sorted(name for name in self.storage.names("tags") if name.endswith(".json"))
         return {name.removeprefix("tags/").removesuffix(".json"): self._tagged(name) for name in names}
 
@@ -214,7 +214,7 @@ class Store:
         return str(document["run"])
 
     def tag(self, tag: str, run_id: str) -> None:
-        """Name a run; a tag that is there moves.
+        """Tag a run; an existing tag moves.
 
         Raises:
             InputError: if the tag could be mistaken for something else.
@@ -224,7 +224,7 @@ class Store:
         self.storage.write(f"tags/{tag}.json", json.dumps({"run": self.run(run_id).id}).encode())
 
     def untag(self, tag: str) -> None:
-        """Take a tag away; the run stays.
+        """Remove a tag; the run stays.
 
         Raises:
             InputError: if there is no such tag.
@@ -239,7 +239,7 @@ class Store:
     # Caches and work in hand
 
     def index(self, name: str) -> dict[str, Any]:
-        """A cache that was kept under that name; empty if there is none, or if it cannot be read."""
+        """Return the cache of that name; empty if there is none, or if it cannot be read."""
         if self._kept is not None and name in self._kept:
             return dict(self._kept[name])
         try:
@@ -249,7 +249,7 @@ class Store:
         return found if isinstance(found, dict) else {}
 
     def put_index(self, name: str, content: dict[str, Any]) -> None:
-        """Keep a cache."""
+        """Write a cache."""
         if self._kept is not None:
             self._kept[name] = content
             return
@@ -257,7 +257,7 @@ class Store:
 
     @contextlib.contextmanager
     def work(self, key: str) -> Iterator[Path]:
-        """A private folder for an action. If it was killed, the next one with its key finds what it left."""
+        """Yield a private folder for an action. After a kill, the next action with its key finds what was left there."""
         root = self.storage.scratch / "work"
         root.mkdir(parents=True, exist_ok=True)
         with (root / f"{key}.lock").open("w") as lock:
@@ -286,17 +286,17 @@ class Store:
             raise self._damaged(name, f"{type(error).__name__}: {error}") from error
 
     def _damaged(self, name: str, problem: str) -> CorruptError:
-        hint = f"`starloom verify --repair{self.named}` sets damaged things aside; the next run makes them again"
+        hint = f"`starloom verify --repair{self.named}` removes damaged files; the next run makes them again"
         return CorruptError(f"{name} in {self.url} is damaged: {problem}", hint=hint)
 
 
 def object_name(kind: str, name: str) -> str:
-    """Where an object lies."""
+    """Return the name of an object in the store."""
     return f"objects/files/{name[:2]}/{name}" if kind == "files" else f"objects/{kind.lower()}/{name[:2]}/{name}.parquet"
 
 
 def action_name(stage: str, key: str) -> str:
-    """Where the record of an action lies."""
+    """Return the name of an action's record in the store."""
     return f"actions/{stage}/{key[:2]}/{key}.json"
 
 
@@ -307,7 +307,7 @@ def _check_format(storage: Storage) -> None:
         found = None
     if type(found) is not int or found < 1:
         raise StoreError(
-            f"{storage.url}/store.json does not say which format the store has",
+            f"{storage.url}/store.json does not give the format of the store",
             hint="restore the file, or choose another store",
         )
     if found > FORMAT:

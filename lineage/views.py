@@ -1,4 +1,4 @@
-"""Artifacts as code sees them: parts read lazily, verdicts applied on the way, files as a local folder."""
+"""Views of artifacts: parts read lazily with verdicts applied, files as a local folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stored:
     name: str
 
     def local(self) -> Path:
-        """The file on a local disk, fetched if it is not there."""
+        """Return the file on a local disk, fetched if necessary."""
         from pathlib import Path as LocalPath
 
         from starloom.lineage.storage import open_storage
@@ -40,18 +40,18 @@ class PartSource:
     verdicts: pa.Table | Stored | None = None
 
     def keep(self) -> pa.ChunkedArray | None:
-        """Row-aligned booleans: the rows still in. None when no verdict was passed."""
+        """Return row-aligned booleans: the rows kept. None if no verdict was passed."""
         if self.verdicts is None:
             return None
         return pc.fill_null(_load(self.verdicts, ["keep"]).column("keep"), fill_value=False)
 
     def read(self, columns: list[str] | None) -> pa.Table:
-        """The rows still in."""
+        """Return the rows kept."""
         table, keep = _load(self.data, columns), self.keep()
         return table if keep is None else table.filter(keep)
 
     def batches(self, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows still in, streamed."""
+        """Yield the rows kept, batch by batch."""
         keep, start = self.keep(), 0
         for batch in _stream(self.data, columns, rows):
             live = batch if keep is None else batch.filter(keep.slice(start, batch.num_rows).combine_chunks())
@@ -60,7 +60,7 @@ class PartSource:
                 yield live
 
     def num_rows(self) -> int:
-        """How many rows are still in."""
+        """Return the number of rows kept."""
         keep = self.keep()
         if keep is not None:
             return int(pc.sum(keep, min_count=0).as_py())
@@ -97,22 +97,22 @@ class Tabular:
 
     @classmethod
     def of(cls, table: pa.Table) -> Self:
-        """An artifact of one part, in memory."""
+        """Return an artifact of one part, in memory."""
         return cls([PartSource(cls.conform(table))])
 
     @classmethod
     def of_parts(cls, tables: Iterable[pa.Table]) -> Self:
-        """An artifact with one part for each table, in memory."""
+        """Return an artifact with one part for each table, in memory."""
         return cls([PartSource(cls.conform(table)) for table in tables])
 
     @classmethod
     def in_files(cls, paths: Iterable[Path]) -> Self:
-        """An artifact with one part for each Parquet file on a local disk."""
+        """Return an artifact with one part for each Parquet file on a local disk."""
         return cls([PartSource(Stored(None, str(path))) for path in paths])
 
     @classmethod
     def conform(cls, table: pa.Table) -> pa.Table:
-        """`table` with this schema's columns, order and types.
+        """Return `table` with this schema's columns, order and types.
 
         Raises:
             ValueError: for a missing or unknown column, or a type that cannot be cast.
@@ -137,18 +137,18 @@ class Tabular:
         return sum(source.num_rows() for source in self.sources)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows (of Docs: those still in) of all parts, in order."""
+        """Return all rows (of Docs: those still in) of all parts, in order."""
         if not self.sources:
             return (self.SCHEMA if columns is None else pa.schema([self.SCHEMA.field(c) for c in columns])).empty_table()
         return pa.concat_tables([source.read(columns) for source in self.sources])
 
     def batches(self, columns: list[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
-        """The same rows, streamed: memory is bounded by the batch."""
+        """Yield the same rows, streamed: memory is bounded by the batch."""
         for source in self.sources:
             yield from source.batches(columns, rows)
 
     def local_paths(self, folder: Path) -> list[Path]:
-        """A Parquet file for each part on a local disk, for readers in another process; parts in memory are written below `folder`."""
+        """Return a local Parquet file for each part, for other processes; parts in memory are written below `folder`."""
         files = []
         for number, source in enumerate(self.sources):
             if isinstance(source.data, Stored) and source.verdicts is None:
@@ -167,9 +167,9 @@ class Files:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The files below a local folder."""
+        """Return the files below a local folder."""
         return cls(path)
 
     def names(self) -> list[str]:
-        """Relative names of the files, sorted."""
+        """Return the relative names of the files, sorted."""
         return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())

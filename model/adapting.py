@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 WHERE = {"qkv": "attention.qkv", "out": "attention.out", "up": "mlp.up", "down": "mlp.down"}
 BASE, FIRST, SECOND = ".base_layer", ".lora_A.default", ".lora_B.default"
-"""What peft puts into the names of parameters."""
+"""The affixes that peft adds to the names of parameters."""
 
 
 class Pair(NamedTuple):
-    """What was trained beside one matrix."""
+    """The low-rank pair trained beside one matrix."""
 
     name: str
     """Of the matrix, in the network as it was."""
@@ -60,7 +60,7 @@ class Adapted:
         self.source, self.seed = source, seed
 
     def __call__(self, name: str, shape: torch.Size) -> Tensor:
-        """The parameter of this name and shape."""
+        """Return the parameter of this name and shape."""
         if SECOND in name:
             return torch.zeros(shape)
         if FIRST not in name:
@@ -72,7 +72,7 @@ class Adapted:
 
 
 def merged(weights: Iterator[tuple[str, Tensor]], lora: Lora, keep: Callable[[list[Pair]], None]) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a network without pairs that computes the same; at the end the pairs are given to `keep`."""
+    """Yield the weights of a network without pairs that computes the same; at the end the pairs are given to `keep`."""
     pairs: list[Pair] = []
     held: dict[str, Tensor] = {}
     for name, tensor in weights:

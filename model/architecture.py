@@ -19,7 +19,7 @@ class Architecture:
     """A decoder-only transformer with biases, LayerNorm and a GELU MLP; the family decides positions and attention.
 
     Raises:
-        ValueError: the numbers fit no network; the message names them.
+        ValueError: the numbers are inconsistent; the message names them.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -45,9 +45,9 @@ class Architecture:
     layer_norm_epsilon: float = 1e-5
     """Added to the variance in every LayerNorm."""
     activation: Literal["gelu_tanh", "gelu"] = "gelu_tanh"
-    """GELU by its tanh approximation, as trained; or exact, as some converted checkpoints say."""
+    """GELU by its tanh approximation, as trained; or exact, as in some converted checkpoints."""
     dropout: float = 0.0
-    """Chance that an embedding, an attention weight or a block's output is zeroed in training."""
+    """Probability that an embedding, an attention weight or a block's output is zeroed in training."""
     rope_theta: float = 0.0
     """Base of the rotary wavelengths, starcoder2 only; 0 stands for 100,000."""
     sliding_window: int | None = None
@@ -102,7 +102,7 @@ class Architecture:
 
     @property
     def has_learned_positions(self) -> bool:
-        """Whether positions are a matrix added to the embeddings, rather than a rotation of queries and keys."""
+        """True if positions are a matrix added to the embeddings, rather than a rotation of queries and keys."""
         return self.family == GPT_BIGCODE
 
     @property
@@ -134,12 +134,12 @@ class Architecture:
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(trained, field.name)
             refusal = (
-                f"{field.name} is {mine!r}, but the checkpoint to go on with has {theirs!r}; what may change is {', '.join(sorted(free))}"
+                f"{field.name} is {mine!r}, but the checkpoint to continue has {theirs!r}; what may change is {', '.join(sorted(free))}"
             )
             _refuse(field.name not in free and mine != theirs, refusal)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """The `config.json` of a checkpoint, in the vocabulary of transformers' GPTBigCodeConfig or Starcoder2Config."""
+        """Return the `config.json` of a checkpoint, in the vocabulary of transformers' GPTBigCodeConfig or Starcoder2Config."""
         constants, names, dropouts = _FAMILIES[self.family]
         config = constants | {theirs: getattr(self, ours) for theirs, ours in names.items()} | dict.fromkeys(dropouts, self.dropout)
         config["tie_word_embeddings"] = self.tied_head
@@ -151,7 +151,7 @@ class Architecture:
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:
-        """The architecture of a checkpoint folder, ours or anybody's in transformers' format.
+        """Return the architecture of a checkpoint folder, ours or anybody's in transformers' format.
 
         Raises:
             ValueError: the folder's `config.json` describes another kind of network.
@@ -229,7 +229,7 @@ def _gpt_bigcode_knobs(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _starcoder2_knobs(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Theta, which transformers 4 keeps beside `rope_scaling` and transformers 5 in `rope_parameters`."""
+    """Return theta, which transformers 4 keeps beside `rope_scaling` and transformers 5 in `rope_parameters`."""
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rotary.get("rope_type", rotary.get("type", "default"))
     _refuse(kind != "default", f"{path}: rotary positions of the type {kind!r}; this network has the default ones")
@@ -243,7 +243,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ValueError(f"{path.parent} has no {path.name}; a checkpoint is a folder in transformers' format") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds {type(config).__name__}, not a mapping of names to values")  # noqa: TRY004 - the file is wrong, not a caller
     return config

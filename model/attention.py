@@ -40,7 +40,7 @@ def attend(
     dropout: float = 0.0,
     kernel: Kernel = "sdpa",
 ) -> Tensor:
-    """Each token to itself and those before it, at most `window` of them, within its document; BTHK.
+    """Attend from each token to itself and those before it, at most `window` of them, within its document; BTHK.
 
     Args:
         query_BTHK: G divides H; each key and value head serves H / G query heads in order.
@@ -48,7 +48,7 @@ def attend(
         value_BTGK: the values.
         window: tokens that a token sees, itself included; all where none is given.
         offsets_N: int32, where each document begins in the line of B*T tokens, then B*T.
-        dropout: chance that an attention weight is zeroed.
+        dropout: probability that an attention weight is zeroed.
         kernel: one that can run here, as `kernel_for` says.
     """
     if window is not None and window >= query_BTHK.shape[1]:
@@ -66,7 +66,7 @@ def attend(
 
 
 def attend_to_cache(query_BTHK: Tensor, key_BSGK: Tensor, value_BSGK: Tensor, visible_BTS: Tensor) -> Tensor:
-    """Each token to the slots of a cache that it may see; BTHK.
+    """Attend from each token to the slots of a cache that it may see; BTHK.
 
     The heads of a group stand in line as further queries of its one key head, so that nothing is copied H / G times.
     """
@@ -79,13 +79,13 @@ def attend_to_cache(query_BTHK: Tensor, key_BSGK: Tensor, value_BSGK: Tensor, vi
 
 
 def kernel_for(choice: Choice, device: torch.device, dtype: torch.dtype, *, dropout: float, is_plain: bool) -> Kernel:
-    """The kernel to run.
+    """Return the kernel to run.
 
     Args:
-        choice: `auto`, or a kernel that somebody asks for.
+        choice: `auto`, or a kernel by name.
         device: of queries, keys and values.
         dtype: theirs.
-        dropout: chance that an attention weight is zeroed.
+        dropout: probability that an attention weight is zeroed.
         is_plain: whether every token sees all before it; `varlen` is only worth it where torch's plain kernel cannot do the masking.
 
     Raises:
@@ -105,19 +105,19 @@ def kernel_for(choice: Choice, device: torch.device, dtype: torch.dtype, *, drop
     if choice == "varlen" and dropout:
         raise ValueError(f"the attention kernel varlen has no dropout ({dropout} asked for); use flash or sdpa, or dropout 0")
     if choice == "cudnn" and not is_plain:
-        raise ValueError("the attention kernel cudnn keeps no documents apart and has no window; use auto")
+        raise ValueError("the attention kernel cudnn supports neither document masking nor a window; use auto")
     return choice
 
 
 @functools.cache
 def has_flash() -> bool:
-    """Whether `flash-attn` is installed."""
+    """Return whether `flash-attn` is installed."""
     return importlib.util.find_spec("flash_attn") is not None
 
 
 @functools.cache
 def has_varlen() -> bool:
-    """Whether this torch has attention over several documents with grouped queries and a window."""
+    """Return whether this torch has attention over several documents with grouped queries and a window."""
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return False
     import inspect
@@ -177,7 +177,7 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, window: int | None, dropout
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here; documents differ in length: each would be compiled
 def _sdpa_by_document(query: Tensor, key: Tensor, value: Tensor, window: int | None, offsets_N: Tensor, dropout: float) -> Tensor:
-    """One call a document: what lies outside the blocks of the diagonal is never computed."""
+    """Call SDPA once per document: what lies outside the blocks of the diagonal is never computed."""
     queries, keys, values = (tensor.flatten(0, 1).unsqueeze(0) for tensor in (query, key, value))
     ends = offsets_N.tolist()
     documents = []
@@ -188,6 +188,6 @@ def _sdpa_by_document(query: Tensor, key: Tensor, value: Tensor, window: int | N
 
 
 def band(T: int, window: int, device: torch.device) -> Tensor:
-    """Which token sees which: itself and the `window` - 1 before it; bool [T, T]."""
+    """Return the causal mask of a window: each token sees itself and the `window` - 1 before it; bool [T, T]."""
     ones_TT = torch.ones(T, T, dtype=torch.bool, device=device)
     return ones_TT.tril() & ones_TT.triu(1 - window)

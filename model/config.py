@@ -21,28 +21,28 @@ class Lora(Frozen):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): the weights stand still, a narrow pair of matrices beside each is trained."""
 
     rank: int = Field(16, gt=0, strict=True)
-    """Width of the pair."""
+    """Rank of the pair."""
     alpha: float = Field(32.0, gt=0, strict=True)
-    """The pair's product counts alpha / rank times."""
+    """Scale: the pair's product is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1, strict=True)
-    """Chance that a number that the pair reads is zeroed in training."""
+    """Dropout: the probability that an input of the pair is zeroed in training."""
     modules: tuple[Literal["qkv", "out", "up", "down"], ...] = Field(("qkv", "out", "up", "down"), min_length=1)
     """Which matrices of a block get a pair."""
 
 
 class Training(Frozen):
-    """How the weights are found. Identity: the same values on the same kind of machine give the same bytes."""
+    """The knobs of optimization. Identity: the same values on the same kind of machine give the same bytes."""
 
     seed: int = Field(0, ge=0)
-    """Decides the first weights, the order of the sequences and dropout."""
+    """Seed of the first weights, the order of the sequences and dropout."""
     num_steps: int = Field(gt=0)
-    """Updates of the weights."""
+    """Optimizer steps."""
     batch_sequences: int = Field(gt=0)
-    """Sequences in one update, over all processes."""
+    """Sequences of one step (the global batch), over all processes."""
     learning_rate: float = Field(gt=0)
-    """Peak of the schedule, reached at the end of the warm-up."""
+    """Peak learning rate, reached at the end of the warm-up."""
     min_learning_rate: float = Field(0.0, ge=0)
-    """Where the schedule ends."""
+    """Learning rate at the end of the schedule."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After the warm-up: a half cosine; or stable at the peak, then a decay by 1 - sqrt (WSD; Hägele et al. 2024, arXiv 2405.18392)."""
     warmup_steps: int = Field(0, ge=0)
@@ -52,33 +52,33 @@ class Training(Frozen):
     weight_decay: float = Field(0.1, ge=0)
     """AdamW's decay of matrices; biases and LayerNorms are spared."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    """AdamW's memory of the gradient and of its square."""
+    """AdamW's betas: decay of the averages of the gradient and of its square."""
     epsilon: float = Field(1e-8, gt=0)
-    """Added to AdamW's denominator."""
+    """AdamW's epsilon, added to the denominator."""
     clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient; a longer one is shortened to it."""
+    """Gradient clipping: the largest global norm of the gradient."""
     attend_across_documents: bool = True
-    """Whether a token sees what was packed before its document, as in StarCoder; if not, documents never see each other."""
+    """Attention across the documents of a sequence, as in StarCoder; if false, a token attends to its own document only."""
     validate_every_steps: int = Field(0, ge=0)
     """Steps between two measurements of the held-out loss, overall and by language; 0 measures none."""
     validation_sequences: int = Field(64, gt=0)
     """Held-out sequences to measure it on, spread evenly over all."""
     spike_factor: float = Field(0.0, ge=0)
-    """A gradient norm so many times the median of the last hundred steps is a spike; 0 looks for none."""
+    """A gradient norm this many times the median of the last hundred steps is a spike; 0 disables the check."""
     on_divergence: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is no number, or a spike: stop and name its documents; or leave the step out and go on."""
+    """On a NaN or infinite loss or gradient, or a spike: stop and name its documents; or skip the step and go on."""
     max_skipped_steps: int = Field(10, gt=0)
-    """Steps that `skip` may leave out in a row before it stops all the same."""
+    """Steps in a row that `skip` may skip before training stops."""
     lora: Lora | None = None
-    """Train a low-rank adaptation of the initial checkpoint rather than all weights."""
+    """Train a low-rank adaptation (LoRA) of the initial checkpoint rather than all weights."""
     pad_token: int | None = Field(None, ge=0)
     """Token that is never a target of the loss."""
     eod_token: int | None = Field(None, ge=0)
-    """Token that ends a document; whoever loads the checkpoint is told, so that a completion ends there."""
+    """Token that ends a document; written to the checkpoint's config, so that a completion ends there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the matrix products: auto is bf16 on CUDA and fp32 on CPU. Weights and sums stay fp32."""
+    """Precision of the matrix products: auto is bf16 on CUDA and fp32 on CPU. Weights and sums stay fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it is computed: auto is a GPU where there is one. Identity as it turns out, like the precision: the bits are other ones."""
+    """Where to compute: auto is a GPU where there is one. In the key as resolved, like the precision, for the bits differ."""
     threads: int = Field(2, gt=0)
     """CPU threads of a process. Identity, because the order of a floating-point sum depends on it."""
 
@@ -96,35 +96,35 @@ class Training(Frozen):
 
 
 class Running(Frozen):
-    """How the training is carried out: what may change between two starts of one training, and some of it the last bits."""
+    """The knobs of execution: what may change between two starts of one training, and some of it the last bits."""
 
     microbatch_sequences: int = Field(default=0, ge=0)
-    """Sequences one process holds in memory at a time; 0 stands for its whole share of the batch."""
+    """Sequences of one forward pass on one process (the microbatch); 0 stands for its whole share of the batch."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Each process holds the whole network; or a shard of it, gathered block by block (FSDP2)."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Have torch.compile fuse each block; auto does on a GPU."""
+    """Compile each block with torch.compile; auto does so on a GPU."""
     activation_checkpointing: bool = False
-    """Compute a block's activations again on the way back rather than keep them: a third more work, a fraction of the memory."""
+    """Activation checkpointing: recompute activations in the backward pass, for a third more work and a fraction of the memory."""
     attention: Literal["auto", "flash", "varlen", "cudnn", "sdpa"] = "auto"
-    """Kernel of the attention: auto takes flash-attn where it is installed, else torch's own. `starloom.model.bench` compares them."""
+    """Attention kernel: auto takes flash-attn where it is installed, else torch's own. `starloom.model.bench` compares them."""
     checkpoint_every_steps: int = Field(default=100, gt=0)
     """Steps between two states that a killed training resumes from."""
     keep_states: int = Field(default=2, gt=0)
-    """Newest states to keep; two, so that one which the disk damaged after it was written costs some steps and not the training."""
+    """Newest states to keep; with two, a state that the disk damaged costs some steps and not the training."""
     keep_every_steps: int = Field(default=0, ge=0)
     """States of steps that this divides are kept for good; 0 keeps none."""
     log_every_steps: int = Field(default=1, gt=0)
     """Steps between two lines of progress on stdout."""
     grace_seconds: float = Field(default=30.0, gt=0)
-    """Time that a save may take after SIGTERM before the process leaves without it."""
+    """Time that a save may take after SIGTERM before the process exits without it."""
 
     @model_validator(mode="after")
     def _states_are_kept(self) -> Self:
         if self.keep_every_steps % self.checkpoint_every_steps:
             raise ValueError(
                 f"keep_every_steps {self.keep_every_steps} is not a multiple of checkpoint_every_steps {self.checkpoint_every_steps}: "
-                "no state would be there to keep"
+                "no state would be kept"
             )
         return self
 
@@ -138,11 +138,11 @@ class TrainingJob(Frozen):
     packed: list[Path] = Field(min_length=1)
     """Part files, in order: Parquet with `split`, `tokens` and perhaps `starts`."""
     spans: list[Path] = []
-    """For each part file what its sequences were made of: Parquet with sequence, token_start, token_end, doc_id, language, role."""
+    """For each part file its Spans: Parquet with sequence, token_start, token_end, doc_id, language, role."""
     vocabulary_sha256: str | None = None
-    """Which tokenizer the tokens are of, to be noted in `trainer_state.json`."""
+    """Hash of the vocabulary that the tokens are of, to be noted in `trainer_state.json`."""
     initial: Path | None = None
-    """Folder of a checkpoint whose weights are the first ones; optimizer and schedule start anew."""
+    """Folder of a checkpoint to start from; optimizer and schedule start anew."""
     out: Path
     """Folder of the results; created."""
     work: Path
@@ -161,11 +161,11 @@ class Heldout(Frozen):
     """Loss of every token of the held-out sequences."""
 
     max_sequences: int = Field(256, gt=0)
-    """At most so many, spread evenly over all that there are."""
+    """Largest number of sequences to measure, spread evenly over all."""
     batch_sequences: int = Field(16, gt=0)
     """Sequences evaluated at once."""
     attend_across_documents: bool = True
-    """Whether a token sees what was packed before its document; say what the training did."""
+    """Attention across the documents of a sequence; set it as in training."""
 
 
 class Completing(Frozen):
@@ -178,7 +178,7 @@ class Completing(Frozen):
 
 
 class EvaluationTasks(Frozen):
-    """What to measure; a task left out is not run."""
+    """The tasks to run; a task left out is not run."""
 
     heldout: Heldout | None = None
     completions: Completing | None = None
@@ -222,11 +222,11 @@ class Prompt(Frozen):
     fim: Literal["psm", "spm"] = "psm"
     """Order in which the two are shown: prefix, suffix, middle; or suffix first."""
     max_new_tokens: int = Field(128, gt=0)
-    """Bound on the completion."""
+    """Largest number of tokens of the completion."""
     temperature: float = Field(0.0, ge=0)
-    """0 takes the likeliest token; above, a draw from the sharpened or flattened distribution."""
+    """Sampling temperature; 0 is greedy decoding."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Draw from the fewest tokens that hold this share of the probability."""
+    """Nucleus sampling: draw from the smallest set of tokens that holds this share of the probability."""
     stop: list[str] = []
     """The completion ends before the first of these that appears in it."""
     seed: int = Field(0, ge=0)

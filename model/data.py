@@ -1,4 +1,4 @@
-"""What the trainer sees, in which order: packed sequences on a memory map, shuffled by arithmetic.
+"""The training data and its order: packed sequences on a memory map, shuffled by a computed permutation.
 
 The training sequences of all part files are copied once into one flat file, which the operating system pages in as needed; so memory
 does not grow with the corpus. The order of an epoch is a permutation that is computed, not stored: the sequence at any place of
@@ -33,11 +33,11 @@ ROUNDS = 8
 """Passes of the shuffle's Feistel network; four make it a pseudo-random permutation (Luby and Rackoff 1988)."""
 TRAIN, HELDOUT = "train", "heldout"
 COLUMNS = ["split", "tokens", "starts"]
-"""What is read of Packed; where there are no `starts`, a sequence is one document."""
+"""The columns read of Packed; where there are no `starts`, a sequence is one document."""
 
 
 class Starts(NamedTuple):
-    """Where in each sequence another document begins, rising: those of sequence i are `positions[offsets[i] : offsets[i + 1]]`.
+    """The positions in each sequence at which another document begins, rising: `positions[offsets[i] : offsets[i + 1]]` of sequence i.
 
     None is 0, where every sequence begins one. The first offset of a slice need not be 0.
     """
@@ -46,21 +46,21 @@ class Starts(NamedTuple):
     positions: NDArray[np.int32]
 
     def of(self, sequences: NDArray[np.int64]) -> "Starts":
-        """Those of some sequences, in this order."""
+        """Return the starts of some sequences, in this order."""
         begin = self.offsets[sequences]
         lengths = self.offsets[sequences + 1] - begin
         return Starts(np.append(0, np.cumsum(lengths)), self.positions[ranges(begin, lengths)])
 
 
 def ranges(begin: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers from begin[0] on, lengths[0] of them, then from begin[1] on, and so forth."""
+    """Return the numbers from begin[0] on, lengths[0] of them, then from begin[1] on, and so forth."""
     before = np.cumsum(lengths) - lengths
     numbers: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(begin - before, lengths)
     return numbers
 
 
 def document_offsets(starts: Starts, length: int) -> NDArray[np.int32]:
-    """Where each document begins in the line of all sequences laid end to end, then the line's length; strictly rising, [N]."""
+    """Return the start of each document in all sequences laid end to end, then the total length; strictly rising, [N]."""
     counts = np.diff(starts.offsets)
     of_sequence = starts.offsets - starts.offsets[0] + np.arange(len(starts.offsets))  # place of each sequence's own beginning
     is_inner = np.ones(of_sequence[-1] + 1, bool)
@@ -83,7 +83,7 @@ class Rows:
 
 
 def read_split(paths: Sequence[Path], split: str) -> Iterator[Rows]:
-    """The rows of one split, part by part, holding about a thousand sequences at a time.
+    """Yield the rows of one split, part by part, holding about a thousand sequences at a time.
 
     Raises:
         ValueError: sequences differ in length, or documents do not begin in order within theirs; the message names file and row.
@@ -102,7 +102,7 @@ def read_split(paths: Sequence[Path], split: str) -> Iterator[Rows]:
 
 
 def read_rows(paths: Sequence[Path], chosen: NDArray[np.int64]) -> Iterator[Rows]:
-    """Rows by number, each named by part and row, rising; of the files only the row groups that hold them are read.
+    """Yield rows by number, each named by part and row, rising; of the files only the row groups that hold them are read.
 
     Raises:
         ValueError: as `read_split`.
@@ -125,7 +125,7 @@ def read_rows(paths: Sequence[Path], chosen: NDArray[np.int64]) -> Iterator[Rows
 
 
 def _as_rows(batch: pa.RecordBatch, numbers: NDArray[np.int64], length: int, part: int, path: Path) -> Rows:
-    """A batch as arrays, if its sequences have the length of those before; 0 if there were none."""
+    """Return a batch as arrays, if its sequences have the length of those before; 0 if there were none."""
     lengths = pc.list_value_length(batch.column("tokens")).to_numpy(zero_copy_only=False)
     length = length or int(lengths[0])
     if (lengths != length).any():
@@ -138,7 +138,7 @@ def _as_rows(batch: pa.RecordBatch, numbers: NDArray[np.int64], length: int, par
 
 
 def _read_starts(batch: pa.RecordBatch, length: int) -> tuple[Starts, NDArray[np.int64]]:
-    """Where documents begin in these rows, and which rows say so out of order or beyond their end."""
+    """Return the document starts of these rows, and the rows whose starts are out of order or beyond their end."""
     if "starts" not in batch.schema.names:
         return Starts(np.zeros(batch.num_rows + 1, np.int64), np.empty(0, np.int32)), np.empty(0, np.int64)
     column = batch.column("starts")
@@ -163,7 +163,7 @@ class PackedSequences:
     starts: Starts
     """Read-only memory maps."""
     digest: str
-    """SHA-256 of every token, origin and start: which data this is."""
+    """SHA-256 of every token, origin and start: the identity of the data."""
 
     @classmethod
     def open(cls, paths: Sequence[Path], work: Path, vocab_size: int) -> "PackedSequences":
@@ -191,7 +191,7 @@ class PackedSequences:
 
 
 def _mapped(path: Path, dtype: type[Any]) -> NDArray[Any]:
-    """A file as an array; nothing can be mapped of an empty one."""
+    """Return a file as an array; nothing can be mapped of an empty one."""
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
 
 
@@ -234,7 +234,7 @@ class Order:
     seed: int
 
     def places(self, start: int, count: int) -> NDArray[np.int64]:
-        """The sequences at `count` places of the stream from `start` on."""
+        """Return the sequences at `count` places of the stream from `start` on."""
         epochs, offsets = np.divmod(np.arange(start, start + count, dtype=np.int64), self.num_sequences)
         sequences = np.empty_like(offsets)
         for epoch in np.unique(epochs):
@@ -244,7 +244,7 @@ class Order:
 
 
 def permute(offsets: NDArray[np.int64], size: int, key: str) -> NDArray[np.int64]:
-    """Where a keyed permutation of 0..size-1 sends these numbers.
+    """Apply a keyed permutation of 0..size-1 to these numbers.
 
     A Feistel network permutes the next power of four; a number that lands outside is sent on until it lands inside ("cycle
     walking", Black and Rogaway 2002, Ciphers with Arbitrary Finite Domains). Exact for every size; about two walks for each number.
@@ -267,21 +267,21 @@ def _feistel(numbers: NDArray[np.uint64], half: int, keys: NDArray[np.uint64]) -
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit sways every output bit."""
+    """Apply SplitMix64's finaliser (Steele, Lea and Flood 2014): every input bit affects every output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def share_of(batch: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
-    """The part of a batch that one of `world` processes takes; the parts are disjoint, equal and cover the batch."""
+    """Return the share of a batch that one of `world` processes takes; shares are disjoint, equal and cover the batch."""
     share = len(batch) // world
     return batch[rank * share : (rank + 1) * share]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sequences to train on, and where their documents begin."""
+    """Some sequences to train on, and the starts of their documents."""
 
     tokens_BT: NDArray[np.int64]
     sequences: NDArray[np.int64]
@@ -290,7 +290,7 @@ class Batch:
     """Where each document begins in the line of all B*T tokens, then B*T."""
 
     def rows(self, start: int, stop: int) -> "Batch":
-        """Some of its sequences, as a batch; nothing is copied but the offsets."""
+        """Return some of its sequences as a batch; nothing is copied but the offsets."""
         stop, length = min(stop, len(self.sequences)), self.tokens_BT.shape[1]
         first, last = np.searchsorted(self.offsets_N, [start * length, stop * length])
         offsets_N = self.offsets_N[first : last + 1] - np.int32(start * length)
@@ -298,7 +298,7 @@ class Batch:
 
 
 class Reader:
-    """What one of `world` processes takes of each batch, read ahead by a thread while the step before is computed.
+    """A reader of one process's share of each batch, which a thread reads ahead while the step before is computed.
 
     A step's sequences follow from its number alone: training may go on at any step, with any number of processes that
     divides the batch, and every sequence is seen in its turn.
@@ -313,10 +313,10 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._ahead: dict[int, Future[Batch]] = {}
         self.waited_seconds = 0.0
-        """Time that training has stood still for its data."""
+        """Seconds that training has waited for its data."""
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """Numbers of all sequences of a step, counted from 1, of all processes."""
+        """Return the numbers of all sequences of a step, counted from 1, of all processes."""
         block, at = divmod(step - 1, self._block_steps)
         held = self._block  # which the other thread may replace
         if held[0] != block:  # many places at once cost little more than one
@@ -325,7 +325,7 @@ class Reader:
         return held[1][at * self.batch_sequences : (at + 1) * self.batch_sequences]
 
     def read(self, step: int) -> Batch:
-        """What this process takes of a step; that of the next is read from now on."""
+        """Return this process's share of a step's batch, and start to read that of the next."""
         began = time.perf_counter()
         wanted = self._ahead.pop(step, None)
         batch = self._gather(step) if wanted is None else wanted.result()

@@ -38,7 +38,7 @@ HELDOUT_LOSSES = pa.schema({"part": pa.int32(), "row": pa.int32(), "losses": pa.
 
 
 def evaluate(job: EvaluationJob) -> None:
-    """Carry out the tasks of a job.
+    """Run the tasks of a job.
 
     Raises:
         ValueError: the checkpoint, the data or a prompt does not fit; the message names which.
@@ -78,7 +78,7 @@ def check_length(heldout: ValidationSet, context_tokens: int) -> None:
 
 
 def losses_table(origin: NDArray[np.int64], losses_BT: NDArray[np.float32], nothing_BT: NDArray[np.bool_]) -> pa.Table:
-    """A row for each sequence, whose part and row `origin` tells; null where nothing was predicted."""
+    """Return a row for each sequence, whose part and row are in `origin`; null where nothing was predicted."""
     num_rows, length = losses_BT.shape
     values = pa.array(losses_BT.reshape(-1), pa.float32(), mask=nothing_BT.reshape(-1))
     losses = pa.ListArray.from_arrays(pa.array(np.arange(0, num_rows * length + 1, length), pa.int32()), values)
@@ -98,7 +98,7 @@ def write_completions(job: EvaluationJob, task: Completing, network: GPT) -> Non
 
 
 def read_prompts(path: Path) -> Iterator[Prompt]:
-    """The prompts of a file.
+    """Yield the prompts of a file.
 
     Raises:
         ValueError: a line is not a prompt; the message names it.

@@ -1,4 +1,4 @@
-"""Files that appear under their name whole, or not at all."""
+"""Atomic writing of files: a file appears whole, or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file to write; on leaving it is flushed to the disk and takes its name, on an error it is gone and the old one stays.
+    """Yield a new file to write; on success it is flushed to disk and renamed to its name, on an error it is removed and the old one stays.
 
     Raises:
         OSError: the disk is full or cannot be written; nothing has changed.

@@ -1,4 +1,4 @@
-"""What training on a token costs in floating-point operations, and how many of them a device can do: the two halves of MFU.
+"""FLOPs of training on a token, and a device's peak FLOP/s: the two halves of MFU.
 
 **MFU** (model FLOPs utilisation; Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B) is the share of a device's peak that the
 network's own arithmetic reaches: tokens a second x FLOPs a token / (peak x devices). A token costs 6 N + 12 L H K T: forward and
@@ -40,7 +40,7 @@ the figure with sparsity, half of it. A slice of a device (MIG) and a laptop's n
 
 
 def flops_per_token(architecture: Architecture, sequence_tokens: int, *, pairs: bool = True) -> float:
-    """Floating-point operations of training on one token; the formula stands in the module's text.
+    """Return the floating-point operations of training on one token; the formula stands in the module's docstring.
 
     Args:
         architecture: of the network.
@@ -55,17 +55,17 @@ def flops_per_token(architecture: Architecture, sequence_tokens: int, *, pairs: 
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Dense bf16 FLOPs a second of a device, by its name; None, and never a guess, for one that `PEAK_FLOPS` does not know."""
+    """Return the dense bf16 FLOP/s of a device, by its name; None, and never a guess, for one that `PEAK_FLOPS` does not list."""
     return next((peak for pattern, peak in PEAK_FLOPS if re.fullmatch(pattern, device_name)), None)
 
 
 def peak_of(device: torch.device, precision: str) -> float | None:
-    """The peak that MFU is measured against: known for bf16 on devices of `PEAK_FLOPS`."""
+    """Return the peak FLOP/s that MFU is measured against: known for bf16 on devices of `PEAK_FLOPS`."""
     return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" and precision == "bf16" else None
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: allocated on a CUDA device, resident on a CPU."""
+    """Return the peak memory so far: allocated on a CUDA device, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) of macOS counts bytes, of Linux kibibytes

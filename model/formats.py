@@ -1,4 +1,4 @@
-"""A network as a folder that others can load, and anybody's folder as a network: transformers' format, both families.
+"""Reading and writing checkpoints in transformers' format, for both families.
 
 Ours and theirs differ in names and in how the rows of query, key and value lie: ours are one matrix, all queries, then all keys, then all
 values. GPTBigCode's is the same where keys are shared, and interleaved head by head where they are not; Starcoder2 has three.
@@ -51,7 +51,7 @@ _STARCODER2_HEADS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 class Piece(NamedTuple):
-    """One tensor of theirs: which rows of ours it is."""
+    """One tensor of theirs: the rows of ours that it is."""
 
     name: str
     start: int
@@ -59,7 +59,7 @@ class Piece(NamedTuple):
 
 
 def pieces_of(architecture: Architecture, name: str, num_rows: int) -> list[Piece]:
-    """The tensors of transformers' format that a parameter of ours is made of, in order."""
+    """Return the tensors of transformers' format that a parameter of ours is made of, in order."""
     layer, _, rest = name.removeprefix("blocks.").partition(".") if name.startswith("blocks.") else ("", "", name)
     module, _, kind = rest.rpartition(".")
     names = _GPT_BIGCODE if architecture.family == GPT_BIGCODE else _STARCODER2
@@ -72,7 +72,7 @@ def pieces_of(architecture: Architecture, name: str, num_rows: int) -> list[Piec
 
 
 def _interleaved_rows(architecture: Architecture, name: str) -> Tensor | None:
-    """Where the rows of ours stand in theirs, if elsewhere: GPTBigCode with a key for each head puts query, key and value side by side."""
+    """Return the row order of theirs, if it differs: GPTBigCode with a key per head puts query, key and value of each head side by side."""
     is_interleaved = architecture.family == GPT_BIGCODE and architecture.num_key_value_heads > 1
     if not is_interleaved or "attention.qkv" not in name:
         return None
@@ -121,7 +121,7 @@ def save_network(
 
 
 def _shards(architecture: Architecture, shard_bytes: int) -> list[list[str]]:
-    """Their names, file by file, each file at most so large unless one tensor is larger."""
+    """Group the names into files, each at most so large unless one tensor is larger."""
     with torch.device("meta"):
         network = GPT(architecture)
     shards: list[list[str]] = [[]]
@@ -143,7 +143,7 @@ def _as_theirs(architecture: Architecture, weights: Iterable[tuple[str, Tensor]]
 
 
 def their_rows(architecture: Architecture, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """A parameter of ours, or anything that has its rows, as the tensors of transformers' format."""
+    """Return a parameter of ours, or anything that has its rows, as the tensors of transformers' format."""
     rows = _interleaved_rows(architecture, name)
     if rows is not None:
         tensor = torch.empty_like(tensor).index_copy_(0, rows, tensor)
@@ -172,7 +172,7 @@ class Weights:
         self._file_of = self._index()
 
     def __call__(self, name: str, shape: torch.Size) -> Tensor:
-        """The parameter of this name and shape, fp32 on the CPU."""
+        """Return the parameter of this name and shape, fp32 on the CPU."""
         pieces = pieces_of(self.architecture, name, shape[0])
         tensor = torch.cat([self._read(piece.name) for piece in pieces]) if len(pieces) > 1 else self._read(pieces[0].name)
         if tensor.shape != shape:
@@ -199,7 +199,7 @@ class Weights:
             try:
                 self._open[name] = safetensors.safe_open(path, framework="pt")
             except safetensors.SafetensorError as error:
-                raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it again") from error
+                raise ValueError(f"{path} is not a complete safetensors file ({error}); fetch it again") from error
         return self._open[name]
 
     def _read(self, name: str) -> Tensor:
@@ -211,7 +211,7 @@ class Weights:
 
 @torch.no_grad()
 def load_network(folder: Path, device: torch.device) -> GPT:
-    """The network of a checkpoint folder, ready to evaluate.
+    """Load the network of a checkpoint folder, ready to evaluate.
 
     Raises:
         ValueError: the folder holds another kind of network, or its weights do not fit its config.

@@ -30,14 +30,14 @@ from starloom.model.prompting import END_OF_TEXT, Asked, asked, open_tokenizer
 from starloom.model.sampling import choose, uniform
 
 REPLACEMENT = "\ufffd"
-"""What bytes that are no character, or not one yet, are decoded to."""
+"""The replacement character, for bytes that are not (yet) a character."""
 
 
 class Decoder(Protocol):
-    """What turns ids into text: a `tokenizers.Tokenizer` whose tokens are bytes."""
+    """A converter of ids into text: a `tokenizers.Tokenizer` whose tokens are bytes."""
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str:
-        """The text of these tokens."""
+        """Return the text of these tokens."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Continuation:
 
     @property
     def position(self) -> int:
-        """Where its last token stands."""
+        """The position of its last token."""
         return len(self.asked.tokens) + len(self.new_tokens) - 1
 
     @property
@@ -85,7 +85,7 @@ class Continuation:
         return uniform(self.prompt.seed, self.prompt.task_id, self.prompt.sample, len(self.new_tokens))
 
     def as_record(self) -> dict[str, str | int]:
-        """A line of `completions.jsonl`."""
+        """Return a line of `completions.jsonl`."""
         return {
             "task_id": self.prompt.task_id,
             "sample": self.prompt.sample,
@@ -97,7 +97,7 @@ class Continuation:
 
 
 class Slots(Cache):
-    """The slots of a cache that are worth passing over; what is written there, is written in the whole one."""
+    """The slots of a cache that attention has to visit; writes go to the whole cache."""
 
     def __init__(self, whole: Cache, start: int, stop: int) -> None:
         self.key_LBSGK, self.value_LBSGK = whole.key_LBSGK[:, :, start:stop], whole.value_LBSGK[:, :, start:stop]
@@ -180,7 +180,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _completed(options: argparse.Namespace) -> Continuation:
-    """What the network adds to what the options say."""
+    """Return the completion of the prompt that the options give."""
     if (options.prompt is None) is (options.prefix is None or options.suffix is None):
         raise ValueError("give --prompt, or --prefix and --suffix")
     names = ("prompt", "prefix", "suffix", "max_new_tokens", "temperature", "top_p", "stop", "seed")
@@ -205,9 +205,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suffix", help="text after the gap")
     parser.add_argument("--spm", action="store_true", help="show the suffix first (SPM), not the prefix (PSM)")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not the one in CHECKPOINT")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="bound on the completion (default 128)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (the default) takes the likeliest token")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the fewest tokens that hold this probability")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="largest number of new tokens (default 128)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="sampling temperature; 0 (the default) is greedy decoding"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling: draw from the smallest set of tokens with this probability"
+    )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws")
     parser.add_argument("--json", action="store_true", help="print one JSON object: completion, finish, numbers of tokens")

@@ -21,7 +21,7 @@ CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
 
 
 def summed_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """The sum of -log softmax(hidden @ head.T)[target] over the tokens whose target is not `IGNORE`, in fp32."""
+    """Return the sum of -log softmax(hidden @ head.T)[target] over the tokens whose target is not `IGNORE`, in fp32."""
     loss: Tensor = _SummedCrossEntropy.apply(hidden_ND, head_VD, targets_N)  # type: ignore[no-untyped-call]  # torch has no types here
     return loss
 
@@ -29,7 +29,7 @@ def summed_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
-        """The sum, and its gradient set aside."""
+        """Return the sum, and save its gradient."""
         device = hidden_ND.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
         weight_VD = head_VD.to(dtype)
@@ -50,20 +50,20 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, loss_grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        """The gradient, scaled."""
+        """Return the gradient, scaled."""
         hidden_grad_ND, head_grad_VD = ctx.saved_tensors
         return hidden_grad_ND * loss_grad, None if head_grad_VD is None else head_grad_VD * loss_grad, None
 
 
 def _chunk_tokens(num_tokens: int, vocab_size: int, device: str) -> int:
-    """Tokens of a chunk: the whole cut into equal pieces if it can be, so that a compiled kernel sees one shape."""
+    """Return the tokens of a chunk: the whole cut into equal pieces if it can be, so that a compiled kernel sees one shape."""
     least = max(1, -(-num_tokens * vocab_size * 4 // CHUNK_BYTES[device]))
     num_chunks = next((count for count in range(least, 2 * least) if num_tokens % count == 0), least)
     return max(1, -(-num_tokens // num_chunks))
 
 
 def _loss_and_gradient(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The summed loss of these tokens and its gradient by the logits, softmax minus one at the target, in the logits' precision."""
+    """Return the summed loss of these tokens and its gradient by the logits: softmax minus one at the target, in the logits' precision."""
     wide_NV, is_kept_N1 = logits_NV.float(), (targets_N != IGNORE)[:, None]
     target_N1 = targets_N.clamp(min=0)[:, None]
     log_sum_N1 = wide_NV.logsumexp(-1, keepdim=True)
@@ -74,7 +74,7 @@ def _loss_and_gradient(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Te
 
 
 def _loss_and_gradient_to_fuse(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The same numbers for a compiler, which makes one pass of the gradient where nothing is written into the middle of a tensor."""
+    """Return the same numbers in a form that a compiler fuses into one pass: nothing is written into the middle of a tensor."""
     wide_NV, is_kept_N1 = logits_NV.float(), (targets_N != IGNORE)[:, None]
     target_N1 = targets_N.clamp(min=0)[:, None]
     log_sum_N1 = wide_NV.logsumexp(-1, keepdim=True)
@@ -86,5 +86,5 @@ def _loss_and_gradient_to_fuse(logits_NV: Tensor, targets_N: Tensor) -> tuple[Te
 
 @functools.cache
 def _compiled() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Fused: on a GPU the passes over the logits would cost a quarter of the head."""
+    """Return the fused version: on a GPU the passes over the logits would cost a quarter of the head."""
     return torch.compile(_loss_and_gradient_to_fuse)

@@ -37,7 +37,7 @@ from starloom.model.loss import IGNORE, summed_cross_entropy
 
 
 def targets_of(tokens_BT: Tensor, pad_token: int | None, offsets_N: Tensor | None = None) -> Tensor:
-    """What each position has to predict: the token after it, unless there is none, it is padding, or it is another document's."""
+    """Return the target of each position: the token after it, unless there is none, it is padding, or it is another document's."""
     targets_BT = torch.full_like(tokens_BT, IGNORE)
     targets_BT[:, :-1] = tokens_BT[:, 1:]
     if pad_token is not None:
@@ -48,7 +48,7 @@ def targets_of(tokens_BT: Tensor, pad_token: int | None, offsets_N: Tensor | Non
 
 
 def positions_of(tokens_BT: Tensor, offsets_N: Tensor | None) -> Tensor:
-    """Where in its document each token stands, or in its sequence where no documents are told apart; BT."""
+    """Return each token's position in its document, or in its sequence where no documents are told apart; BT."""
     B, T = tokens_BT.shape
     place_BT = torch.arange(B * T, device=tokens_BT.device).view(B, T)
     if offsets_N is None:
@@ -61,7 +61,7 @@ class Cache:
     """Keys and values of the tokens read so far; slot s holds position s of its row."""
 
     def __init__(self, architecture: Architecture, rows: int, slots: int, *, device: torch.device, dtype: torch.dtype) -> None:
-        """Room for `slots` tokens in each of `rows` rows."""
+        """Allocate `slots` tokens in each of `rows` rows."""
         shape = (architecture.num_layers, rows, slots, architecture.num_key_value_heads, architecture.head_width)
         self.key_LBSGK = torch.zeros(shape, device=device, dtype=dtype)
         self.value_LBSGK = torch.zeros(shape, device=device, dtype=dtype)
@@ -76,7 +76,7 @@ class Cache:
         return key_BSGK, value_BSGK
 
     def visible(self, positions_BT: Tensor, window: int | None) -> Tensor:
-        """The slots that each token may see, BTS."""
+        """Return the slots that each token may see, BTS."""
         behind_BTS = positions_BT[:, :, None] - self.slots_S
         return behind_BTS >= 0 if window is None else (behind_BTS >= 0) & (behind_BTS < window)
 
@@ -89,14 +89,14 @@ class Rotation(nn.Module):
         self.theta, self.head_width = architecture.rope_theta, architecture.head_width
 
     def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every angle, BT1 K/2, for all layers."""
+        """Return cosine and sine of every angle, BT1 K/2, for all layers."""
         exponents = torch.arange(0, self.head_width, 2, device=positions_BT.device).float() / self.head_width
         angles = positions_BT[:, :, None, None].float() * (1.0 / self.theta**exponents)
         return angles.cos(), angles.sin()
 
 
 def rotated(x_BTHK: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Queries or keys, number i turned with number i + K/2; as precise as the angles, returned as precise as given."""
+    """Rotate queries or keys, number i with number i + K/2; computed in the precision of the angles, returned in that given."""
     cosine, sine = rotation
     first, second = x_BTHK.to(torch.promote_types(x_BTHK.dtype, cosine.dtype)).chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1).to(x_BTHK.dtype)
@@ -111,28 +111,28 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(architecture.width, architecture.width + 2 * architecture.key_value_width)
         self.out = nn.Linear(architecture.width, architecture.width)
 
-    def forward(self, x_BTD: Tensor, where: "Where") -> Tensor:
+    def forward(self, x_BTD: Tensor, context: "AttentionContext") -> Tensor:
         """Mix into each token what it looks at: the tokens given now, or with a cache those read so far."""
         shape, (B, T, D) = self.architecture, x_BTD.shape
         heads = self.qkv(x_BTD).view(B, T, -1, shape.head_width)
         query_BTHK, key_BTGK, value_BTGK = heads.split((shape.num_heads, shape.num_key_value_heads, shape.num_key_value_heads), dim=2)
-        if where.rotation is not None:
-            query_BTHK, key_BTGK = rotated(query_BTHK, where.rotation), rotated(key_BTGK, where.rotation)
-        kept = where.cache.write(self.layer, where.positions_BT, key_BTGK, value_BTGK) if where.cache is not None else None
-        if kept is None or where.visible_BTS is None:
+        if context.rotation is not None:
+            query_BTHK, key_BTGK = rotated(query_BTHK, context.rotation), rotated(key_BTGK, context.rotation)
+        kept = context.cache.write(self.layer, context.positions_BT, key_BTGK, value_BTGK) if context.cache is not None else None
+        if kept is None or context.visible_BTS is None:
             dropout = shape.dropout if self.training else 0.0
             y_BTHK = attend(
-                query_BTHK, key_BTGK, value_BTGK, window=shape.window, offsets_N=where.offsets_N, dropout=dropout, kernel=where.kernel
+                query_BTHK, key_BTGK, value_BTGK, window=shape.window, offsets_N=context.offsets_N, dropout=dropout, kernel=context.kernel
             )
         else:
             key_BSGK, value_BSGK = (tensor.to(query_BTHK.dtype) for tensor in kept)
-            y_BTHK = attend_to_cache(query_BTHK, key_BSGK, value_BSGK, where.visible_BTS)
+            y_BTHK = attend_to_cache(query_BTHK, key_BSGK, value_BSGK, context.visible_BTS)
         out_BTD: Tensor = self.out(y_BTHK.reshape(B, T, D))
         return out_BTD
 
 
-class Where:
-    """What attention knows of the tokens besides their content, the same for every layer."""
+class AttentionContext:
+    """The positions, documents and cache that attention needs besides the tokens; the same for every layer."""
 
     def __init__(self, positions_BT: Tensor, offsets_N: Tensor | None, cache: Cache | None) -> None:
         self.positions_BT, self.offsets_N, self.cache = positions_BT, offsets_N, cache
@@ -141,7 +141,7 @@ class Where:
         self.visible_BTS: Tensor | None = None
         """The slots of the cache that each token may see; none where the tokens given now are the first, and see each other only."""
         self.kernel: Kernel = "sdpa"
-        """What computes the attention of the tokens given now to each other."""
+        """The kernel for attention among the tokens given now."""
 
 
 class MLP(nn.Module):
@@ -154,7 +154,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(architecture.inner_width, architecture.width)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Widen, bend, narrow."""
+        """Expand, apply GELU, project back."""
         out_BTD: Tensor = self.down(F.gelu(self.up(x_BTD), approximate=self.approximate))
         return out_BTD
 
@@ -170,9 +170,9 @@ class Block(nn.Module):
         self.mlp = MLP(architecture)
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x_BTD: Tensor, where: Where) -> Tensor:
-        """The stream with what this block adds to it."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.ln_1(x_BTD), where))
+    def forward(self, x_BTD: Tensor, context: AttentionContext) -> Tensor:
+        """Return the stream with this block's output added."""
+        x_BTD = x_BTD + self.dropout(self.attention(self.ln_1(x_BTD), context))
         y_BTD: Tensor = x_BTD + self.dropout(self.mlp(self.ln_2(x_BTD)))
         return y_BTD
 
@@ -184,7 +184,7 @@ class GPT(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.kernel: Choice = "auto"
-        """What shall compute attention."""
+        """The attention kernel to use."""
         self.wte = nn.Embedding(architecture.vocab_size, architecture.width)
         if architecture.has_learned_positions:
             self.wpe = nn.Embedding(architecture.context_tokens, architecture.width)
@@ -198,7 +198,7 @@ class GPT(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.wte.weight.device
 
     @property
@@ -215,7 +215,7 @@ class GPT(nn.Module):
     def hidden(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, cache: Cache | None = None, offsets_N: Tensor | None = None
     ) -> Tensor:
-        """What the head reads, BTD.
+        """Return the input of the head, BTD.
 
         Args:
             tokens_BT: the tokens.
@@ -224,45 +224,45 @@ class GPT(nn.Module):
             offsets_N: where documents begin that never see each other, as `attention` explains.
         """
         dtype = self._compute_dtype
-        where = Where(positions_of(tokens_BT, offsets_N) if positions_BT is None else positions_BT, offsets_N, cache)
-        where.kernel = self._kernel_for(tokens_BT.shape[1], dtype, is_in_documents=offsets_N is not None)
+        context = AttentionContext(positions_of(tokens_BT, offsets_N) if positions_BT is None else positions_BT, offsets_N, cache)
+        context.kernel = self._kernel_for(tokens_BT.shape[1], dtype, is_in_documents=offsets_N is not None)
         if cache is not None and positions_BT is not None:
-            where.visible_BTS = cache.visible(positions_BT, self.architecture.window)
+            context.visible_BTS = cache.visible(positions_BT, self.architecture.window)
         x_BTD: Tensor = self.wte(tokens_BT)
         if self.architecture.has_learned_positions:
-            x_BTD = x_BTD + self.wpe(where.positions_BT)
+            x_BTD = x_BTD + self.wpe(context.positions_BT)
         else:
-            where.rotation = self.rotation(where.positions_BT)
+            context.rotation = self.rotation(context.positions_BT)
         x_BTD = self.dropout(x_BTD.to(dtype))
         for block in self.blocks:
-            x_BTD = block(x_BTD, where)
+            x_BTD = block(x_BTD, context)
         y_BTD: Tensor = self.ln_f(x_BTD)
         return y_BTD
 
     @property
     def _compute_dtype(self) -> torch.dtype:
-        """What matrix products are computed in now."""
+        """The dtype of matrix products under the current autocast."""
         device = self.device.type
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.wte.weight.dtype
 
     def _kernel_for(self, length: int, dtype: torch.dtype, *, is_in_documents: bool) -> Kernel:
-        """What computes the attention of so many tokens to each other."""
+        """Return the attention kernel for so many tokens."""
         dropout = self.architecture.dropout if self.training else 0.0
         is_plain = not is_in_documents and length <= (self.architecture.window or length)
         return kernel_for(self.kernel, self.device, dtype, dropout=dropout, is_plain=is_plain)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Score of every token of the vocabulary as the next one, in fp32."""
+        """Return the score of every token of the vocabulary as the next one, in fp32."""
         return F.linear(hidden, self.head_VD).float()
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, offsets_N: Tensor | None = None) -> Tensor:
-        """Sum of the losses at the positions whose target is not `IGNORE`."""
+        """Return the sum of the losses at the positions whose target is not `IGNORE`."""
         hidden_BTD = self.hidden(tokens_BT, offsets_N=offsets_N)
         return summed_cross_entropy(hidden_BTD.flatten(0, 1), self.head_VD, targets_BT.flatten())
 
     @torch.no_grad()
     def token_losses(self, tokens_BT: Tensor, targets_BT: Tensor, offsets_N: Tensor | None = None) -> Tensor:
-        """Loss at each position, 0 where the target is `IGNORE`."""
+        """Return the loss at each position, 0 where the target is `IGNORE`."""
         hidden_BTD = self.hidden(tokens_BT, offsets_N=offsets_N)
         rows = [
             F.cross_entropy(self.logits(hidden_TD), targets_T, ignore_index=IGNORE, reduction="none")
@@ -272,7 +272,7 @@ class GPT(nn.Module):
 
 
 def first_weight(architecture: Architecture, seed: int, name: str, shape: torch.Size) -> Tensor:
-    """The first value of one parameter, on the CPU so that it does not depend on the device."""
+    """Return the initial value of one parameter, on the CPU so that it does not depend on the device."""
     if len(shape) == 1:
         return torch.ones(shape) if "ln_" in name and name.endswith("weight") else torch.zeros(shape)
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()

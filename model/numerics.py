@@ -1,10 +1,10 @@
-"""Arithmetic that is the same in every run: which precision, how many threads, in which order sums are taken."""
+"""Reproducible arithmetic: precision, number of threads, order of sums."""
 
 import torch
 
 
 def fix_numerics(threads: int, device: torch.device) -> None:
-    """On a CPU, make every sum be taken in the same order in every run; on a GPU that would cost more than it is worth.
+    """Fix the order of every sum on a CPU, so that each run gives the same bytes; on a GPU that would cost more than it is worth.
 
     Raises:
         ValueError: torch cannot run so many threads; other sums would give other bytes, so nothing is adjusted silently.
@@ -30,12 +30,12 @@ def chosen_device(choice: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which matrix products have this precision: `bf16`, `fp32`, or `auto`."""
+    """Return the context in which matrix products have this precision: `bf16`, `fp32`, or `auto`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolved(device, precision) == "bf16")
 
 
 def resolved(device: torch.device, precision: str) -> str:
-    """`auto` is bf16 on CUDA, where it is several times faster, and fp32 on a CPU, where few have instructions for bf16."""
+    """Resolve `auto`: bf16 on CUDA, where it is several times faster, and fp32 on a CPU, where few have instructions for bf16."""
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return precision

@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 Source = Callable[[str, torch.Size], Tensor]
-"""Gives the whole of a parameter on the CPU, by its name and shape."""
+"""Returns a whole parameter on the CPU, by its name and shape."""
 ENTRANCES = ("token_losses",)
 """Methods beside `forward` that somebody calls from outside; shards have to be gathered for them too."""
 
@@ -76,7 +76,7 @@ def _blocks_of(network: nn.Module) -> Iterable[nn.Module]:
 
 
 def _shard(network: nn.Module, device: torch.device, num_processes: int, precision: str) -> None:
-    """Each process keeps its share of the rows of every parameter; a block is whole only while it computes."""
+    """Shard every parameter by rows over the processes; a block is whole only while it computes."""
     mesh = init_device_mesh(device.type, (num_processes,))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()
     for part in (*_blocks_of(network), network):
@@ -89,7 +89,7 @@ def _shard(network: nn.Module, device: torch.device, num_processes: int, precisi
 
 
 def _reshard(network: nn.Module) -> None:
-    """Drop what was gathered.
+    """Free what was gathered.
 
     The root stays gathered after a pass forward, for the pass back. Where none follows, its parameters would go on being the gathered
     ones, in bf16, to whoever asks for them: an export, for one.
@@ -153,7 +153,7 @@ def _keep_shard(parameter: DTensor, full: Tensor) -> None:
 
 @torch.no_grad()
 def full_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter whole, on the CPU, one at a time; they come out at the first process, and all must ask for them."""
+    """Yield every parameter whole, on the CPU, one at a time; they come out at the first process, and all must ask for them."""
     _reshard(network)
     for name, parameter in network.named_parameters():
         if isinstance(parameter, DTensor):
@@ -166,7 +166,7 @@ def full_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def accumulating(model: nn.Module) -> Iterator[None]:
-    """Microbatches in here add to this process's own gradients; the first backward pass after it exchanges the sum.
+    """Let microbatches in this context add to this process's own gradients; the first backward pass after it exchanges the sum.
 
     With FSDP the gradients are then whole on each process, in fp32, not sharded: 4 bytes a parameter, for one exchange a step.
     """

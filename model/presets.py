@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parents[1] / "conf" / "model"
 
 
 def load_presets() -> dict[str, Architecture]:
-    """The architecture of each preset, smallest first; those that take the shape of a checkpoint have none.
+    """Load the architecture of each preset, smallest first; those that take the shape of a checkpoint have none.
 
     Sources stand in the files: StarCoder's Megatron-LM scripts (bigcode-project/Megatron-LM, examples/) and Li et al. 2023, arXiv
     2305.06161; Lozhkov et al. 2024, arXiv 2402.19173. YAML comes with accelerate, so a bare machine reads them too.

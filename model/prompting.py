@@ -18,7 +18,7 @@ from starloom.model.config import Prompt
 END_OF_TEXT = "<|endoftext|>"
 FIM_SENTINELS = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 MIDDLE_ENDS = (*FIM_SENTINELS, "<fim_pad>", "<filename>", "<repo_name>", "<file_sep>")
-"""A middle that goes on with one of these is over, whether or not the model wrote the end of the text."""
+"""Tokens that end a middle, even if the model did not write the end of the text."""
 
 
 class Asked(NamedTuple):
@@ -32,28 +32,28 @@ class Asked(NamedTuple):
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of this file; what it encodes is plain text, even where that spells a special token.
+    """Open the tokenizer of this file; it encodes plain text, even where that spells a special token.
 
     Raises:
-        ValueError: the file is not there, no tokenizer, or one that draws lots.
+        ValueError: the file is missing, is not a tokenizer, or encodes at random.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not there; give the tokenizer.json that the network was trained with")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises Exception itself
-        raise ValueError(f"{path} is no tokenizer.json ({error})") from error
+        raise ValueError(f"{path} is not a tokenizer.json ({error})") from error
     dropout = getattr(tokenizer.model, "dropout", None)
     if dropout:
         raise ValueError(
-            f"{path} draws lots (model.dropout {dropout:g}), so one prompt would have other tokens each time; make it null there"
+            f"{path} encodes at random (model.dropout {dropout:g}), so one prompt would have other tokens each time; set it to null there"
         )
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def asked(prompt: Prompt, tokenizer: Tokenizer, architecture: Architecture) -> Asked:
-    """The prompt, or as much of it as leaves room for the completion.
+    """Return the prompt, or as much of it as leaves room for the completion.
 
     Raises:
         ValueError: the prompt is empty or not of this network's vocabulary, the completion alone would fill the context, or the
@@ -80,7 +80,7 @@ def _continuing(prompt: Prompt, tokenizer: Tokenizer, room: int) -> Asked:
 def _filling_in(prompt: Prompt, tokenizer: Tokenizer, room: int) -> Asked:
     found = {name: token for name in MIDDLE_ENDS if (token := tokenizer.token_to_id(name)) is not None}
     if missing := [name for name in FIM_SENTINELS if name not in found]:
-        raise ValueError(f"task {prompt.task_id!r}: the tokenizer has no {', '.join(missing)}; the network cannot be asked to fill in")
+        raise ValueError(f"task {prompt.task_id!r}: the tokenizer has no {', '.join(missing)}; fill-in-the-middle is not possible")
     room -= len(FIM_SENTINELS)
     if room < 0:
         raise ValueError(f"task {prompt.task_id!r}: no room for the sentinels beside max_new_tokens {prompt.max_new_tokens}; ask for fewer")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def choose(logits_BV: Tensor, temperature_B: Sequence[float], top_p_B: Sequence[float], uniform_B: Sequence[float]) -> list[int]:
-    """The next token of every row.
+    """Choose the next token of every row.
 
     Args:
         logits_BV: scores of the tokens.
@@ -36,7 +36,7 @@ def choose(logits_BV: Tensor, temperature_B: Sequence[float], top_p_B: Sequence[
 
 
 def draw(logits_RV: Tensor, temperature_R: Sequence[float], top_p_R: Sequence[float], uniform_R: Sequence[float]) -> list[int]:
-    """A token of the nucleus of each row.
+    """Draw a token of the nucleus of each row.
 
     The number drawn is laid along the tokens in the order of their ids, so that two tokens as likely as each other but for rounding
     cannot change places under it.
@@ -52,7 +52,7 @@ def draw(logits_RV: Tensor, temperature_R: Sequence[float], top_p_R: Sequence[fl
 
 
 def in_nucleus(probability_V: NDArray[np.float64], top_p: float) -> NDArray[np.bool_]:
-    """The fewest likeliest tokens that hold `top_p`; of tokens as likely as each other the lower id comes first."""
+    """Return the smallest set of likeliest tokens that holds `top_p`; of equally likely tokens the lower id comes first."""
     if top_p == 1:
         return probability_V > 0
     likeliest_V = np.sort(probability_V)[::-1]
@@ -65,6 +65,6 @@ def in_nucleus(probability_V: NDArray[np.float64], top_p: float) -> NDArray[np.b
 
 
 def uniform(seed: int, task_id: str, sample: int, position: int) -> float:
-    """A number in [0, 1) that belongs to this seed, task, sample and position."""
+    """Return a number in [0, 1) that depends on this seed, task, sample and position alone."""
     name = repr((seed, task_id, sample, position))
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest(), "big") / 2**48

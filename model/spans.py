@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 def read_spans(path: Path, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-    """The spans of some rows of a part, in order of sequence and token.
+    """Read the spans of some rows of a part, in order of sequence and token.
 
     Raises:
         ValueError: the file lacks a column.
@@ -29,7 +29,7 @@ def read_spans(path: Path, rows: NDArray[np.int64], columns: Sequence[str]) -> p
 
 
 def documents_of(spans_paths: Sequence[Path], suspects: NDArray[np.int64], limit: int = 5) -> list[str]:
-    """The documents in some sequences, each once, in their order; at most `limit`, after which nothing more is read.
+    """Return the documents in some sequences, each once, in their order; at most `limit`, after which nothing more is read.
 
     Args:
         spans_paths: Spans of each part; none if they are not at hand.

@@ -130,7 +130,7 @@ class States:
             raise OSError(failures[0])
 
     def _gathered(self, mine: Any) -> list[Any]:
-        """What each process has."""
+        """Return the values of all processes."""
         if self._group is None:
             return [mine]
         everyone: list[Any] = [None] * self._world
@@ -226,7 +226,7 @@ class States:
         return None
 
     def _fault_of(self, path: Path) -> str:
-        """What is wrong with this process's share of the files of a state."""
+        """Return the fault in this process's share of the files of a state, if there is one."""
         try:
             hashes = json.loads((path / HASHES).read_text())
             for name in sorted(hashes)[self._rank :: self._world]:

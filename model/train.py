@@ -1,4 +1,4 @@
-"""The trainer: from packed sequences to a checkpoint, by one loop that survives being killed.
+"""The trainer: from packed sequences to a checkpoint, in one loop that resumes after a kill.
 
     accelerate launch -m starloom.model.train config.json        any number of GPUs, on any number of machines
     torchrun --nproc-per-node 2 -m starloom.model.train config.json   the same, and on CPUs, where accelerate's launcher starts one
@@ -14,7 +14,7 @@ What `starloom.model.watching` shows goes to stdout and to `work`.
 - Everything random at step n is drawn from (seed, n). So there is no random state to save, and on a CPU a training that was killed and
   resumed ends in the same bytes as one that was not (same processes and threads); on a GPU it ends within noise.
 - The loss of a step is the mean over all its targets, however they are spread over microbatches and processes.
-- A loss or gradient that is no number, or a spike, leaves the weights untouched: the trainer stops and names its documents, or skips.
+- A NaN or infinite loss or gradient, or a spike, leaves the weights untouched: the trainer stops and names its documents, or skips.
 - SIGTERM and SIGINT: finish the step, save, leave with 128 + signal. A killed trainer resumes from the newest sound state in `work`.
 """
 
@@ -60,7 +60,7 @@ from starloom.model.parallel import Source, accumulating, clip_gradients, distri
 from starloom.model.spans import documents_of
 from starloom.model.states import PATIENCE, States
 from starloom.model.validation import ValidationSet, add_up, means
-from starloom.model.watching import Step, Watch, say
+from starloom.model.watching import Step, Watch, print_line
 
 _MEASURED = {name: pa.float64() for name in ("loss", "learning_rate", "grad_norm")}
 LOSSES = pa.schema({"step": pa.int64(), "tokens": pa.int64(), **_MEASURED, "skipped": pa.bool_()})
@@ -74,20 +74,20 @@ SPIKE_WINDOW, SPIKE_LEAST = 100, 20
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what to do."""
+    """A failure of the training; the message says at which step, why, and what to do."""
 
 
 class Interruption:
-    """What to do when asked to end: at once, or while steps are taken, when the one in hand is done and saved."""
+    """A handler of requests to end: at once, or while steps are taken, when the current one is done and saved."""
 
     def __init__(self) -> None:
         self.grace_seconds = 0.0
         """Time for that; 0 while there is nothing to save."""
         self.signal = 0
-        """The signal that came, or 0."""
+        """The received signal, or 0."""
 
     def listen(self) -> None:
-        """From now on, answer SIGTERM and SIGINT."""
+        """Handle SIGTERM and SIGINT from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._answer)
 
@@ -102,7 +102,7 @@ class Interruption:
 
 
 def learning_rate_at(step: int, training: Training) -> float:
-    """The schedule; the first step is 1, and the last one has the minimum."""
+    """Return the scheduled learning rate; the first step is 1, and the last one has the minimum."""
     height = training.learning_rate - training.min_learning_rate
     if step <= training.warmup_steps:
         return training.learning_rate * step / training.warmup_steps
@@ -115,7 +115,7 @@ def learning_rate_at(step: int, training: Training) -> float:
 
 
 class Trainer:
-    """One training: everything it holds, and its loop."""
+    """One training: all of its state, and its loop."""
 
     def __init__(self, job: TrainingJob) -> None:
         self.job, self.training, self.running = job, job.training, job.running
@@ -142,7 +142,7 @@ class Trainer:
         self.computed: list[dict[str, Any]] = []
         """With what the steps were computed, and from which on: one entry, unless a training went on with something else."""
         self.skipped: set[int] = set()
-        """Steps that were left out."""
+        """Steps that were skipped."""
         self.validation: list[tuple[int, str | None, float, int]] = []
         """Rows of `VALIDATION`."""
 
@@ -254,20 +254,20 @@ class Trainer:
         return mean
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tokens, targets and, where documents are kept apart, their offsets."""
+        """Return tokens, targets and, where documents are kept apart, their offsets, on the device."""
         tokens_BT = self._moved(batch.tokens_BT)
         offsets_N = None if self.training.attend_across_documents else self._moved(batch.offsets_N)
         return tokens_BT, targets_of(tokens_BT, self.training.pad_token, offsets_N), offsets_N
 
     def _moved(self, array: NDArray[Any]) -> Tensor:
-        """On the device, by a copy that the GPU makes when it comes to it: nobody waits until it is done with what it had to do before."""
+        """Copy to the device, asynchronously on a GPU: the host does not wait for earlier work on the GPU."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     # When it diverges
 
     def _divergence(self, loss: float, grad_norm: float) -> str:
-        """What is wrong with a step, or nothing."""
+        """Return why a step counts as diverged, or nothing."""
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             return f"loss {loss}, gradient norm {grad_norm}"
         norms = [step.grad_norm for step in self.history[-SPIKE_WINDOW:] if step.step not in self.skipped]
@@ -280,13 +280,13 @@ class Trainer:
         return f"loss {loss}, gradient norm {grad_norm:.4g}, {times}"
 
     def _stop_or_skip(self, step: int, reason: str) -> None:
-        """Leave the step out, or raise, having saved everything up to it."""
+        """Skip the step, or raise, having saved everything up to it."""
         in_a_row = next(n for n in range(1, step + 1) if step - n not in self.skipped)
         blame = self._blame(step)
         if self.training.on_divergence == "skip" and in_a_row <= self.training.max_skipped_steps:
             self.skipped.add(step)
             if self.accelerator.is_main_process:
-                say(skipped={"step": step, "reason": reason, "where": blame})
+                print_line(skipped={"step": step, "reason": reason, "where": blame})
             return
         self._save()
         self._wait_for_state()
@@ -298,7 +298,7 @@ class Trainer:
 
     @torch.no_grad()
     def _blame(self, step: int) -> str:
-        """Which sequences of a step make it diverge, each tried alone by the process that had it, and whose they are."""
+        """Find the sequences of a step that make it diverge, each tried alone by the process that had it, with their repositories."""
         mine = self.reader.read(step)
         culprits: list[int] = []
         for at, sequence in enumerate(mine.sequences):
@@ -308,11 +308,7 @@ class Trainer:
         culprits = gather_object(culprits)
         suspects = self.sequences.origin[culprits or self.reader.batch(step)]
         named = ", ".join(f"part {part} row {row}" for part, row in suspects[:NUM_NAMED]) + (", …" if len(suspects) > NUM_NAMED else "")
-        which = (
-            f"{len(culprits)} of its sequences give no number alone"
-            if culprits
-            else "none of its sequences gives no number alone; the batch is"
-        )
+        which = f"{len(culprits)} of its sequences yield NaN alone" if culprits else "no single sequence yields NaN alone; the batch is"
         documents = documents_of(self.job.spans, suspects.astype(np.int64), NUM_NAMED)
         return f"{which}: {named}" + (
             f" (documents {', '.join(documents)}{', …' if len(documents) == NUM_NAMED else ''})" if documents else ""
@@ -346,7 +342,7 @@ class Trainer:
         if not self.computed or {**self.computed[-1], "from_step": 0} != {**self.computing(), "from_step": 0}:
             self.computed.append({"from_step": self.step + 1, **self.computing()})
         if self.accelerator.is_main_process:
-            say(about={"setup_seconds": round(time.perf_counter() - self.started, 3), **self._about()})
+            print_line(about={"setup_seconds": round(time.perf_counter() - self.started, 3), **self._about()})
         interruption.grace_seconds = self.running.grace_seconds
         while self.step < self.training.num_steps:
             self.take_step()
@@ -366,12 +362,12 @@ class Trainer:
         self.watch.close()
         if self.accelerator.is_main_process:
             changed = {"computed_with": self.computed} if len(self.computed) > 1 else {}
-            say(summary=self._about() | changed | self.watch.summary())
+            print_line(summary=self._about() | changed | self.watch.summary())
         self.accelerator.wait_for_everyone()
         return 0
 
     def _any_process(self, number: int) -> int:
-        """The signal that some process got, so that all of them stop after the same step."""
+        """Return the signal that some process got, so that all of them stop after the same step."""
         if self.world == 1:
             return number
         asked = int(self.accelerator.reduce(torch.tensor(number, device=self.device), "sum"))
@@ -401,7 +397,7 @@ class Trainer:
         }
 
     def fingerprint(self) -> str:
-        """What must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
+        """Return all that must be equal for a state to be continued: every knob that shapes the bytes, and the data."""
         policies = {"on_divergence", "spike_factor", "max_skipped_steps"}  # may be changed to get past a bad step
         knobs = self.job.model_dump(mode="json", include={"architecture": True, "training": True})
         for name in policies:
@@ -446,7 +442,7 @@ class Trainer:
     def _resume(self) -> None:
         found = self.states.newest()
         if self.accelerator.is_main_process and self.states.damaged:
-            say(damaged=self.states.damaged)
+            print_line(damaged=self.states.damaged)
         if found is None:
             return
         if found.head["fingerprint"] != self.fingerprint():
@@ -462,7 +458,7 @@ class Trainer:
         self.computed = found.head["computed"]
         self.watch.resume(self.step)
         if self.accelerator.is_main_process:
-            say(resumed={"step": self.step})
+            print_line(resumed={"step": self.step})
 
 
 def write_results(trainer: Trainer) -> None:
@@ -514,7 +510,7 @@ def _write_table(path: Path, rows: list[Any], schema: pa.Schema) -> None:
 
 
 def batched_steps(num_steps: int, batch_sequences: int) -> Iterator[NDArray[np.int64]]:
-    """The steps in groups of about a million sequences, one row group each."""
+    """Yield the steps in groups of about a million sequences, one row group each."""
     group = max(1, 1_000_000 // batch_sequences)
     for start in range(1, num_steps + 1, group):
         yield np.arange(start, min(start + group, num_steps + 1))
@@ -526,7 +522,7 @@ def _seed_of(*numbers: int) -> int:
 
 @contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """Hold a lock on the work folder; wait a moment for the trainer of a run that is just ending.
+    """Hold a lock on the work folder; waits a moment for the trainer of a run that is just ending.
 
     Raises:
         TrainingError: another trainer works there.
@@ -540,7 +536,7 @@ def alone_in(work: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise TrainingError(f"another trainer is at work in {work}; end it, or choose another `work`") from error
+                    raise TrainingError(f"another trainer is running in {work}; end it, or choose another `work`") from error
                 time.sleep(0.2)
         sweep(work)
         yield
@@ -574,7 +570,7 @@ def main(arguments: list[str]) -> int:
             status = Trainer(job).run(interruption)
     except torch.OutOfMemoryError as error:
         remedy = "lower microbatch_sequences, set activation_checkpointing, or spread it over more processes with parallel: fsdp"
-        print(f"{type(error).__name__}: {error}\n{remedy}; it goes on from the last state", file=sys.stderr, flush=True)
+        print(f"{type(error).__name__}: {error}\n{remedy}; it resumes from the last state", file=sys.stderr, flush=True)
         status = 1
     except (TrainingError, ValidationError, ValueError, OSError) as error:
         remedy = f" (writing to {job.work} or {job.out}); free some space and start again" if _is_full_disk(error) else ""

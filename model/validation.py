@@ -30,7 +30,7 @@ UNKNOWN = "unknown"
 
 
 def choose_rows(paths: Sequence[Path], max_sequences: int) -> NDArray[np.int64]:
-    """Part and row of the held-out sequences to measure, spread evenly over all of them."""
+    """Choose part and row of the held-out sequences to measure, spread evenly over all of them."""
     found = [np.empty((0, 2), np.int64)]
     for part, path in enumerate(paths):
         is_heldout = pc.equal(pq.read_table(path, columns=["split"]).column("split"), HELDOUT)
@@ -62,7 +62,7 @@ class ValidationSet:
         Args:
             packed_paths: part files of Packed.
             spans_paths: those of Spans, one for each of Packed; or none, and then there are no groups.
-            max_sequences: how many are enough.
+            max_sequences: largest number of sequences.
 
         Raises:
             ValueError: sequences differ in length, or Spans and Packed do not belong together; the message names the file.
@@ -79,7 +79,7 @@ class ValidationSet:
         return cls(tokens, origin, Starts(offsets, positions), groups, names)
 
     def batches(self, batch_sequences: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Batch, NDArray[np.int32]]]:
-        """What one of `world` processes takes: batches, and for each position the group of the token after it, `FILLER` at the last.
+        """Yield the share of one of `world` processes: batches, and for each position the group of the next token, `FILLER` at the last.
 
         All processes get equally many, for a network spread over them is run by all at once; one that has no sequence left
         is given the first again, as a filler.
@@ -96,7 +96,7 @@ class ValidationSet:
 
 
 def _groups(spans_paths: Sequence[Path], origin: NDArray[np.int64], length: int) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """The group of each token of some sequences, whose part and row rise, and the names of the groups."""
+    """Return the group of each token of some sequences, whose part and row rise, and the names of the groups."""
     columns = ["sequence", "token_start", "token_end", "byte_start", "language"]
     groups = np.full(len(origin) * length, NO_GROUP, np.int32)
     begin, lengths, languages = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [pa.array([], pa.string())]
@@ -134,7 +134,7 @@ def _check_cover(
 def add_up(
     losses_BT: NDArray[np.floating[Any]], is_target_BT: NDArray[np.bool_], groups_BT: NDArray[np.int32], num_groups: int
 ) -> NDArray[np.float64]:
-    """The sum of the losses and their number: of each group, and last of all tokens; [groups + 1, 2].
+    """Return the sum of the losses and their number: of each group, and last of all tokens; [groups + 1, 2].
 
     Those of several batches and processes are to be added.
 
@@ -155,6 +155,6 @@ def add_up(
 
 
 def means(totals: NDArray[np.float64], names: Sequence[str]) -> list[tuple[str | None, float, int]]:
-    """Name, mean loss and number of tokens: of all tokens, who have no name, then of each group in order; but what predicted nothing."""
+    """Return name, mean loss and number of tokens: of all tokens, without a name, then of each group in order that predicted any."""
     order = [(None, len(names)), *((name, group) for group, name in enumerate(names))]
     return [(name, float(totals[at, 0] / totals[at, 1]), int(totals[at, 1])) for name, at in order if totals[at, 1]]

@@ -1,4 +1,4 @@
-"""Watching a training: what each step cost and brought, as JSON lines, Parquet, TensorBoard files and a line for people.
+"""Logs of a training: cost and result of each step, as JSON lines, Parquet, TensorBoard files and lines of text.
 
 Nothing here shapes a byte of a result: it may be changed without a training having to be done again (`starloom.lineage.code` leaves it
 out of the identity of a training), and its files hold clocks, so they lie in `work` and not in `out`.
@@ -48,11 +48,11 @@ SCALARS = {
     "data_wait_seconds": "speed/data_wait_seconds",
     "peak_memory_bytes": "speed/peak_memory_bytes",
 }
-"""What of a line goes to TensorBoard, under which tag."""
+"""The TensorBoard tag of each field."""
 
 
 class Step(NamedTuple):
-    """What a step of training came to; the columns of `losses.parquet`."""
+    """The results of one training step; the columns of `losses.parquet`."""
 
     step: int
     tokens: int
@@ -62,13 +62,13 @@ class Step(NamedTuple):
     grad_norm: float
 
 
-def say(stream: IO[str] | None = None, /, **facts: Any) -> None:
+def print_line(stream: IO[str] | None = None, /, **facts: Any) -> None:
     """Print one JSON line, at once."""
     print(json.dumps(facts), file=stream, flush=True)
 
 
 class Watch:
-    """Notes the steps of one training and tells about them. Every process may call it; all but process 0 are not heard.
+    """A log of the steps of one training, which also prints them. Every process may call it; only process 0 prints.
 
     In the loop: `begin_step`, then `end_step` when the step's numbers are known (which waits for a GPU); `validated` where the
     held-out loss was measured; `flush` before a state is saved, so that no state is without the timings of its steps.
@@ -89,7 +89,7 @@ class Watch:
         every_steps: int = 1,
         stream: IO[str] | None = None,
     ) -> None:
-        """Nothing is read or written before `resume` or the first step.
+        """Read and write nothing before `resume` or the first step.
 
         Args:
             work: folder of the files.
@@ -120,18 +120,18 @@ class Watch:
     # Around a step
 
     def resume(self, step: int) -> None:
-        """Go on after `step`: what was noted of later ones, which will be taken again, is forgotten."""
+        """Continue after `step`: notes of later steps, which will be taken again, are removed."""
         self.first_step = step + 1
         if self.is_heard:
             self._kept = _kept_up_to(step, self.work / TIMINGS_FILE)
 
     def begin_step(self) -> None:
-        """A step begins now; what passed since the last one ended (saving, validating) is no part of it."""
+        """Start the clock of a step; the time since the last one ended (saving, validating) is no part of it."""
         self._began = time.perf_counter()
         self._ended = self._ended or self._began
 
     def end_step(self, step: Step, data_wait_seconds: float) -> None:
-        """The step that began is done.
+        """Record the step that began.
 
         Args:
             step: what came of it.
@@ -151,7 +151,7 @@ class Watch:
             self._tell(step, peak_bytes)
 
     def validated(self, step: int, losses: Mapping[str, float]) -> None:
-        """The mean loss of the held-out tokens of each group, with the weights of `step`."""
+        """Record the mean loss of the held-out tokens of each group, with the weights of `step`."""
         if not self.is_heard:
             return
         for group, loss in losses.items():
@@ -160,7 +160,7 @@ class Watch:
             told = "  ".join(f"{group} {loss:.4f}" for group, loss in losses.items())
             print(f"step {step:>7,}  held-out loss  {told}", file=self.stream, flush=True)
         else:
-            say(self.stream, validation={"step": step, "losses": dict(losses)})
+            print_line(self.stream, validation={"step": step, "losses": dict(losses)})
 
     def flush(self) -> None:
         """Put everything on the disk, whole or not at all.
@@ -183,7 +183,7 @@ class Watch:
             self._board.close()
 
     def summary(self) -> dict[str, Any]:
-        """Totals of the steps taken since the start or the resumption; MFU is the median step's, so that compiling is not in it."""
+        """Return totals of the steps taken since the start or the resumption; MFU is the median step's, so that compiling is not in it."""
         timings = pa.concat_tables([self._kept, self._new()])
         timings = timings.filter(pc.greater_equal(timings["step"], self.first_step))
         steps = timings.num_rows
@@ -207,7 +207,7 @@ class Watch:
         return None if self.peak_flops is None else tokens_per_second * self.flops_per_token / self.peak_flops
 
     def _tell(self, step: Step, peak_bytes: int) -> None:
-        """A line about the steps since the last one."""
+        """Print a line about the steps since the last one."""
         per_second = self._line_steps * self.step_tokens / self._line_seconds
         line = step._asdict() | {
             "tokens_per_second": round(per_second),
@@ -222,7 +222,7 @@ class Watch:
             wait = self._line_wait / self._line_seconds
             print(_for_people(line, self.num_steps, wait), file=self.stream, flush=True)
         else:
-            say(self.stream, **line)
+            print_line(self.stream, **line)
         self._line_steps, self._line_seconds, self._line_wait = 0, 0.0, 0.0
 
     def _point(self, tag: str, value: float, step: int) -> None:
@@ -237,19 +237,19 @@ class Watch:
 
 
 def _kept_up_to(step: int, path: Path) -> pa.Table:
-    """The timings that were kept of steps up to `step`. A training does not end for a file that cannot be read: it says so and goes on."""
+    """Return the kept timings of steps up to `step`. A file that cannot be read is reported, and does not stop the training."""
     if not path.exists():
         return TIMINGS.empty_table()
     try:
         table = pq.read_table(path, schema=TIMINGS)
     except (OSError, pa.ArrowException) as error:
-        print(f"{path} cannot be read and begins anew: {error}", file=sys.stderr, flush=True)
+        print(f"{path} cannot be read and is started anew: {error}", file=sys.stderr, flush=True)
         return TIMINGS.empty_table()
     return table.filter(pc.less_equal(table["step"], step))
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:
-    """A writer of event files, or None where tensorboard is not installed. What earlier ones say of `first_step` and later is hidden."""
+    """Return a writer of event files, or None without tensorboard. Earlier events of `first_step` and later are hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

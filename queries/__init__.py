@@ -1,1 +1,1 @@
-"""The questions asked of a store: what became of a document, what a run kept, what a checkpoint saw."""
+"""Queries of a store: the fate of a document, the documents a run kept, the documents a checkpoint saw."""

@@ -1,4 +1,4 @@
-"""Two runs side by side: settings, what each step left, documents whose fate changed, scores.
+"""Comparison of two runs: settings, the documents each step kept, documents whose fate differs, scores.
 
 A document's fate is the first step that dropped it, or that it was kept. Verdicts with equal hashes say the same in both
 runs and are not read.
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.queries.fates import REASON, dropped, funnel, is_a_line, judgements, origins, output_of
+from starloom.queries.fates import REASON, dropped, funnel, is_linear, judgements, origins, output_of
 from starloom.queries.rows import Rows
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _NO_TEXTS = pa.schema([("doc_id", pa.string()), ("swhid", pa.string())])
 
 
 def compare(store: Store, before_id: str, after_id: str, limit: int | None = None) -> dict[str, Any]:
-    """What differs between two runs; at most `limit` documents are listed.
+    """Compare two runs; at most `limit` documents are listed.
 
     Raises:
         InputError: if there is no such run.
@@ -56,7 +56,7 @@ def _heading(run: Run) -> dict[str, Any]:
 
 
 def settings(before: Run, after: Run) -> list[dict[str, Any]]:
-    """Knobs, code files and libraries that differ, step by step."""
+    """Return the knobs, code files and libraries that differ, step by step."""
     found: list[dict[str, Any]] = []
     for name in _step_names(before, after):
         old, new = before.step(name), after.step(name)
@@ -72,7 +72,7 @@ def settings(before: Run, after: Run) -> list[dict[str, Any]]:
 
 
 def _step_names(before: Run, after: Run) -> list[str]:
-    """Names of the steps of both runs, in the order of the newer, the older's own where they stood."""
+    """Return the names of the steps of both runs, in the order of the newer; steps of the older only keep their place."""
     names = [step.name for step in after.steps]
     for position, step in enumerate(before.steps):
         if step.name not in names:
@@ -98,8 +98,8 @@ def _funnels(before: Run, after: Run) -> list[dict[str, Any]]:
 
 
 def documents(rows: Rows, before: Run, after: Run, limit: int | None) -> dict[str, Any]:
-    """Documents whose fate differs, counted by change and listed with repository, path and reason."""
-    same = _same_verdicts(rows, before, after) if is_a_line(before) and is_a_line(after) else frozenset()
+    """Return the documents whose fate differs, counted by change and listed with repository, path and reason."""
+    same = _same_verdicts(rows, before, after) if is_linear(before) and is_linear(after) else frozenset()
     sides = [dropped(rows, run, known=same) for run in (before, after)]
     old, new = _own_texts(rows, before, after)
     changes = _changes(sides, missing=(_missing_in(new, old), _missing_in(old, new)))
@@ -113,13 +113,13 @@ def documents(rows: Rows, before: Run, after: Run, limit: int | None) -> dict[st
 
 
 def _same_verdicts(rows: Rows, before: Run, after: Run) -> AbstractSet[tuple[str, str]]:
-    """(step, hash) of the parts of verdicts that both runs have."""
+    """Return (step, hash) of the parts of verdicts that both runs have."""
     sides = [{(j.step, part.hash) for j in judgements(run) for part in rows.artifact(j.verdicts).parts} for run in (before, after)]
     return sides[0] & sides[1]
 
 
 def _own_texts(rows: Rows, before: Run, after: Run) -> list[pa.Table]:
-    """doc_id and swhid of the documents that each run read, but for the parts that are in both."""
+    """Return doc_id and swhid of the documents that each run read, except in parts that both read."""
     texts = [[step.outputs["Docs"]["artifact"] for step in origins(run)] for run in (before, after)]
     hashes = [{part.hash for name in names for part in rows.artifact(name).parts} for names in texts]
     sides = []
@@ -133,19 +133,19 @@ def _own_texts(rows: Rows, before: Run, after: Run) -> list[pa.Table]:
 
 
 def _missing_in(side: pa.Table, other: pa.Table) -> pa.ChunkedArray:
-    """doc_ids of the one that the other is without."""
+    """Return the doc_ids of the one run that the other lacks."""
     ids, others = side.column("doc_id"), other.column("doc_id").combine_chunks()
     return ids.filter(pc.invert(pc.is_in(ids, value_set=others)))
 
 
 def _num_rewritten(old: pa.Table, new: pa.Table) -> int:
-    """Documents of both with other bytes under the same name."""
+    """Count the documents that both runs have under one name with different bytes."""
     swhid = old.column("swhid").take(pc.index_in(new.column("doc_id"), value_set=old.column("doc_id").combine_chunks()))
     return int(pc.sum(pc.not_equal(swhid, new.column("swhid")), min_count=0).as_py())
 
 
 def _changes(sides: list[pa.Table], missing: tuple[pa.ChunkedArray, pa.ChunkedArray]) -> pa.Table:
-    """One row for each document whose fate differs, with both fates, in the order of steps.
+    """Return one row for each document whose fate differs, with both fates, in the order of steps.
 
     Args:
         sides: what each run dropped.
@@ -172,7 +172,7 @@ def _counted(changes: pa.Table) -> list[dict[str, Any]]:
 
 
 def _listed(rows: Rows, runs: tuple[Run, Run], shown: pa.Table) -> list[dict[str, Any]]:
-    """The shown changes, with the names of the documents and of the survivors that they lost to."""
+    """Return the shown changes, with the names of the documents and of the survivors that they lost to."""
     details = [detail for side in ("before", "after") for detail in shown.column(f"{side}_detail").to_pylist()]
     survivors = [detail for detail in details if detail and _DOC_ID.fullmatch(detail)]
     names = _names(rows, runs, [*shown.column("doc_id").to_pylist(), *survivors])
@@ -189,7 +189,7 @@ def _listed(rows: Rows, runs: tuple[Run, Run], shown: pa.Table) -> list[dict[str
 
 
 def _names(rows: Rows, runs: tuple[Run, Run], doc_ids: list[str]) -> dict[str, dict[str, str]]:
-    """doc_id → doc_id, repo and path, in whichever of the runs has it."""
+    """Return doc_id → doc_id, repo and path, from whichever run has it."""
     names: dict[str, dict[str, str]] = {}
     for step in [*origins(runs[1]), *origins(runs[0])]:
         left = sorted(set(doc_ids) - names.keys())
@@ -210,7 +210,7 @@ def _fate(row: dict[str, Any], side: str, names: dict[str, dict[str, str]], skip
 
 
 def _skipped(rows: Rows, run: Run) -> dict[tuple[str, str], str]:
-    """(repo, path) of the files that a run read and did not take → why."""
+    """Return (repo, path) → reason, of the files that a run skipped."""
     found: dict[tuple[str, str], str] = {}
     for step in origins(run):
         artifact = output_of(step, "Skipped")
@@ -223,7 +223,7 @@ def _skipped(rows: Rows, run: Run) -> dict[tuple[str, str], str]:
 
 
 def scores(rows: Rows, before: Run, after: Run) -> list[dict[str, Any]]:
-    """Figures of both runs by benchmark, metric and language; empty where neither was evaluated."""
+    """Return scores of both runs by benchmark, metric and language; empty where neither was evaluated."""
     sides = {"before": _scores(rows, before), "after": _scores(rows, after)}
     keys = list(dict.fromkeys([*sides["before"], *sides["after"]]))
     names = ("step", "benchmark", "metric", "language")

@@ -1,4 +1,4 @@
-"""How the loss of a training fell, in as many rows as fit a page."""
+"""The training curve, in as many rows as fit a page."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS = 12
 PICTURE = "loss.png"
-"""What a training shows beside its artifacts."""
+"""The picture that a training shows beside its artifacts."""
 
 
 def loss_rows(store: Store, step: StepState, num_rows: int = SHOWN_ROWS) -> list[dict[str, Any]]:
-    """The training of a step that wrote Losses, cut into equal stretches.
+    """Return the training curve of a step that wrote Losses, in equal stretches.
 
     Returns:
         For each stretch its last step, tokens so far, mean loss and gradient norm of the steps that have one, and learning rate; and in
@@ -46,12 +46,12 @@ def loss_rows(store: Store, step: StepState, num_rows: int = SHOWN_ROWS) -> list
 
 
 def picture(store: Store, step: StepState) -> bytes | None:
-    """The PNG of a training's curves, if it shows one."""
+    """Return the PNG of a training's curves, if it shows one."""
     digest = step.shown.get(PICTURE)
     return store.storage.read(object_name("files", digest)) if digest else None
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Of those that are numbers; a step that was left out may have none."""
+    """Return the mean, without NaN; a skipped step may have no loss."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")

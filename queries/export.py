@@ -1,4 +1,4 @@
-"""Writing an artifact out of the store, for tools that know nothing of it: Parquet, JSON lines, or plain files.
+"""Export of an artifact from the store, for other tools: Parquet, JSON lines, or plain files.
 
 The output folder appears whole or not at all.
 """
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 FORMATS = ("parquet", "jsonl")
 FIRST = ("Docs", "Checkpoint")
-"""What people most often mean of a step that wrote several things."""
+"""The default output of a step that wrote several, in order of preference."""
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 _BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What is written out: an artifact, and the verdicts that select its rows."""
+    """The artifact to export, and the verdicts that select its rows."""
 
     type: str
     artifact: str
@@ -46,9 +46,9 @@ class Exported:
 
 
 def resolve(store: Store, name: str) -> Exported:
-    """The artifact of a hash's beginning, or of RUN/STEP or RUN/STEP/TYPE.
+    """Return the artifact named by a hash prefix, RUN/STEP or RUN/STEP/TYPE.
 
-    A step with several outputs gives, unless told, the first of `FIRST` (of a filter: the documents it left) and its own first one.
+    A step with several outputs gives, unless told, the first of `FIRST` (of a filter: the documents it kept) and its own first one.
 
     Raises:
         InputError: if there is none, or several.
@@ -72,7 +72,7 @@ def resolve(store: Store, name: str) -> Exported:
 
 
 def outputs(step: StepState) -> dict[str, Exported]:
-    """Type → what a step wrote; of a filter also the Docs that it left."""
+    """Return type → artifact that a step wrote; of a filter also the Docs that it kept."""
     offered = {kind: Exported(kind, out["artifact"]) for kind, out in step.outputs.items()}
     docs = input_of(step, "Docs")
     if "Verdicts" in offered and docs is not None:
@@ -92,7 +92,7 @@ def _by_hash(store: Store, prefix: str) -> Exported:
 
 
 def find(store: Store, prefix: str) -> list[str]:
-    """Hashes of the artifacts that begin so; at least six digits are asked for."""
+    """Return the hashes of the artifacts with that prefix, which needs at least six digits."""
     if not _PREFIX.fullmatch(prefix):
         return []
     names = (name.rpartition("/")[2].removesuffix(".json") for name in store.storage.names("artifacts"))
@@ -112,7 +112,7 @@ def export(
         InputError: if the folder is there and not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty; nothing was written", hint="name a folder that is not there yet")
+        raise InputError(f"{out} is not empty; nothing was written", hint="name a folder that does not exist yet")
     artifact = Rows(store).artifact(what.artifact)
     aside = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
     aside.mkdir(parents=True)
@@ -186,5 +186,5 @@ def _write_lines(source: PartSource, target: Path) -> int:
 
 
 def _plain(value: Any) -> str:
-    """Times as ISO 8601; the schemas hold nothing else that JSON does not know."""
+    """Convert times to ISO 8601, the only values of the schemas that JSON does not know."""
     return str(value.isoformat())

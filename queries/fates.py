@@ -1,4 +1,4 @@
-"""What the steps of a run did with documents: which text each judged, what each dropped, what was left."""
+"""The fates of documents in a run: which text each step judged, and which documents it dropped and kept."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ class Judgement:
 
 
 def input_of(step: StepState, kind: str) -> dict[str, Any] | None:
-    """What a step read of a type: {"type", "artifact", "verdicts"}."""
+    """Return a step's input of a type: {"type", "artifact", "verdicts"}."""
     return next((ref for ref in step.inputs.values() if ref["type"] == kind), None)
 
 
 def output_of(step: StepState, kind: str) -> str | None:
-    """Hash of what a step wrote of a type."""
+    """Return the hash of a step's output of a type."""
     return step.outputs[kind]["artifact"] if kind in step.outputs else None
 
 
 def producer(run: Run, artifact: str) -> StepState | None:
-    """The step of a run that wrote an artifact."""
+    """Return the step of a run that wrote an artifact."""
     return next((step for step in run.steps if any(out["artifact"] == artifact for out in step.outputs.values())), None)
 
 
 def judgements(run: Run) -> list[Judgement]:
-    """The steps that judged documents, in order."""
+    """Return the steps that judged documents, in order."""
     found = []
     for step in run.steps:
         docs, verdicts = input_of(step, "Docs"), output_of(step, "Verdicts")
@@ -66,12 +66,12 @@ def judgements(run: Run) -> list[Judgement]:
 
 
 def origins(run: Run) -> list[StepState]:
-    """The steps that made documents from nothing of ours: where every story begins."""
+    """Return the steps that made documents from sources: where every trace begins."""
     return [step for step in run.steps if "Docs" in step.outputs and input_of(step, "Docs") is None]
 
 
-def is_a_line(run: Run) -> bool:
-    """Whether each step that judges or rewrites documents reads what the one before it left."""
+def is_linear(run: Run) -> bool:
+    """Return whether each step that judges or rewrites documents reads the output of the one before it."""
     at: tuple[str, str | None] | None = None
     for step in run.steps:
         docs, text, verdicts = input_of(step, "Docs"), output_of(step, "Docs"), output_of(step, "Verdicts")
@@ -84,7 +84,7 @@ def is_a_line(run: Run) -> bool:
 
 
 def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: AbstractSet[tuple[str, str]] = frozenset()) -> pa.Table:
-    """Every dropped document of a run: doc_id, the step that dropped it first, its reason, and the part it lies in.
+    """Return every dropped document of a run: doc_id, the step that dropped it first, its reason, and the part it lies in.
 
     Args:
         rows: of the store.
@@ -107,18 +107,18 @@ def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: Abs
             for name, column in columns.items():
                 drops = drops.append_column(name, column)
             found.append(drops.cast(_NO_DROPS))
-    return pa.concat_tables(found) if is_a_line(run) else _first(pa.concat_tables(found))
+    return pa.concat_tables(found) if is_linear(run) else _first(pa.concat_tables(found))
 
 
 def _first(drops: pa.Table) -> pa.Table:
-    """Of each document the earliest drop: where a recipe branches, two filters may drop one document."""
+    """Return the earliest drop of each document: where a recipe branches, two filters may drop one document."""
     numbered = drops.append_column("at", pa.array(range(len(drops)), pa.int64()))
     earliest = numbered.group_by("doc_id").aggregate([("at", "min")]).column("at_min")  # drops are in the order of steps
     return drops.take(pc.take(earliest, pc.sort_indices(earliest)))
 
 
 def funnel(run: Run) -> list[dict[str, Any]]:
-    """What each step of a run left of the documents: one row for each step that wrote verdicts or documents."""
+    """Return one row for each step that wrote verdicts or documents: what it kept."""
     rows = []
     for step in run.steps:
         if "Verdicts" in step.outputs:

@@ -1,4 +1,4 @@
-"""What is asked of a record: the run, the name, and where in it something stands."""
+"""A query of a run: the name that is asked for, and places in the run's artifacts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, of which run."""
+    """The name that is asked about, and the run."""
 
     rows: Rows
     run: Run
     what: str
     kind: str | None
-    """checkpoint, sequence, document, repository, path; None where it is to be guessed."""
+    """checkpoint, sequence, document, repository, path; None to guess it from the name."""
     until_step: int | None = None
     """Of a checkpoint: only what training had seen by this step."""
     limit: int | None = None
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a document begins: its row in the text of the step that read it."""
+    """The place of a document: its row in the text of the step that read it."""
 
     step: StepState
     artifact: str
@@ -40,7 +40,7 @@ class Place:
 
 
 def newest(store: Store) -> Run:
-    """The newest run that is done, else the newest.
+    """Return the newest run that is done, else the newest.
 
     Raises:
         InputError: if there is none.

@@ -1,4 +1,4 @@
-"""Rows of stored artifacts, read by column, part and position: no more of them than a question needs."""
+"""Rows of stored artifacts, read by column, part and position: no more than a query needs."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """Reads for one question. Manifests are read once; tables are not kept."""
+    """A reader for one question. Manifests are read once; tables are not kept."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._artifacts: dict[str, Artifact] = {}
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact of that hash; read once."""
+        """Return the artifact of that hash; read once."""
         if name not in self._artifacts:
             self._artifacts[name] = self.store.artifact(name)
         return self._artifacts[name]
 
     def path(self, name: str, part: int) -> Path:
-        """The part's file on a local disk."""
+        """Return the part's file on a local disk."""
         artifact = self.artifact(name)
         return self.store.storage.local(object_name(artifact.type, artifact.parts[part].hash))
 
     def columns(self, name: str, part: int) -> list[str]:
-        """Names of the columns of a part."""
+        """Return names of the columns of a part."""
         return list(pq.read_schema(self.path(name, part)).names)
 
     def table(self, name: str, part: int, columns: list[str] | None = None) -> pa.Table:
-        """Some columns of a part, all rows."""
+        """Return some columns of a part, all rows."""
         return parquet.read_table(self.path(name, part), columns, self.store.url)
 
     def tables(self, name: str, columns: list[str] | None, parts: Sequence[int] | None = None) -> Iterator[tuple[int, pa.Table]]:
-        """(part, its table), in order, read by several threads; `parts` None is all."""
+        """Return (part, its table), in order, read by several threads; `parts` None is all."""
         wanted = range(len(self.artifact(name).parts)) if parts is None else parts
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             yield from zip(wanted, pool.map(lambda part: self.table(name, part, columns), wanted), strict=True)
 
     def same_parts(self, name: str, like: str, parts: Sequence[int] | None) -> Sequence[int] | None:
-        """`parts` of `like` where `name` is cut the same way, else all of them."""
+        """Return `parts` of `like` if `name` has the same parts, else all of them."""
         return parts if len(self.artifact(name).parts) == len(self.artifact(like).parts) else None
 
     def take(self, name: str, part: int, positions: Sequence[int] | NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
-        """The rows at ascending positions of a part; only the row groups that hold them are read."""
+        """Return the rows at ascending positions of a part; only the row groups that hold them are read."""
         path, wanted = self.path(name, part), np.asarray(positions, np.int64)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True, memory_map=True) as file:
@@ -76,7 +76,7 @@ class Rows:
         return table.take(pa.array(wanted - starts[group_of] + read_before[np.searchsorted(groups, group_of)]))
 
     def of_documents(self, name: str, doc_ids: pa.Array, columns: list[str], parts: Sequence[int] | None = None) -> pa.Table:
-        """Rows of some documents: `columns` (doc_id among them), and `part` and `row` where each lies."""
+        """Return rows of some documents: `columns` (doc_id among them), and the `part` and `row` of each."""
         found = []
         for part, table in self.tables(name, ["doc_id"], parts):
             rows = pc.indices_nonzero(pc.is_in(table.column("doc_id"), value_set=doc_ids)).to_numpy()
@@ -85,7 +85,7 @@ class Rows:
         return pa.concat_tables(found) if found else _placed(self._empty(name, columns), 0, np.empty(0, np.int64))
 
     def of_document(self, name: str, doc_id: str, columns: list[str] | None, part: int | None) -> list[dict[str, Any]]:
-        """Rows of one document, in order, as dictionaries; looked for in `part`, where that is known."""
+        """Return the rows of one document, in order, as dictionaries; searched in `part`, if that is known."""
         parts = None if part is None or part >= len(self.artifact(name).parts) else [part]
         wanted = None if columns is None else list(dict.fromkeys(["doc_id", *columns]))
         rows: list[dict[str, Any]] = []

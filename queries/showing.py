@@ -1,8 +1,8 @@
-"""What one thing of a store looks like: a run, a step, an artifact, a document, a cluster or all licence conflicts of a run.
+"""Description of one item of a store: a run, a step, an artifact, a document, a cluster or all licence conflicts of a run.
 
 What is asked for is taken, in this order, as: the word `conflicts`; RUN/STEP; a run (its id, tag, or a beginning or end
 of the id); the beginning of an artifact's hash (six digits or more); the beginning of a doc_id (eight or more).
-`cluster:`, `doc:`, `artifact:` and `run:` leave no doubt.
+`cluster:`, `doc:`, `artifact:` and `run:` make it unambiguous.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LONG_VALUE = 200
 
 
 def show(store: Store, name: str, *, run_id: str | None = None, num_rows: int | None = None) -> dict[str, Any]:
-    """The document of whatever `name` names; its `kind` says what that is.
+    """Return the document that describes `name`; its `kind` says what that is.
 
     Args:
-        store: to ask.
+        store: to query.
         name: of a thing.
         run_id: of a document, a cluster or conflicts: as this run saw them; None for the newest that is done.
         num_rows: of an artifact: first rows (None: five); of a step or run: licence conflicts (None: all); of a cluster:
@@ -70,7 +70,7 @@ def _guess(store: Store, name: str) -> str:
 
 
 def show_run(store: Store, run: Run) -> dict[str, Any]:
-    """Steps, what they left, and where people can look at it."""
+    """Describe a run: its steps, what they kept, and the folders to browse."""
     return {
         "kind": "run",
         "run": run.id,
@@ -92,7 +92,7 @@ def _step(step: StepState) -> dict[str, Any]:
 
 
 def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, Any]:
-    """Everything that is recorded of RUN/STEP; of a step that looked for duplicates also the licence conflicts, at most `limit`."""
+    """Return the whole record of RUN/STEP; of a deduplication step also the licence conflicts, at most `limit`."""
     run_id, _, wanted = name.partition("/")
     run = store.run(run_id)
     step = run.step(wanted)
@@ -105,7 +105,7 @@ def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, An
 
 
 def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
-    """Type, counts, parts and the first rows of an artifact."""
+    """Return type, counts, parts and the first rows of an artifact."""
     found = find(store, prefix)
     if len(found) != 1:
         problem = f"{len(found)} artifacts begin with {prefix!r}" if found else f"{store.url} holds no artifact {prefix!r}"
@@ -139,7 +139,7 @@ def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict
 
 
 def _clipped(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with long texts and lists cut, saying so."""
+    """Return a row with long texts and lists cut and marked as cut."""
     return {name: _clip(value) for name, value in row.items()}
 
 
@@ -152,7 +152,7 @@ def _clip(value: Any) -> Any:
 
 
 def show_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, Any]:
-    """Who a document is, its fate, and its text as the last step that kept it saw it."""
+    """Describe a document: its identity, its fate, and its text as the last step that kept it read it."""
     found = trace(store, f"doc:{doc_id}", run_id=run_id)
     rows, run = Rows(store), store.run(found["run"])
     places = [event for event in found["events"] if event["event"] in ("read", "rewritten")]

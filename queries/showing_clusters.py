@@ -1,4 +1,4 @@
-"""What the deduplicating steps of a run found: clusters with the differences of their texts, and licence conflicts.
+"""The results of the deduplication steps of a run: clusters with the differences of their texts, and licence conflicts.
 
 Whatever writes Clusters is asked, under whichever name the recipe gives it. A licence conflict is a cluster whose members
 are of different licence classes: it is reported, or quarantined, which leaves the cluster without a survivor.
@@ -40,12 +40,12 @@ _SURVIVOR = ["doc_id", "repo", "path", "license_class"]
 
 
 def finders(run: Run) -> list[StepState]:
-    """The steps of a run that looked for duplicates, in order."""
+    """Return the deduplication steps of a run, in order."""
     return [step for step in run.steps if "Clusters" in step.outputs]
 
 
 def class_counts(classes: Iterable[str | None]) -> dict[str, int]:
-    """Licence class → how many are of it, the most frequent first."""
+    """Return licence class → number of documents, the most frequent first."""
     counted = Counter(name or UNJUDGED for name in classes)
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
@@ -54,10 +54,10 @@ def class_counts(classes: Iterable[str | None]) -> dict[str, int]:
 
 
 def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: int | None = None) -> dict[str, Any]:
-    """Members of a cluster, the survivor and why it won, their licences, and how each text differs from the survivor's.
+    """Describe a cluster: its members, why the survivor won, their licences, and how each text differs from the survivor's.
 
     Args:
-        store: to ask.
+        store: to query.
         wanted: the beginning of the cluster's name, or STEP/ and that; without a step, the last one that found it.
         run_id: of which run; None for the newest that is done.
         num_compared: how many texts to compare with the survivor's.
@@ -70,7 +70,7 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
     steps = [step for step in finders(run) if named in ("", step.name)]
     if named and not steps:
         hint = did_you_mean(named, [step.name for step in finders(run)])
-        raise InputError(f"run {run.id} has no step {named!r} that looks for duplicates", hint=hint)
+        raise InputError(f"run {run.id} has no deduplication step {named!r}", hint=hint)
     found = {step.name: members for step in steps if (members := _members(rows, step, prefix))}
     if not found:
         raise InputError(
@@ -88,7 +88,7 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
 
 
 def _members(rows: Rows, step: StepState, prefix: str) -> list[dict[str, Any]]:
-    """Rows of the clusters whose names begin so, each with the part that it lies in."""
+    """Return the rows of the clusters whose names have that prefix, each with its part."""
     artifact, found = step.outputs["Clusters"]["artifact"], []
     for part, table in rows.tables(artifact, ["cluster_id"]):
         positions = pc.indices_nonzero(pc.starts_with(table.column("cluster_id"), prefix)).to_numpy()
@@ -127,7 +127,7 @@ def _outcome(step: StepState, has_survivor: bool) -> str:
 
 
 def _goes_for(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> dict[str, str | None]:
-    """doc_id → the document that it was dropped for, as its verdict names it; None of one that stays."""
+    """Return doc_id → the document that it was dropped for, as its verdict names it; None of one that is kept."""
     verdicts = step.outputs["Verdicts"]["artifact"]
     of_same = rows.same_parts(verdicts, step.outputs["Clusters"]["artifact"], parts)
     found = rows.of_documents(verdicts, pa.array([row["doc_id"] for row in members]), ["doc_id", "detail"], of_same)
@@ -135,7 +135,7 @@ def _goes_for(rows: Rows, step: StepState, members: list[dict[str, Any]], parts:
 
 
 def _evidence(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> dict[str, str | None]:
-    """doc_id → what its licence was judged by, where a step above said."""
+    """Return doc_id → the evidence for its licence, if a step above recorded any."""
     licenses = input_of(step, "Licenses")
     if licenses is None:
         return {}
@@ -146,7 +146,7 @@ def _evidence(rows: Rows, step: StepState, members: list[dict[str, Any]], parts:
 
 
 def _compare(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> None:
-    """Tell of each member but the first how its text differs from that of the one it was dropped for, or else from the first's."""
+    """Diff each member but the first with the one that it was dropped for, or else with the first."""
     docs = input_of(step, "Docs")
     assert docs is not None, "clusters are of documents"
     of_same = rows.same_parts(docs["artifact"], step.outputs["Clusters"]["artifact"], parts)
@@ -162,7 +162,7 @@ def _compare(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: 
 
 
 def differences(old: str, new: str, names: tuple[str, str]) -> tuple[list[str], bool]:
-    """The first lines of a unified diff, long ones cut, and whether there is more than they say."""
+    """Return the first lines of a unified diff, long ones cut, and whether lines were left out."""
     first, second = old.split("\n"), new.split("\n")  # not splitlines: texts that differ in line ends alone do differ
     has_more = first[COMPARED_LINES:] != second[COMPARED_LINES:]  # difflib takes time in the square of the lines
     lines = difflib.unified_diff(first[:COMPARED_LINES], second[:COMPARED_LINES], *names, n=0, lineterm="")
@@ -178,22 +178,22 @@ def _cut(line: str) -> str:
 
 
 def show_conflicts(store: Store, run_id: str | None, limit: int | None = None) -> dict[str, Any]:
-    """Every cluster of a run whose members' licence classes differ, step by step.
+    """Return every cluster of a run whose members' licence classes differ, step by step.
 
     Raises:
-        InputError: if no step of the run looked for duplicates.
+        InputError: if the run has no deduplication step.
     """
     rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
     steps = [{"step": step.name, **conflicts(rows, run, step, limit)} for step in finders(run)]
     if not steps:
         hint = f"ask a run with exact_dedup or near_dedup: --run; `starloom runs{store.named}` lists them"
-        raise InputError(f"no step of run {run.id} looked for duplicates", hint=hint)
+        raise InputError(f"run {run.id} has no deduplication step", hint=hint)
     num = sum(step["num_conflicts"] for step in steps)
     return {"kind": "conflicts", "run": run.id, "recipe": run.recipe, "store": store.url, "num_conflicts": num, "steps": steps}
 
 
 def conflicts(rows: Rows, run: Run, step: StepState, limit: int | None) -> dict[str, Any]:
-    """The licence conflicts that one step found: counts by the classes that meet, and the clusters, the largest first.
+    """Return the licence conflicts of one step: counts by the classes that meet, and the clusters, the largest first.
 
     `judged_by` is the step that told the licence classes. Of what `dropped_before` says no copy was compared: a conflict with
     it is not among these, though a step before may have found it.
@@ -237,7 +237,7 @@ def _in_conflict(rows: Rows, step: StepState) -> pa.Table:
 
 
 def _by_classes(classes: dict[str, Counter[str]], stays: set[str]) -> list[dict[str, Any]]:
-    """Counts by which classes meet, the most frequent first."""
+    """Count conflicts by the classes that meet, the most frequent first."""
     totals: dict[tuple[str, ...], Counter[str]] = {}
     for name, counts in classes.items():
         total = totals.setdefault(tuple(sorted(counts)), Counter())
@@ -247,7 +247,7 @@ def _by_classes(classes: dict[str, Counter[str]], stays: set[str]) -> list[dict[
 
 
 def _judged_by(run: Run, step: StepState) -> str | None:
-    """The step that told the licence classes: the nearest that wrote what was read."""
+    """Return the step that wrote the licence classes: the nearest above."""
     licenses = input_of(step, "Licenses")
     if licenses is None:
         return None
@@ -256,7 +256,7 @@ def _judged_by(run: Run, step: StepState) -> str | None:
 
 
 def _dropped_before(run: Run, step: StepState) -> list[dict[str, Any]]:
-    """The filters above a step, up to the text that it read, that dropped something: documents that it never saw."""
+    """Return the filters above a step that dropped documents which it therefore never read."""
     found, docs = [], input_of(step, "Docs")
     while docs is not None and docs["verdicts"] is not None:
         judge = producer(run, docs["verdicts"])

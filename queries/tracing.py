@@ -1,8 +1,8 @@
-"""What became of a path, repository, document, sequence or checkpoint: one question asked of the record of a run.
+"""Trace of a path, repository, document, sequence or checkpoint through the record of a run.
 
 What is asked for is taken, in this order, as: the word `checkpoint` or the beginning of a checkpoint's hash (8 digits or
 more); PART:ROW, a sequence; the beginning of a doc_id (8 digits or more); the name of a repository; a path, whole or its
-end, with or without the repository before it. A prefix (checkpoint: seq: doc: repo: path:) leaves no doubt.
+end, with or without the repository before it. A prefix (checkpoint: seq: doc: repo: path:) makes it unambiguous.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SEQUENCE = re.compile(r"\d+:\d+")
 
 
 def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int | None = None, limit: int | None = None) -> dict[str, Any]:
-    """The story of `what`, as a document whose `kind` says what it was taken for.
+    """Trace `what`; the `kind` of the result says what it was taken for.
 
     Raises:
         InputError: if the run holds nothing of that name.
@@ -49,11 +49,11 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
             found = answer(question)
             if found is not None:
                 return {"kind": guess, "run": run.id, "recipe": run.recipe, "store": store.url, **found}
-    raise InputError(f"run {run.id} knows nothing of {what!r}", hint=_hint(question))
+    raise InputError(f"run {run.id} has nothing named {what!r}", hint=_hint(question))
 
 
 def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
-    """The newest run that made a checkpoint whose hash begins so."""
+    """Return the newest run that made a checkpoint whose hash has that prefix."""
     for run_id in reversed(store.run_ids()):
         run = store.run(run_id)
         if any(hash_.startswith(prefix) for step in run.steps if (hash_ := output_of(step, "Checkpoint"))):
@@ -113,7 +113,7 @@ def _document(question: Question) -> dict[str, Any] | None:
     prefix = question.what.lower()
     if not _HASH.fullmatch(prefix):
         if question.kind == "document":
-            raise InputError(f"{question.what!r} is no doc_id", hint="give at least its first 8 hexadecimal digits")
+            raise InputError(f"{question.what!r} is not a doc_id", hint="give at least its first 8 hexadecimal digits")
         return None
     found = [place for step in origins(question.run) for place in _where(question, step, "doc_id", prefix)]
     if len(found) > 1:
@@ -144,7 +144,7 @@ def _path(question: Question) -> dict[str, Any] | None:
 
 
 def _rank(name: tuple[str, str], wanted: str) -> int:
-    """How well a file is named: 0 by repo/path, 1 by its whole path, 2 by the end of it."""
+    """Rank how well a name fits a file: 0 by repo/path, 1 by its whole path, 2 by the end of it."""
     return 0 if "/".join(name) == wanted else 1 if name[1] == wanted else 2
 
 
@@ -164,7 +164,7 @@ def _ends(full: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:
 
 
 def _several(question: Question, places: list[Place]) -> dict[str, Any]:
-    """Several documents under one name: each with its fate, for the asker to choose from."""
+    """Return several documents of one name, each with its fate, for the user to choose from."""
     parts = sorted({place.part for place in places})
     drops = dropped(question.rows, question.run, parts)
     wanted = drops.filter(pc.is_in(drops.column("doc_id"), value_set=pa.array([place.doc_id for place in places])))

@@ -1,4 +1,4 @@
-"""The story of one document: what each step of a run did with it, and why, down to the training steps that saw it."""
+"""Trace of one document: what each step of a run did with it, and why, down to the training steps that saw it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Event = dict[str, Any]
 
 
 def trace_document(question: Question, place: Place) -> dict[str, Any]:
-    """Who the document is, its fate, and an event for each step that did something with it."""
-    story = _Story(question, place)
+    """Return the document's identity, its fate, and an event for each step that did something with it."""
+    story = _DocumentTrace(question, place)
     events = [event for step in question.run.steps for event in story.events(step)]
     drop = next((event for event in events if event["event"] == "dropped"), None)
     columns = [name for name in question.rows.columns(place.artifact, place.part) if name != "content"]
@@ -40,7 +40,7 @@ def trace_document(question: Question, place: Place) -> dict[str, Any]:
     return {"kind": "document", "document": document, "fate": fate, "events": events}
 
 
-class _Story:
+class _DocumentTrace:
     def __init__(self, question: Question, place: Place) -> None:
         self.question = question
         self.rows = question.rows
@@ -57,7 +57,7 @@ class _Story:
         }
 
     def events(self, step: StepState) -> Iterator[Event]:
-        """What one step did with the document; nothing where it never saw it."""
+        """Return what one step did with the document; nothing if it never read it."""
         docs = input_of(step, "Docs")
         if docs is not None and not self._is_live(docs["artifact"], docs["verdicts"]):
             return
@@ -67,14 +67,14 @@ class _Story:
                     yield {"step": step.name, "stage": step.stage, **event}
 
     def _at(self, artifact: str) -> tuple[int, int] | None:
-        """(part, row) of the document in a text; None where that text is without it."""
+        """Return (part, row) of the document in a text; None if the text lacks it."""
         if artifact not in self._found:
             found = self._own(artifact, [])
             self._found[artifact] = (found[0]["part"], found[0]["row"]) if found else None
         return self._found[artifact]
 
     def _own(self, artifact: str, columns: list[str] | None) -> list[dict[str, Any]]:
-        """The document's rows of an artifact; its parts are those of the text."""
+        """Return the document's rows of an artifact; its parts are those of the text."""
         same = len(self.rows.artifact(artifact).parts) == len(self.rows.artifact(self.place.artifact).parts)
         return self.rows.of_document(artifact, self.place.doc_id, columns, self.place.part if same else None)
 
@@ -178,7 +178,7 @@ class _Story:
 
 
 def _why_not_packed(config: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Why a document that was encoded is in no sequence, as the reason of a verdict is told.
+    """Return why an encoded document is in no sequence, in the form of a verdict's reason.
 
     Args:
         config: knobs of pack_fim.
@@ -191,4 +191,9 @@ def _why_not_packed(config: Mapping[str, Any], document: Mapping[str, Any]) -> d
     if times < 1:
         detail = f"not taken: {by} {document[by]} has weight {weight:g}, which is {times:.4g} copies over {epochs} epoch(s)"
         return {"rule": "mixture", "value": times, "threshold": None, "detail": detail}
-    return {"rule": "no-room", "value": None, "threshold": None, "detail": "cut off its sequence by fill-in-the-middle after packing"}
+    return {
+        "rule": "no-room",
+        "value": None,
+        "threshold": None,
+        "detail": "cut off: fill-in-the-middle after packing made its sequence longer",
+    }

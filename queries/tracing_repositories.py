@@ -1,4 +1,4 @@
-"""The story of one repository: how many of its documents each step left, what was dropped by which rule, what was trained on."""
+"""Trace of one repository: how many of its documents each step kept, which rules dropped the others, which were trained on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def trace_repository(question: Question) -> dict[str, Any] | None:
-    """Counts for each step; None if the run read no such repository."""
+    """Return counts for each step; None if the run read no such repository."""
     rows, run, repo = question.rows, question.run, question.what
     documents, parts = _documents(rows, run, repo)
     skipped = _skipped(rows, run, repo)
@@ -38,7 +38,7 @@ def trace_repository(question: Question) -> dict[str, Any] | None:
 
 
 def _documents(rows: Rows, run: Run, repo: str) -> tuple[pa.Table, list[int]]:
-    """The repository's documents, and the parts that hold them."""
+    """Return the repository's documents, and the parts that hold them."""
     found, parts = [], []
     columns = ["doc_id", "repo", "path", "source", "revision", "declared_license", "language", "size"]
     for step in origins(run):
@@ -69,7 +69,7 @@ def _dropped_of(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> pa
 
 
 def _steps(run: Run, documents: pa.Table, drops: pa.Table) -> dict[str, dict[str, Any]]:
-    """Step → documents still in after it, and what it dropped by rule."""
+    """Return step → documents kept after it, and dropped by rule."""
     left, told = len(documents), {step.name: {"documents": len(documents), "dropped": 0, "rules": {}} for step in origins(run)}
     for judged in judgements(run):
         rules = drops.filter(pc.equal(drops.column("step"), judged.step)).column("rule").value_counts().to_pylist()
@@ -96,7 +96,7 @@ def _skipped(rows: Rows, run: Run, repo: str) -> dict[str, Any]:
 
 
 def _training(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> list[dict[str, Any]]:
-    """For each packing: tokens (of every copy) and sequences of the repository, what was left out, which checkpoints saw them."""
+    """Return for each packing: tokens (of every copy) and sequences of the repository, what was left out, which checkpoints saw them."""
     told = []
     for packer in packers(run):
         spans = spans_of(rows, packer, doc_ids, rows.same_parts(packer.outputs["Spans"]["artifact"], _text(run), parts))
@@ -115,7 +115,7 @@ def _training(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> list
 
 
 def _num_not_packed(rows: Rows, run: Run, packer: StepState, doc_ids: pa.Array, parts: list[int]) -> int:
-    """Documents that were encoded and are in no sequence, such as those that the mixture did not take."""
+    """Count documents that were encoded and are in no sequence, such as those that the mixture did not take."""
     tokens, found = input_of(packer, "Tokens"), []
     for artifact in (tokens["artifact"], packer.outputs["Spans"]["artifact"]) if tokens else ():
         mine = rows.of_documents(artifact, doc_ids, ["doc_id"], rows.same_parts(artifact, _text(run), parts))

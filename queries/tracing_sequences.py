@@ -1,4 +1,4 @@
-"""The story of one packed sequence: its spans, whose bytes each holds, in which context it stands, and when training saw it."""
+"""Trace of one packed sequence: its spans, their documents and bytes, their attention contexts, and the training steps that saw it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 def trace_sequence(question: Question, part: int, row: int) -> dict[str, Any]:
-    """The spans of a packed sequence, with the documents and bytes that they came from, and when it was seen."""
+    """Return the spans of a packed sequence, with the source documents and bytes, and the steps at which it was seen."""
     rows, run = question.rows, question.run
     packer = _packer(run)
     packed = packer.outputs["Packed"]["artifact"]
@@ -93,7 +93,7 @@ def _name(rows: Rows, text: str, part: int, spans: list[dict[str, Any]]) -> None
 
 
 def _spell(rows: Rows, packer: StepState, tokens: Sequence[int], spans: list[dict[str, Any]]) -> None:
-    """Add what the template's tokens say, which are no bytes of a document, as the tokenizer spells them."""
+    """Add the text of the template's tokens, which are no bytes of a document, as the tokenizer spells them."""
     ref = input_of(packer, "Tokenizer")
     file = next((part for part in rows.artifact(ref["artifact"]).parts if part.name == TOKENIZER_FILE), None) if ref else None
     if file is None:

@@ -27,7 +27,7 @@ _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 
 
 class Exposure(NamedTuple):
-    """When training saw each sequence of a part; [sequences], -1 for never."""
+    """The step at which each sequence of a part was seen; [sequences], -1 for never."""
 
     first: NDArray[np.int64]
     last: NDArray[np.int64]
@@ -85,7 +85,7 @@ class Trained(NamedTuple):
 
 
 def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
-    """Which documents a checkpoint saw, at which steps: in its own training, and in those that this went on from.
+    """Return the documents that a checkpoint saw, and the steps: of its own training, and of those that this continued from.
 
     Raises:
         InputError: a training kept no record of what it saw.
@@ -230,7 +230,7 @@ def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: 
 
 
 def _identities(rows: Rows, run: Run, packer: StepState, part: int, doc_ids: pa.ChunkedArray) -> dict[str, Any]:
-    """Who the documents of a part are, and the evidence for their licence."""
+    """Return the identity of the documents of a part, and the evidence for their licence."""
     text = text_of(run, packer)
     table = rows.table(text, part, _IDENTITY)
     who = table.take(pc.index_in(doc_ids, value_set=table.column("doc_id").combine_chunks()))
@@ -238,7 +238,7 @@ def _identities(rows: Rows, run: Run, packer: StepState, part: int, doc_ids: pa.
 
 
 def _licenses(rows: Rows, run: Run, part: int, who: pa.Table) -> pa.ChunkedArray:
-    """What the licence filter found, where it ran; else what the repository declares."""
+    """Return what the licence filter found, where it ran; else what the repository declares."""
     judge = next((step for step in run.steps if step.stage == "license_filter"), None)
     artifact = output_of(judge, "Verdicts") if judge else None
     if artifact is None or part >= len(rows.artifact(artifact).parts):

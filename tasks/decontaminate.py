@@ -1,4 +1,4 @@
-"""Drop documents in which a problem or a solution of a benchmark stands, so that evaluation measures no memory.
+"""Drop documents that contain a problem or a solution of a benchmark, so that evaluation does not measure memorisation.
 
 A document leaks a benchmark if one of the benchmark's strings, normalised, stands in its likewise normalised content:
 lower-cased (StarCoder), or lower-cased without any whitespace (StarCoder2). Exact: the answer is Python's `in`.
@@ -9,7 +9,7 @@ Writes  Verdicts  dropped: rule = benchmark-leak, detail = <benchmark>/<task_id>
 
 Of a problem in HumanEval's format that is its docstring and its solution; without a docstring its whole prompt, unless that is
 one line, a signature. Strings too short or too common to prove anything are left out: those below `min_length`, and those in
-`exempt`. The record's notes name them, and the problems of which nothing is looked for.
+`exempt`. The record's notes name them, and the problems without any string to search for.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class Benchmark(Config):
     """A benchmark, one problem a line."""
 
     name: str = Field(min_length=1)
-    """What its leaks are called."""
+    """Name of the benchmark in verdicts."""
     path: File
     """JSON lines, plain or gzipped."""
     format: Literal["humaneval", "fields"] = "humaneval"
     """`humaneval`: the docstring in `prompt`, else all of it, and `canonical_solution`; `fields`: the fields named in `fields`, whole."""
     fields: tuple[str, ...] = ()
-    """Fields whose strings are looked for, with `format: fields`."""
+    """Fields whose strings are searched for, with `format: fields`."""
     id_field: str = "task_id"
-    """Field that names a problem."""
+    """Field that holds a problem's id."""
 
     @model_validator(mode="after")
     def _fields_fit_format(self) -> Self:
         if (self.format == "fields") != bool(self.fields):
-            raise ValueError("name the fields to look for with `format: fields`, and none with `format: humaneval`")
+            raise ValueError("name the fields to search for with `format: fields`, and none with `format: humaneval`")
         return self
 
 
@@ -64,17 +64,17 @@ class Decontaminate(Config):
     """Knobs of decontamination."""
 
     benchmarks: tuple[Benchmark, ...] = Field(default=({"name": "starloom_tiny", "path": OWN_BENCHMARK},), min_length=1)  # type: ignore[arg-type]
-    """What must not be learnt: what `evaluate` asks, at least."""
+    """Benchmarks to remove from the corpus: at least those that `evaluate` runs."""
     normalise: Literal["lower", "lower_no_whitespace"] = "lower_no_whitespace"
     """`lower` as StarCoder did, `lower_no_whitespace` as StarCoder2 did; content and strings alike."""
     min_length: int = Field(default=10, ge=1)
-    """Characters, after normalising, below which a string is not looked for."""
+    """Least number of characters, after normalising, of a string to search for."""
     exempt: tuple[str, ...] = TRIVIAL_SOLUTIONS
     """Strings too common to be a leak, compared without space around them."""
 
 
 class Needle(NamedTuple):
-    """A normalised string of a benchmark, and where it comes from."""
+    """A normalised string of a benchmark, and its source."""
 
     text: str
     source: str
@@ -83,7 +83,7 @@ class Needle(NamedTuple):
 
 @stage()
 def decontaminate(docs: Docs, cfg: Decontaminate, runtime: Runtime) -> Verdicts:
-    """Drop every live document in which a benchmark's string stands."""
+    """Drop every live document that contains a benchmark's string."""
     import numpy as np
 
     from starloom.tasks.kernels.text.substrings import first_matches, normalised_column, prepare_patterns
@@ -117,18 +117,18 @@ def _strings(values: Iterator[str | None]) -> Any:
 
 
 class Search(NamedTuple):
-    """What to look for, and what not."""
+    """The strings to search for, and those to ignore."""
 
     needles: list[Needle]
     """Longest first, each string once."""
     left_out: list[str]
     """Strings too short or exempt: `<benchmark>/<task_id>: string`."""
     unsought: list[str]
-    """Problems of which nothing is looked for: <benchmark>/<task_id>."""
+    """Problems without any string to search for: <benchmark>/<task_id>."""
 
 
 def find_needles(cfg: Decontaminate) -> Search:
-    """What to look for.
+    """Collect the strings to search for.
 
     Raises:
         InputError: for a benchmark that cannot be read, holds no problem, or has one without the fields asked for.
@@ -153,7 +153,7 @@ def find_needles(cfg: Decontaminate) -> Search:
 
 
 def benchmark_strings(benchmark: Benchmark) -> list[tuple[str, list[str]]]:
-    """(task_id, strings) of all problems of a benchmark; strings without space around them, empty ones left out.
+    """Return (task_id, strings) of all problems of a benchmark; strings are stripped, empty ones left out.
 
     Raises:
         InputError: for a file that cannot be read or holds no problem, or a problem without the fields asked for.
@@ -180,7 +180,7 @@ def _strings_of(problem: dict[str, Any], benchmark: Benchmark, where: str) -> tu
 
 
 def docstring(prompt: str) -> str:
-    """The last docstring of a prompt, as it is written there: the function's to complete, not its helper's. Empty if none."""
+    """Return the last docstring of a prompt, as written: that of the function to complete, not its helper's. Empty if none."""
     for quotes in ('"""', "'''"):
         pieces = prompt.split(quotes)
         if len(pieces) >= len(("before", "docstring", "after")):
@@ -189,5 +189,5 @@ def docstring(prompt: str) -> str:
 
 
 def described(prompt: str) -> str:
-    """A prompt without a docstring, if it says more than a signature, which anybody may write: a comment, or another language's."""
+    """Return a prompt without a docstring if it says more than a signature, which is common: a comment, or another language's."""
     return prompt if len([line for line in prompt.split("\n") if line.strip()]) > 1 else ""

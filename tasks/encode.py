@@ -1,4 +1,4 @@
-"""Encode documents as token ids, each with what its template puts before it.
+"""Encode documents as token ids, each with the metadata of its template before it.
 
 Reads   Docs       doc_id, source, repo, path, language, kind, stars, content
         Tokenizer
@@ -39,9 +39,9 @@ class Encode(Config):
     """Knobs of `encode`."""
 
     template: Literal["starcoder", "starcoder2", "none"] = "starcoder"
-    """What stands before a file; and each is read alone (`starcoder`, `none`), or those of a repository as one (`starcoder2`)."""
+    """Metadata template: each file is a context (`starcoder`, `none`), or a repository is one (`starcoder2`)."""
     metadata_rate: float | None = Field(default=None, ge=0, le=1)
-    """Chance of each metadata field (starcoder: 0.2), or of a repository (starcoder2: 0.5); 0 names nothing; by default as published."""
+    """Probability of each metadata field (starcoder: 0.2), or of a repository's names (starcoder2: 0.5); by default as published."""
     metadata_kinds: tuple[str, ...] = ("code", "documentation")
     """Kinds of document that are files of repositories; other kinds have templates of their own."""
     seed: int = 0
@@ -96,7 +96,7 @@ def _check_spelling(tokens: Ragged, encoder: TextEncoder, batch: pa.RecordBatch)
     row = encoder.first_misspelt(tokens, batch.column("content"))
     if row >= 0:
         raise InputError(
-            f"the tokenizer does not keep text as it is: the tokens of {batch.column('path')[row]} spell other bytes than it has",
+            f"the tokenizer changes text: the tokens of {batch.column('path')[row]} spell other bytes than it has",
             hint="use a byte-level tokenizer without a normaliser, such as train_tokenizer makes",
         )
 
@@ -114,7 +114,7 @@ def _metadata(encoder: TextEncoder, fields: Fields, names: tuple[str, ...], num_
 
 
 def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], fields: Fields) -> np.ndarray:
-    """Ids of the template's special tokens, all of which the tokenizer must have if any is written."""
+    """Return the ids of the template's special tokens, all of which the tokenizer must have if any is written."""
     import numpy as np
 
     ids = [model.token_to_id(name) for name in names]

@@ -37,14 +37,14 @@ NUM_SENTINELS = 3
 """Tokens that mark prefix, suffix and middle of an infilling."""
 ROWS = 512
 MAX_EXPONENT = 700.0
-"""A broken network's loss may be beyond what exp can hold."""
+"""Cap of a loss before exp: a broken network's would overflow."""
 
 
 class Benchmark(Config):
     """Problems in HumanEval's format."""
 
     name: str = Field(min_length=1)
-    """What Completions and Scores call it."""
+    """Name of the benchmark in Completions and Scores."""
     path: File
     """JSON lines, gzipped or not: task_id, prompt, entry_point, canonical_solution, test."""
 
@@ -55,29 +55,29 @@ class Evaluate(Config):
     max_sequences: int = Field(256, ge=0)
     """Held-out sequences to measure the loss on, spread evenly over all; 0 measures none."""
     max_infills: int = Field(64, ge=0)
-    """Lines to infill for each language, one a held-out document; 0 asks for none."""
+    """Lines to infill for each language, one a held-out document; 0 infills none."""
     infill_max_new_tokens: int = Field(64, gt=0)
-    """Bound on the answer to an infilling."""
+    """Largest number of tokens of an infilled line."""
     benchmarks: list[Benchmark] = Field(default_factory=lambda: [{"name": "starloom_tiny", "path": OWN_BENCHMARK}])  # type: ignore[arg-type]
     """Benchmarks to complete and run; by default the project's own."""
     num_samples: int = Field(20, gt=0)
     """Completions of each problem (StarCoder: 200)."""
     k: tuple[int, ...] = Field((1, 10), min_length=1)
-    """For which k to estimate pass@k; none above num_samples."""
+    """The k of pass@k; none above num_samples."""
     max_new_tokens: int = Field(256, gt=0)
-    """Bound on a completion."""
+    """Largest number of tokens of a completion."""
     temperature: float = Field(0.2, ge=0)
-    """Of the completions; infilling takes the likeliest token."""
+    """Sampling temperature of completions; infilling is greedy."""
     top_p: float = Field(0.95, gt=0, le=1)
-    """Completions draw from the fewest tokens that hold this share of the probability."""
+    """Nucleus sampling of completions: the share of the probability to draw from."""
     cpu_seconds: int = Field(3, gt=0)
     """Processor time that a program may take."""
     memory_bytes: int = Field(512 << 20, ge=64 << 20)
     """Memory that a program may address."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the network; auto is bf16 on a GPU and fp32 without. Part of the identity as it turns out, like the device."""
+    """Precision of the network; auto is bf16 on a GPU and fp32 without. In the key as resolved, like the device."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network is computed; auto is a GPU where there is one."""
+    """Where to compute; auto is a GPU where there is one."""
     threads: int = Field(2, gt=0)
     """CPU threads of the network. Part of the identity: sums depend on it in their last bits."""
     seed: int = Field(0, ge=0)
@@ -149,7 +149,7 @@ def evaluate(
 
 
 def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
-    """Documents with text in held-out sequences: doc_id, language, and the part of Docs that holds each."""
+    """Return documents with text in held-out sequences: doc_id, language, and the part of Docs that holds each."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -172,7 +172,7 @@ def _heldout_documents(packed: Packed, spans: Spans, docs: Docs) -> pa.Table:
 
 
 def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer, context_tokens: int, cfg: Evaluate) -> list[Question]:
-    """One line of each chosen document, answered with the likeliest tokens."""
+    """Return a question for one line of each chosen document, answered greedily."""
     from starloom.tasks.kernels.programs.questions import Decoding, Sentinels, infill_question
     from starloom.tasks.kernels.tokens import special_tokens
 
@@ -188,7 +188,7 @@ def _infill_questions(heldout: pa.Table, docs: Docs, model: tokenizers.Tokenizer
 
 
 def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, str, Infill]]:
-    """The first documents of each language, in the order of their draws, that have a line to cut out."""
+    """Return the first documents of each language, in the order of their draws, that have a line to cut out."""
     from starloom.tasks.kernels.programs.infilling import cut_line
     from starloom.tasks.kernels.text.draws import draw
 
@@ -210,7 +210,7 @@ def _infills(heldout: pa.Table, docs: Docs, cfg: Evaluate) -> list[tuple[str, st
 
 
 def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
-    """doc_id → content, reading only the parts that hold one."""
+    """Return doc_id → content, reading only the parts that hold one."""
     import pyarrow.compute as pc
 
     texts: dict[str, str] = {}
@@ -222,7 +222,7 @@ def _texts(chosen: pa.Table, docs: Docs) -> dict[str, str]:
 
 
 def _benchmark_questions(cfg: Evaluate, context_tokens: int) -> list[Question]:
-    """Every sample of every problem."""
+    """Return every sample of every problem."""
     from starloom.tasks.kernels.programs.human_eval import FIELDS, read_problems
     from starloom.tasks.kernels.programs.questions import Decoding, problem_questions
 
@@ -265,7 +265,7 @@ def _special(model: tokenizers.Tokenizer, name: str) -> int:
 def _run_model(
     places: dict[str, str], packed: Packed, model: tokenizers.Tokenizer, questions: list[Question], cfg: Evaluate, runtime: Runtime
 ) -> None:
-    """Have `starloom.model.evaluate` measure the losses and answer the questions."""
+    """Let `starloom.model.evaluate` measure the losses and answer the questions."""
     import json
     import sys
 
@@ -300,7 +300,7 @@ def _run_model(
 
 
 def _attended_across(places: dict[str, str]) -> bool:
-    """Whether the network was trained to see what was packed before a document; so it is if nobody says otherwise."""
+    """Return whether the network was trained with attention across documents; true if the checkpoint does not say."""
     import json
 
     state = Path(places["checkpoint"], "trainer_state.json")
@@ -308,7 +308,7 @@ def _attended_across(places: dict[str, str]) -> bool:
 
 
 def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:
-    """The completions as `starloom.model.evaluate` wrote them, in the order of the questions."""
+    """Return the completions as `starloom.model.evaluate` wrote them, in the order of the questions."""
     import json
 
     if not questions:
@@ -320,7 +320,7 @@ def _answers(folder: Path, questions: list[Question]) -> list[dict[str, Any]]:
 
 
 def _judged(questions: list[Question], answers: list[str], cfg: Evaluate, runtime: Runtime) -> pa.Table:
-    """The rows of Completions."""
+    """Return the rows of Completions."""
     import pyarrow as pa
 
     from starloom.tasks.kernels.programs.execution import Limits
@@ -344,7 +344,7 @@ class _Score(NamedTuple):
 
 
 def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, model: tokenizers.Tokenizer) -> list[_Score]:
-    """Loss, perplexity and bits per byte: overall, then by language."""
+    """Return loss, perplexity and bits per byte: overall, then by language."""
     import numpy as np
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -364,7 +364,7 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
             parts.append(span_losses(rows, table["losses"], tokens, spans.parts[number].read(), lengths))
         except ValueError as error:
             hint = "give evaluate the Packed and Spans of one step, and its tokenizer"
-            raise InputError(f"packed sequences, spans and tokenizer do not belong together: {error}", hint=hint) from error
+            raise InputError(f"packed sequences, spans and tokenizer do not match: {error}", hint=hint) from error
     languages = dict(zip(heldout["doc_id"].to_pylist(), heldout["language"].to_pylist(), strict=True))
     scores = []
     for language, group in by_group(parts, languages, UNKNOWN).items():
@@ -375,7 +375,7 @@ def _loss_scores(folder: Path, packed: Packed, spans: Spans, heldout: pa.Table, 
 
 
 def _infill_scores(completions: pa.Table) -> list[_Score]:
-    """Share of lines infilled exactly: overall, then by language."""
+    """Return the share of lines infilled exactly: overall, then by language."""
     import pyarrow.compute as pc
 
     table = completions.filter(pc.equal(completions["benchmark"], "infilling"))
@@ -387,7 +387,7 @@ def _infill_scores(completions: pa.Table) -> list[_Score]:
 
 
 def _pass_scores(completions: pa.Table, cfg: Evaluate) -> list[_Score]:
-    """The mean of pass@k over the problems of each benchmark."""
+    """Return the mean of pass@k over the problems of each benchmark."""
     import pyarrow.compute as pc
 
     from starloom.tasks.kernels.programs.pass_at_k import pass_at_k

@@ -60,7 +60,7 @@ def _hashes(table: pa.Table) -> NDArray[np.uint8]:
     try:
         return from_hex(table.column("swhid"), _DIGITS, _PREFIX)
     except ValueError as error:
-        raise InputError(f"no swhid of a content: {error}", hint="leave the column out, and it is made from the content") from error
+        raise InputError(f"invalid swhid: {error}", hint="leave the column out, and it is made from the content") from error
 
 
 def _equal_contents(work: Work[ExactDedup]) -> NDArray[np.int64]:

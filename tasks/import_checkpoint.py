@@ -30,7 +30,7 @@ OFFLINE = "copy its files here and give that folder as import_checkpoint.checkpo
 
 
 def _existing(value: str, info: ValidationInfo) -> str:
-    """The absolute path of a folder that can be taken, or `org/name@commit`."""
+    """Return the absolute path of an existing folder, or `org/name@commit`."""
     if is_on_the_hub(value):
         return value
     folder = Path((info.context or {}).get("folder", "."), value).expanduser().absolute()
@@ -45,10 +45,10 @@ class ImportCheckpoint(Config):
 
     checkpoint: Annotated[str, AfterValidator(_existing)]
     """A folder with config.json and safetensors of GPTBigCode or Starcoder2, or `org/name@commit` of the Hugging Face Hub. A folder is
-    named by its contents: whoever asks for a plan waits until they are read. A commit names its contents by itself."""
+    named by its contents: a plan has to read them. A commit names its contents by itself."""
 
     def identity(self) -> dict[str, Any]:
-        """A folder's contents, or a commit."""
+        """Return a folder's contents, or a commit."""
         if is_on_the_hub(self.checkpoint):
             return {"checkpoint": self.checkpoint}
         files = _files_of(self.checkpoint)
@@ -70,7 +70,7 @@ def import_checkpoint(cfg: ImportCheckpoint, runtime: Runtime) -> Checkpoint:
         num_tensors = _check_weights(folder, architecture)
     except ValueError as error:
         hint = "take a checkpoint of StarCoder's or StarCoder2's kind as transformers saves it, with safe_serialization"
-        raise InputError(f"{cfg.checkpoint} cannot be taken: {error}", hint=hint) from error
+        raise InputError(f"{cfg.checkpoint} cannot be imported: {error}", hint=hint) from error
     if not (folder / TOKENIZER).exists():
         runtime.tell(f"there is no {TOKENIZER} beside the weights: whether a recipe's is that of this checkpoint cannot be told")
     runtime.note(checkpoint=cfg.checkpoint, family=architecture.family, parameters=architecture.num_parameters, tensors=num_tensors)
@@ -78,7 +78,7 @@ def import_checkpoint(cfg: ImportCheckpoint, runtime: Runtime) -> Checkpoint:
 
 
 def _files_of(checkpoint: str) -> dict[str, Path]:
-    """The files of a checkpoint that are worth taking, by name.
+    """Return the files of a checkpoint that are copied, by name.
 
     Raises:
         ValueError: there are no weights, or not all of them.
@@ -108,18 +108,18 @@ def _files_of(checkpoint: str) -> dict[str, Path]:
 
 
 def _promised(index: Path) -> dict[str, str]:
-    """What an index says: tensor → file."""
+    """Return the index of the weights: tensor → file."""
     import json
 
     try:
         where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(tensor): str(file) for tensor, file in where.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights: it has no `weight_map` of tensors to files") from error
+        raise ValueError(f"{index} is not an index of weights: it has no `weight_map` of tensors to files") from error
 
 
 def _architecture(folder: Path) -> Architecture:
-    """The network that the config describes.
+    """Return the network that the config describes.
 
     Raises:
         ValueError: it describes none of ours, or is no config.
@@ -131,13 +131,13 @@ def _architecture(folder: Path) -> Architecture:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"its {CONFIG} is no JSON ({error}); fetch it again") from error
+        raise ValueError(f"its {CONFIG} is not JSON ({error}); fetch it again") from error
     if not isinstance(config, dict):
-        raise ValueError(f"its {CONFIG} is no mapping of names to values; fetch it again")  # noqa: TRY004  # a wrong file, not a wrong call
+        raise ValueError(f"its {CONFIG} is not a mapping of names to values; fetch it again")  # noqa: TRY004  # a wrong file, not a wrong call
     try:
         return Architecture.from_checkpoint(folder)
     except TypeError as error:  # a number that is text or null
-        raise ValueError(f"a value in its {CONFIG} is of the wrong type ({error}); hold it against the one that was published") from error
+        raise ValueError(f"a value in its {CONFIG} is of the wrong type ({error}); compare it with the published one") from error
 
 
 def _check_weights(folder: Path, architecture: Architecture) -> int:
@@ -155,11 +155,11 @@ def _check_weights(folder: Path, architecture: Architecture) -> int:
                 num_parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in counted)
         except SafetensorError as error:
             raise ValueError(
-                f"{path.name} is no whole safetensors file ({error}); fetch it again, with Git LFS if it came by git"
+                f"{path.name} is not a complete safetensors file ({error}); fetch it again, with Git LFS if it came by git"
             ) from error
     lost = [name for name, file in promised.items() if there.get(name) != file]
     if lost:
-        raise ValueError(f"the {INDEX} says that {lost[0]} is in {promised[lost[0]]}, and it is not; fetch both again")
+        raise ValueError(f"the {INDEX} lists {lost[0]} in {promised[lost[0]]}, but it is not there; fetch both again")
     if num_parameters != architecture.num_parameters:
         raise ValueError(
             f"its {CONFIG} describes {architecture.num_parameters:,} parameters, and its weights are {num_parameters:,}; "
@@ -169,7 +169,7 @@ def _check_weights(folder: Path, architecture: Architecture) -> int:
 
 
 def _is_beside(name: str, architecture: Architecture) -> bool:
-    """Whether a tensor is no parameter: a copy of the embedding, or one of the masks and tables that old versions of transformers saved."""
+    """Return whether a tensor is no parameter: a copy of the embedding, or a mask or table that old versions of transformers saved."""
     return (architecture.tied_head and name == "lm_head.weight") or OLD_BUFFERS.search(name) is not None
 
 
@@ -180,7 +180,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def _digest(path: Path, size: int, modified_ns: int) -> str:
-    """SHA-256 of a file, read once in a process for as long as its size and time stay what they are."""
+    """Return the SHA-256 of a file, cached in this process while its size and time stay the same."""
     from starloom.lineage.keys import file_digest
 
     del size, modified_ns

@@ -31,7 +31,7 @@ __all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "part
 
 
 def _from_recipe(value: str, info: ValidationInfo) -> str:
-    """A path in a recipe is relative to the recipe's folder."""
+    """Return a path relative to the recipe's folder as an absolute one."""
     return str(Path((info.context or {}).get("folder", "."), value).expanduser().absolute())
 
 
@@ -44,11 +44,11 @@ class PythonEnvironment(Config):
     kind: Literal["python-environment"]
     """Each installed distribution is a repository: name, version, declared licence, files."""
     name: str = Field(default="python-environment", min_length=1)
-    """What the column `source` says."""
+    """Value of the column `source`."""
     prefix: RuntimeOnly[LocalFolder | None] = None
     """Its site-packages folder; by default that of the interpreter that runs."""
     sample_bytes: int | None = Field(default=None, gt=0)
-    """Take distributions in a seeded order, each that still fits into so many bytes of known languages; by default all."""
+    """Sample distributions in a seeded order, up to this many bytes of known languages; by default all."""
     exclude: list[str] = Field(default=[])
     """Distributions to leave out."""
 
@@ -59,11 +59,11 @@ class Directory(Config):
     kind: Literal["directory"]
     """Each child folder is a repository, at its git commit if it is a work tree; or the folder itself is."""
     name: str = Field(default="directory", min_length=1)
-    """What the column `source` says."""
+    """Value of the column `source`."""
     path: RuntimeOnly[LocalFolder]
     """The folder, relative to the recipe's."""
     holds: Holds = "auto"
-    """Whether its child folders are the `repositories`, or it is the `repository`; auto looks for .git, files that say how it is built
+    """Its child folders are the `repositories`, or it is itself the `repository`; auto looks for .git, build files
     (pyproject.toml, package.json …), or files with no repository below, and says so."""
 
 
@@ -74,9 +74,9 @@ class Ingest(Config):
     """Knobs of ingest."""
 
     sources: RuntimeOnly[list[Source]] = Field(default=[PythonEnvironment.model_validate({"kind": "python-environment"})], min_length=1)
-    """Where repositories come from. A part's key holds what they hold, so a new source redoes only the parts that it reaches."""
+    """Sources of repositories. A part's key contains their contents, so a new source reruns only the parts that it reaches."""
     part_bytes: RuntimeOnly[int] = Field(default=128_000_000, gt=0)
-    """Text that a part aims at, in bytes; a repository is never cut."""
+    """Target size of a part's text, in bytes; a repository is never split."""
     seed: RuntimeOnly[int] = 42
     """Seed of samples."""
     max_file_bytes: int = Field(default=10 * 1024 * 1024, gt=0)
@@ -87,12 +87,12 @@ class Ingest(Config):
     def _distinct_names(cls, sources: list[Any]) -> list[Any]:
         repeated = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
         if repeated:
-            raise ValueError(f"two sources are named {repeated[0]!r}; documents could not be told apart: give each its own `name`")
+            raise ValueError(f"two sources are named {repeated[0]!r}; their documents would be indistinguishable: give each its own `name`")
         return sources
 
 
 def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache: Cache) -> list[RepositorySnapshot]:
-    """List what lies in the sources, ordered by (source, repository); quick where `cache` knows the files.
+    """List the files of the sources, ordered by (source, repository); quick where `cache` knows the files.
 
     Args:
         sources: of the recipe.
@@ -109,7 +109,7 @@ def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache:
     repeated = [key for key, count in Counter((s.source, s.repo) for s in found).items() if count > 1]
     if repeated:
         raise InputError(
-            f"{repeated[0][0]} holds {repeated[0][1]} twice, so its documents could not be told apart", hint="remove one of the two"
+            f"{repeated[0][0]} holds {repeated[0][1]} twice, so its documents would be indistinguishable", hint="remove one of the two"
         )
     return sorted(found, key=lambda repository: (repository.source, repository.repo))
 
@@ -145,7 +145,7 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
 
 
 def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> tuple[bool, dict[str, Any]]:
-    """The row of a file: (True, of Docs) or (False, of Skipped)."""
+    """Return the row of a file: (True, of Docs) or (False, of Skipped)."""
     if file.blob is None:
         return False, _skipped_row(repository, file, file.reason or "unread", detail=file.detail)
     if file.size > max_file_bytes:

@@ -62,13 +62,13 @@ class LicenseFilter(Config):
         known = [(spdx_id, canonical_id(spdx_id)) for spdx_id in ids]
         for spdx_id, canonical in known:
             if canonical is None:
-                raise ValueError(f"{spdx_id!r} is no SPDX id: {did_you_mean(spdx_id, known_ids())}")
+                raise ValueError(f"{spdx_id!r} is not an SPDX id: {did_you_mean(spdx_id, known_ids())}")
         return sorted(str(canonical) for _, canonical in known)
 
 
 @dataclass
 class _Repository:
-    """What a repository says about its licence."""
+    """The statements of a repository about its licence."""
 
     declared: str | None
     by_folder: dict[str, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> tuple[Ve
 
 
 def _judge(table: pa.Table, policy: Policy) -> tuple[list[str], list[str | None]]:
-    """The rule and the evidence for each row."""
+    """Return the rule and the evidence for each row."""
     from starloom.tasks.kernels.licenses.statements import header_licenses
 
     repositories = _repositories(table)
@@ -117,7 +117,7 @@ def _judge(table: pa.Table, policy: Policy) -> tuple[list[str], list[str | None]
 
 
 def _repositories(table: pa.Table) -> dict[tuple[str, str], _Repository]:
-    """Evidence by (source, repository). Each licence text is read once, however many files repeat it."""
+    """Collect evidence by (source, repository). Each licence text is read once, however many files repeat it."""
     import pyarrow.compute as pc
 
     from starloom.tasks.kernels.licenses.statements import text_licenses
@@ -142,7 +142,7 @@ def _in_folder(repository: _Repository, folder: str, policy: Policy) -> Finding:
 
 
 def _statements(repository: _Repository, folder: str, policy: Policy) -> list[tuple[str | None, str]]:
-    """What is stated about files in a folder: (SPDX expression or None, the words with their place)."""
+    """Return the statements about files in a folder: (SPDX expression or None, the words with their place)."""
     from starloom.tasks.kernels.licenses.statements import declared_expression
 
     declared = None if repository.declared is None else declared_expression(repository.declared)
@@ -161,19 +161,19 @@ def _statements(repository: _Repository, folder: str, policy: Policy) -> list[tu
 
 
 def _contradicts(licenses: Iterable[tuple[str, tuple[str, ...]]], policy: Policy) -> bool:
-    """Whether the root's licence files state licences, and none that permits."""
+    """Return whether the root's licence files state licences, and none that permits."""
     stated = [policy.judge(spdx_id) for path, ids in licenses if _names_license(path) for spdx_id in ids]
     return bool(stated) and all(found == "non-permissive" for found in stated)
 
 
 def _names_license(path: str) -> bool:
-    """Whether a file whose text says nothing known must still hold terms: a NOTICE need not, a LICENSE must."""
+    """Return whether a file whose text says nothing known must still hold terms: a NOTICE need not, a LICENSE must."""
     name = path.rpartition("/")[2].lower()
     return any(word in name for word in ("license", "licence", "copying"))
 
 
 def _weigh(stated: list[tuple[str | None, str]], policy: Policy) -> Finding:
-    """All known statements must permit; unknown ones count only where nothing is known."""
+    """Weigh the statements: all known ones must permit; unknown ones count only where nothing is known."""
     judged = [("unknown-license" if expression is None else policy.judge(expression), words) for expression, words in stated]
     if not judged:
         return "no-license", None

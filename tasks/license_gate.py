@@ -1,7 +1,7 @@
 """Drop files whose licence, as license_filter judged it, does not permit training.
 
 license_filter can let every class through, so that deduplication sees a file under all the licences that it goes by and
-elects the copy to keep; this gate then drops what may not stay.
+elects the copy to keep; this gate then drops what the policy does not permit.
 
 Reads   Docs      doc_id
         Licenses  doc_id, license_class, evidence

@@ -1,4 +1,4 @@
-"""Measure how many bytes a token holds, language by language, on text that the tokenizer did not learn from.
+"""Measure the bytes per token, language by language, on text that the tokenizer was not trained on.
 
 Reads   Docs             doc_id, language, size, content
         Tokenizer
@@ -39,7 +39,7 @@ class MeasureTokenizer(Config):
 
 
 class _Chosen(NamedTuple):
-    """Which documents are measured, and what the corpus holds; languages by their place in `names`."""
+    """The documents that are measured, and totals of the corpus; languages by their place in `names`."""
 
     names: list[str]
     language: np.ndarray
@@ -124,7 +124,7 @@ def _measured(docs: Docs, chosen: _Chosen, models: list[TextEncoder], runtime: R
 
 
 def _table(chosen: _Chosen, documents: np.ndarray, num_bytes: np.ndarray, tokens: list[np.ndarray]) -> pa.Table:
-    """All languages as one, then each, those with most text first."""
+    """Return a row of all languages together, then one of each, those with most text first."""
     import numpy as np
     import pyarrow as pa
 

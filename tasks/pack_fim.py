@@ -39,12 +39,12 @@ COLUMNS = ["doc_id", "source", "repo", "language", "kind", "context", "metadata"
 
 
 class Mixture(Config):
-    """How often documents are taken in an epoch."""
+    """Knobs of how often documents are taken in an epoch."""
 
     by: Literal["language", "source"] = "language"
-    """What the weights name."""
+    """The column whose values have weights."""
     weights: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(default={})
-    """Times that a document is taken, by language or source; 2.3 is twice, and once more by a chance of 0.3. The others: once."""
+    """Times that a document is taken, by language or source; 2.3 is twice, and once more with probability 0.3. The others: once."""
 
     @model_validator(mode="after")
     def _known_languages(self) -> Mixture:
@@ -54,15 +54,15 @@ class Mixture(Config):
             known = list(known_languages())
             for language in self.weights:
                 if language not in known:
-                    raise ValueError(f"no language is called {language!r}: {did_you_mean(language, known)}")
+                    raise ValueError(f"unknown language {language!r}: {did_you_mean(language, known)}")
         return self
 
 
 class HoldingOut(Config):
-    """Which documents are kept from training."""
+    """Knobs of which documents are kept from training."""
 
     heldout_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """Share of the text, in bytes, kept from training to measure the loss on: the whole repositories that come nearest to it, never over
+    """Share of the text, in bytes, held out to measure the loss on: the whole repositories that come nearest to it, never over
     twice as much; never written for fill-in-the-middle."""
     seed: int = 0
     """Seed of the draws, which depend on nothing else but the document (or its context, or its repository) and the epoch."""
@@ -74,25 +74,25 @@ class PackFim(HoldingOut):
     sequence_length: int = Field(default=2048, ge=1)
     """Tokens of a packed sequence."""
     packing: Literal["concatenate", "best_fit"] = "concatenate"
-    """Lay contexts end to end and cut; or keep those whole that fit a sequence, and split few to fill the gaps."""
+    """Concatenate contexts and cut; or best fit: keep whole those that fit a sequence, and split few to fill the gaps."""
     epochs: int = Field(default=1, ge=1, le=100)
-    """Times that every document is taken, in another order and with other draws each time; held-out ones are taken once."""
+    """Epochs: times that every document is taken, in another order and with other draws each time; held-out ones are taken once."""
     mixture: Mixture = Mixture()
     """Weights by language or source, times the epochs; held-out documents have none."""
     fim_level: Literal["document", "context"] = "document"
-    """Write whole documents for fill-in-the-middle, before packing; or what of them lies in a sequence, as Megatron-LM does."""
+    """Apply fill-in-the-middle to whole documents before packing, or to their pieces in a sequence after it, as Megatron-LM does."""
     fim_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a document to be written for fill-in-the-middle; of a context, where `<file_sep>` parts its files."""
+    """Probability that fill-in-the-middle is applied to a document; to a context, where `<file_sep>` separates its files."""
     fragment_fim_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of each file of such a context."""
+    """Probability for each file of such a context."""
     spm_rate: float = Field(default=0.5, ge=0, le=1)
-    """Chance of such a document or file to be written suffix first (SPM) rather than prefix first (PSM)."""
+    """Probability that such a document or file is written suffix first (SPM) rather than prefix first (PSM)."""
     fim_kinds: tuple[str, ...] = ("code",)
-    """Kinds of document that fill-in-the-middle is for; none named means all."""
+    """Kinds of document that fill-in-the-middle is applied to; an empty list means all."""
 
 
 NAMED, SHOWN_NAMES = 20, 3
-"""Repositories held out that the record names, and that a line does; the artifact has all."""
+"""Most held-out repositories named in the record, and in a line of text; the artifact has all."""
 
 
 class _Measured(NamedTuple):
@@ -131,7 +131,7 @@ def held_out(tokens: Tokens, tokenizer: Tokenizer, cfg: HoldingOut, runtime: Run
 
 
 def _measured(part: _Measured) -> pa.Table:
-    """Write the bytes of each document of a part into its file, and give the sums: repo, num_bytes."""
+    """Write the bytes of each document of a part into its file, and return the sums: repo, num_bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -146,13 +146,13 @@ def _measured(part: _Measured) -> pa.Table:
 
 
 def _by_repo(table: pa.Table) -> pa.Table:
-    """The bytes of each repository, in order of name: repo, num_bytes."""
+    """Sum the bytes of each repository, in order of name: repo, num_bytes."""
     sums = table.group_by("repo", use_threads=False).aggregate([("num_bytes", "sum")]).sort_by("repo")
     return sums.rename_columns({"num_bytes_sum": "num_bytes"})
 
 
 def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> np.ndarray:
-    """Which groups (a name, num_bytes) are held out, bool [groups]."""
+    """Choose which groups (a name, num_bytes) are held out, bool [groups]."""
     from starloom.tasks.kernels.packing.holding_out import hold_out
 
     names, num_bytes = groups.columns
@@ -160,7 +160,7 @@ def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> np.ndarray:
 
 
 def _tell_held_out(found: pa.Table, groups: pa.Table, unit: str, cfg: HoldingOut, runtime: Runtime) -> None:
-    """Note what is held out, and say so wherever the step is spoken of: above all where it is nothing."""
+    """Record what is held out, and report it with the step, above all where it is nothing."""
     import pyarrow.compute as pc
 
     names = sorted(found.column("repo").unique().to_pylist())
@@ -191,8 +191,8 @@ def _tell_held_out(found: pa.Table, groups: pa.Table, unit: str, cfg: HoldingOut
         runtime.tell(f"nothing is held out of {total:,} bytes of text: {why} (asked for: {cfg.heldout_fraction:.3g})")
 
 
-class _Words(NamedTuple):
-    """What is asked of the tokenizer."""
+class _Vocabulary(NamedTuple):
+    """The encoder, and the special ids that packing needs."""
 
     encoder: TextEncoder
     special: np.ndarray
@@ -210,7 +210,7 @@ class _Part(NamedTuple):
     is_heldout: np.ndarray
     """[copies]"""
     may_fim: np.ndarray
-    """Whether fill-in-the-middle is for the copy: [copies]."""
+    """Copies that fill-in-the-middle may be applied to: bool [copies]."""
     draws: np.ndarray
     """Of the copy: rate, SPM, two cuts; uint64 [copies, 4]."""
     context_draws: np.ndarray
@@ -224,13 +224,13 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, heldout: Heldout, cfg: PackFi
 
     from starloom.tasks.kernels.packing.sequences import chosen
 
-    words, table, counts = _words(tokenizer), tokens.read(COLUMNS), Counter[str]()
-    _check_ids(table, len(words.encoder.spelled.lengths))
+    vocabulary, table, counts = _vocabulary(tokenizer), tokens.read(COLUMNS), Counter[str]()
+    _check_ids(table, len(vocabulary.encoder.spelled.lengths))
     part = _taken(table, heldout.read(["doc_id"]).column("doc_id"), cfg)
-    pool, pieces = _documents(part, words, cfg, counts)
+    pool, pieces = _documents(part, vocabulary, cfg, counts)
     packed, spans, num_sequences = [], [], 0
     for split, wanted in (("train", False), ("heldout", True)):
-        layout = _layout(pool, chosen(pieces, part.is_heldout[pieces.doc] == wanted), part, words, cfg, counts)
+        layout = _layout(pool, chosen(pieces, part.is_heldout[pieces.doc] == wanted), part, vocabulary, cfg, counts)
         packed.append(_packed_table(layout, part.copies.context, split, num_sequences))
         spans.append(_spans_table(layout, part, num_sequences))
         num_sequences += len(layout.tokens)
@@ -239,7 +239,7 @@ def pack_fim(tokens: Tokens, tokenizer: Tokenizer, heldout: Heldout, cfg: PackFi
     return Packed.of(pa.concat_tables(packed)), Spans.of(pa.concat_tables(spans))
 
 
-def _words(tokenizer: Tokenizer) -> _Words:
+def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
     import numpy as np
 
     from starloom.tasks.kernels.tokens import special_tokens as names
@@ -256,7 +256,7 @@ def _words(tokenizer: Tokenizer) -> _Words:
         )
     *special, pad = (index for index in ids.values() if index is not None)
     separator = encoder.tokenizer.token_to_id(names.REPOSITORY_FIELDS[1])
-    return _Words(encoder, np.array(special, np.uint32), pad, separator)
+    return _Vocabulary(encoder, np.array(special, np.uint32), pad, separator)
 
 
 def _check_ids(table: pa.Table, vocab_size: int) -> None:
@@ -265,11 +265,11 @@ def _check_ids(table: pa.Table, vocab_size: int) -> None:
     for name in ("tokens", "metadata"):
         highest = pc.max(pc.list_flatten(table.column(name))).as_py() or 0
         if highest >= vocab_size:
-            raise _foreign(f"{name} hold the id {highest}, and it has ids below {vocab_size}")
+            raise _foreign(f"{name} hold the id {highest}, but its ids are below {vocab_size}")
 
 
 def _foreign(why: str) -> InputError:
-    return InputError(f"these tokens are not of the tokenizer that was given: {why}", hint="give pack_fim the tokenizer that encode had")
+    return InputError(f"these tokens are from another tokenizer: {why}", hint="give pack_fim the tokenizer of encode")
 
 
 def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
@@ -301,8 +301,8 @@ def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
     return _Part(table, copies, is_heldout, may_fim, draws, draws_of_copies(contexts, copies, cfg.seed, "fim of context", 1))
 
 
-def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
-    """Give the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
+def _documents(part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+    """Return the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
     import numpy as np
 
     from starloom.tasks.kernels.packing.fim import Stretches
@@ -312,12 +312,12 @@ def _documents(part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -
     from starloom.tasks.kernels.tokens.byte_level import Ragged
 
     text, metadata = Ragged.of(part.table.column("tokens")), Ragged.of(part.table.column("metadata"))
-    row, header = part.copies.row, headers(metadata, part.table.column("context"), words.separator)
+    row, header = part.copies.row, headers(metadata, part.table.column("context"), vocabulary.separator)
     is_fim = part.may_fim & (text.offsets[row] < text.offsets[row + 1]) & (cfg.fim_level == "document")
     is_fim &= _is_drawn(part.draws, part.context_draws, header.has_separator[row], cfg)
     fim, plain = np.flatnonzero(is_fim), np.flatnonzero(~is_fim)
     stretches, no_bytes = Stretches.whole(text, row[fim]), np.zeros(len(fim), np.int64)
-    pool, arranged = _arranged([text.values, metadata.values], stretches, fim, no_bytes, part.draws[fim], cfg, words)
+    pool, arranged = _arranged([text.values, metadata.values], stretches, fim, no_bytes, part.draws[fim], cfg, vocabulary)
     eod = len(pool) - 1
     first = np.flatnonzero(np.diff(part.copies.context, prepend=-1))
     last, namer = np.append(first[1:], len(row))[: len(first)] - 1, header.first_row[row[first]]
@@ -353,7 +353,7 @@ def _arranged(
     byte_start: np.ndarray,
     draws: np.ndarray,
     cfg: PackFim,
-    words: _Words,
+    vocabulary: _Vocabulary,
 ) -> tuple[np.ndarray, Pieces]:
     """Cut stretches of the first source where the draws say, and put their pieces in order.
 
@@ -366,18 +366,18 @@ def _arranged(
     from starloom.tasks.kernels.text.draws import happens
 
     try:
-        cuts = cut(sources[0], stretches, words.encoder.spelled, draws[:, 2:], has_joints=words.encoder.not_covered is None)
+        cuts = cut(sources[0], stretches, vocabulary.encoder.spelled, draws[:, 2:], has_joints=vocabulary.encoder.not_covered is None)
     except ValueError as error:
         raise _foreign(str(error)) from error
-    encoded = words.encoder.encode(cuts.snippets)
+    encoded = vocabulary.encoder.encode(cuts.snippets)
     encoded_at = sum(map(len, sources))
     special_at = encoded_at + len(encoded.values)
-    sentinels = Sentinels(*range(special_at, special_at + len(words.special)))
+    sentinels = Sentinels(*range(special_at, special_at + len(vocabulary.special)))
     pieces = arrange(docs, byte_start, cuts, encoded, encoded_at, happens(draws[:, 1], cfg.spm_rate), sentinels)
-    return np.concatenate([*sources, encoded.values, words.special]), pieces
+    return np.concatenate([*sources, encoded.values, vocabulary.special]), pieces
 
 
-def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> Layout:
+def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> Layout:
     """Lay the pieces of one split into sequences."""
     import numpy as np
 
@@ -385,32 +385,34 @@ def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, words: _Words, cfg: P
     from starloom.tasks.kernels.packing.roles import PAD
     from starloom.tasks.kernels.packing.sequences import lay_out
 
-    dtype: type[np.unsignedinteger] = np.uint16 if len(words.encoder.spelled.lengths) <= 1 << 16 else np.uint32
-    lay = partial(lay_out, token_num_bytes=words.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=words.pad, dtype=dtype)
+    dtype: type[np.unsignedinteger] = np.uint16 if len(vocabulary.encoder.spelled.lengths) <= 1 << 16 else np.uint32
+    lay = partial(
+        lay_out, token_num_bytes=vocabulary.encoder.spelled.lengths, sequence_length=cfg.sequence_length, pad=vocabulary.pad, dtype=dtype
+    )
     if cfg.packing == "best_fit":
         is_new = np.diff(part.copies.context[pieces.doc], prepend=-1) > 0
         sizes = np.bincount(np.cumsum(is_new) - 1, pieces.stop - pieces.start).astype(np.int64)
         slices = best_fit(sizes, part.copies.epoch[pieces.doc[is_new]], cfg.sequence_length)
-        pieces = sliced(pool, pieces, slices, words.encoder.spelled.lengths)
+        pieces = sliced(pool, pieces, slices, vocabulary.encoder.spelled.lengths)
     layout = lay(pool, pieces)
     if cfg.fim_level == "context":
-        layout = lay(*_permuted(layout, part, words, cfg, counts))
+        layout = lay(*_permuted(layout, part, vocabulary, cfg, counts))
     is_pad, lengths = layout.spans[:, -1] == PAD, layout.spans[:, 2] - layout.spans[:, 1]
     counts.update(tokens_packed=int(lengths[~is_pad].sum()), pad_tokens=int(lengths[is_pad].sum()))
     return layout
 
 
-def _permuted(layout: Layout, part: _Part, words: _Words, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+def _permuted(layout: Layout, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
     """Permute what each sequence holds of a document, as Megatron-LM does; what then has no room in it is dropped."""
     from starloom.tasks.kernels.packing.segments import permute, texts_of
     from starloom.tasks.kernels.packing.taking import further
 
-    texts = texts_of(layout, part.copies.context, words.separator, words.encoder.spelled)
+    texts = texts_of(layout, part.copies.context, vocabulary.separator, vocabulary.encoder.spelled)
     draws = further(part.draws[texts.doc], texts.number)
     is_fim = _is_drawn(draws, further(part.context_draws[texts.doc], texts.segment_number), texts.has_separator, cfg)
     is_fim &= part.may_fim[texts.doc] & (texts.byte_start < texts.byte_end)
     texts = texts.chosen(is_fim)
-    pool, arranged = _arranged([layout.tokens.reshape(-1)], texts.stretches, texts.span, texts.byte_start, draws[is_fim], cfg, words)
+    pool, arranged = _arranged([layout.tokens.reshape(-1)], texts.stretches, texts.span, texts.byte_start, draws[is_fim], cfg, vocabulary)
     permuted = permute(layout, texts, arranged)
     counts.update(tokens_dropped_for_room=permuted.num_dropped, **_growth(texts.stretches, arranged, permuted.is_permuted))
     return pool, permuted.pieces
@@ -455,15 +457,15 @@ def _count_taken(copies: Copies, header: Headers, first: np.ndarray, num_tokens:
 
 
 def _check(counts: Counter[str], num_places: int) -> None:
-    """Hold the law: every token that came in, or was added, is in a sequence or counted as dropped."""
+    """Check the invariant: every token that came in, or was added, is in a sequence or counted as dropped."""
     given = sum(counts[f"tokens_{name}"] for name in ("in", "repeated", "of_template", "of_resplitting"))
     found = sum(counts[f"tokens_{name}"] for name in ("packed", "dropped_by_mixture", "dropped_for_room"))
-    assert given == found, f"of {given} tokens {found} were accounted for: {dict(counts)}"
+    assert given == found, f"of {given} tokens {found} are accounted for: {dict(counts)}"
     assert counts["tokens_packed"] + counts["pad_tokens"] == num_places, f"{num_places} places hold other tokens: {dict(counts)}"
 
 
 def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -> pa.Table:
-    """Give the rows of Packed, numbered from `first`."""
+    """Return the rows of Packed, numbered from `first`."""
     import numpy as np
     import pyarrow as pa
 
@@ -481,7 +483,7 @@ def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -
 
 
 def _spans_table(layout: Layout, part: _Part, first: int) -> pa.Table:
-    """Give the rows of Spans, sequences numbered from `first`."""
+    """Return the rows of Spans, sequences numbered from `first`."""
     import numpy as np
     import pyarrow as pa
 

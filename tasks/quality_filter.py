@@ -1,4 +1,4 @@
-"""Drop files that are data, minified or written by a program, judged by measured signals.
+"""Drop files that are data, minified or generated, judged by measured signals.
 
 Reads   Docs      doc_id, content, language, is_generated
         Signals   doc_id, num_chars, num_lines, max_line_length, avg_line_length, alnum_fraction, alpha_fraction, has_xml_declaration,
@@ -42,15 +42,15 @@ class Rule(Config):
     """A limit on one signal; true counts as 1, false as 0."""
 
     signal: SignalName
-    """What is measured."""
+    """The signal that is limited."""
     min: float | None = None
-    """Drop below this."""
+    """Drop below this threshold."""
     max: float | None = None
-    """Drop above this."""
+    """Drop above this threshold."""
     languages: list[str] = Field(default=[])
-    """Judge only these; by default all."""
+    """Languages to judge; by default all."""
     except_languages: list[str] = Field(default=[])
-    """Judge all but these."""
+    """Languages not to judge."""
 
     @field_validator("languages", "except_languages")
     @classmethod
@@ -60,7 +60,7 @@ class Rule(Config):
         known = list(known_languages())
         for language in languages:
             if language not in known:
-                raise ValueError(f"no language is called {language!r}: {did_you_mean(language, known)}")
+                raise ValueError(f"unknown language {language!r}: {did_you_mean(language, known)}")
         return sorted(languages)
 
     @model_validator(mode="after")
@@ -105,19 +105,19 @@ PRESETS: dict[str, tuple[dict[str, object], ...]] = {
 
 
 class TextSignals(Config):
-    """The signals have no knobs."""
+    """Knobs of `signals`; there are none."""
 
 
 class QualityFilter(TextSignals):
     """Knobs of quality_filter."""
 
     rules: Literal["starcoder", "starcoder2"] | list[Rule] = "starcoder"
-    """The published rules of either model, or rules of your own; the first that fails is named."""
+    """The published rules of a model, or a list of rules; the verdict names the first that fails."""
     more_rules: list[Rule] = Field(default=[])
     """Judged after `rules`."""
 
     def all_rules(self) -> list[Rule]:
-        """Give the rules in the order in which they are judged."""
+        """Return the rules in the order in which they are judged."""
         named = [Rule.model_validate(rule) for rule in PRESETS[self.rules]] if isinstance(self.rules, str) else self.rules
         return [*named, *self.more_rules]
 
@@ -141,12 +141,12 @@ def quality_filter(docs: Docs, signals: Signals, cfg: QualityFilter, runtime: Ru
     """Judge the signals."""
     table = docs.read(["doc_id", "language"])
     measured = signals.read()
-    assert measured.column("doc_id").equals(table.column("doc_id")), "signals and documents are not of the same rows"
+    assert measured.column("doc_id").equals(table.column("doc_id")), "signals and documents have different rows"
     return docs.verdicts(*_judge(measured, table.column("language"), cfg.all_rules()))
 
 
 def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
-    """(keep, rule, value, threshold) by the first rule that fails."""
+    """Return (keep, rule, value, threshold) by the first rule that fails."""
     import numpy as np
     import pyarrow as pa
 
@@ -166,7 +166,7 @@ def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) ->
 
 
 def _concerns(rule: Rule, languages: pa.ChunkedArray) -> np.ndarray:
-    """Which rows a rule speaks about. A file of no known language is in no list."""
+    """Return the rows that a rule applies to. A file of no known language is in no list."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

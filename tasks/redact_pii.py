@@ -1,4 +1,4 @@
-"""Replace e-mail addresses, IP addresses and keys in what survived, and say where without saying what.
+"""Replace PII (e-mail addresses, IP addresses, keys) in live documents, and record where, but not the values.
 
 Reads   Docs        doc_id, content; every other column is carried along
 Writes  Docs        the live documents only, with content and size rewritten. doc_id stays (it names the source file), and
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
 Entity = Literal["EMAIL", "KEY", "IP_ADDRESS"]
 ENTITIES: tuple[Entity, ...] = ("KEY", "EMAIL", "IP_ADDRESS")
-"""In the order of precedence: of overlapping findings of one length the first names the redaction."""
+"""In order of precedence: of overlapping findings of one length the first names the redaction."""
 
 PUBLIC_HASH_KEY = "starloom's public default: set redact_pii.hash_key to a secret of your own"
-"""With a public key anybody can test a guess against `value_hmac`. A release needs its own."""
+"""With a public key, anybody can test a guess against `value_hmac`. A release needs a secret one."""
 
 VERSION_CONTEXT_BYTES = 100
 ROWS_PER_BATCH = 1024
@@ -56,35 +56,35 @@ class RedactPii(Config):
     """Knobs of redaction."""
 
     entities: tuple[Entity, ...] = ENTITIES
-    """What is looked for."""
+    """Entities to detect."""
     style: Literal["starcoder", "placeholder"] = "starcoder"
     """`starcoder`: one of ten synthetic addresses or keys; `placeholder`: <EMAIL> and <KEY>. IP addresses become private ones in both."""
     base64_entropy_limit: float = Field(default=4.5, ge=0, le=8)
-    """Bits a character above which a quoted Base64 string may be a key."""
+    """Entropy threshold of a quoted Base64 string, in bits a character; above it, it may be a key."""
     hex_entropy_limit: float = Field(default=3.0, ge=0, le=8)
-    """Bits a character above which a quoted string of hexadecimal digits may be a key."""
+    """Entropy threshold of a quoted hexadecimal string, in bits a character; above it, it may be a key."""
     gibberish_limit: float = Field(default=3.7, ge=0)
-    """Score of letter pairs above which a string is no word. It judges kinds of key that do not name themselves."""
+    """Gibberish score (of letter pairs) above which a string is not a word. For kinds of key without a prefix of their own."""
     min_hex_length: int = Field(default=16, ge=0)
     """Hexadecimal strings shorter than this are identifiers (revisions, colours), not keys."""
     max_hash_fraction: float = Field(default=0.02, ge=0)
-    """A file with more words for hashes than this fraction of its lines keeps what looks like a digest."""
+    """In a file with more words for hashes than this fraction of its lines, what looks like a digest is not redacted."""
     max_hex_of_one_length: int = Field(default=8, ge=0)
-    """A file with more hexadecimal strings of one length than this holds digests or test vectors, not keys."""
+    """With more hexadecimal strings of one length than this, a file holds digests or test vectors, and none is redacted."""
     kept_ips: tuple[str, ...] = pii_rules.POPULAR_DNS_SERVERS
-    """Addresses of public services. Private and reserved ones are always kept."""
+    """IP addresses of public services, not redacted. Private and reserved ones never are."""
     kept_emails: tuple[str, ...] = pii_rules.SERVICE_EMAILS
-    """Addresses of services, in lower case."""
+    """E-mail addresses of services, not redacted; in lower case."""
     kept_email_domains: tuple[str, ...] = pii_rules.RESERVED_EMAIL_DOMAINS
-    """Domains of nobody's, in lower case; what is below them is kept too."""
+    """Domains without PII, in lower case; their subdomains are included."""
     hash_key: SecretStr = SecretStr(PUBLIC_HASH_KEY)
-    """Secret of `value_hmac`: whoever has it can ask whether a value was there, and nobody can read the values."""
+    """Secret key of `value_hmac`: with it one can test whether a value was redacted; values cannot be read back."""
     seed: int = 0
-    """Seed of the synthetic values and of which one a value gets."""
+    """Seed of the synthetic values and of their choice."""
 
 
 class Finding(NamedTuple):
-    """A span of text that is somebody's."""
+    """A PII finding: a span of text that identifies a person or is a secret."""
 
     text: int
     """Number of the document in the batch."""
@@ -107,28 +107,28 @@ class Screened:
         self.is_settings = pc.match_substring_regex(paths, pii_rules.CONFIG_PATHS).to_numpy(zero_copy_only=False)
 
     def raw(self, start: int, stop: int) -> bytes:
-        """The bytes of a span."""
+        """Return the bytes of a span."""
         return self.data[start:stop].tobytes()
 
     def line(self, start: int, stop: int) -> str:
-        """The characters of a span."""
+        """Return the characters of a span."""
         return self.raw(start, stop).decode()
 
     def text_at(self, position: int) -> int:
-        """Number of the document that a byte belongs to."""
+        """Return the number of the document that a byte belongs to."""
         return int(self.offsets.searchsorted(position, side="right")) - 1
 
     def document(self, text: int) -> bytes:
-        """The content of a document."""
+        """Return the content of a document."""
         return self.raw(int(self.offsets[text]), int(self.offsets[text + 1]) - 1)
 
     def around(self, finding: Finding, reach: int) -> str:
-        """What surrounds a finding in its document, as far as `reach` bytes."""
+        """Return the text around a finding in its document, as far as `reach` bytes."""
         begin, end = int(self.offsets[finding.text]), int(self.offsets[finding.text + 1])
         return self.raw(max(begin + finding.start - reach, begin), min(begin + finding.end + reach, end)).decode("utf-8", "ignore")
 
     def finding(self, token_start: int, token: str, span: tuple[int, int], entity: Entity, detector: str) -> Finding:
-        """A finding from a span of characters in a token."""
+        """Return a finding from a span of characters in a token."""
         text = self.text_at(token_start)
         start = token_start - int(self.offsets[text]) + len(token[: span[0]].encode())
         return Finding(text, start, start + len(token[span[0] : span[1]].encode()), entity, detector)
@@ -136,7 +136,7 @@ class Screened:
 
 @stage(libraries=("presidio-analyzer", "tldextract", "regex", "detect-secrets", "google-re2"))
 def redact_pii(docs: Docs, cfg: RedactPii, runtime: Runtime) -> tuple[Docs, Redactions]:
-    """Replace what is somebody's in every live document."""
+    """Replace PII in every live document."""
     import pyarrow as pa
 
     rewritten, ledgers, total = [], [], docs.num_rows
@@ -150,7 +150,7 @@ def redact_pii(docs: Docs, cfg: RedactPii, runtime: Runtime) -> tuple[Docs, Reda
 
 
 def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch, pa.Table]:
-    """Rewrite the documents of a batch: the new batch, and its rows of Redactions."""
+    """Rewrite the documents of a batch; return the new batch, and its rows of Redactions."""
     import numpy as np
     import pyarrow as pa
 
@@ -163,8 +163,8 @@ def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch,
     if not findings:
         return batch, Redactions.SCHEMA.empty_table()
     columns = np.array([(f.start, f.end, f.text, _rank(f)) for f in findings], np.int64).T
-    spans, spokesmen = merge_overlaps(*columns)
-    chosen = [findings[number] for number in spokesmen]
+    spans, representatives = merge_overlaps(*columns)
+    chosen = [findings[number] for number in representatives]
     old = Texts(*string_buffers(content))
     doc_ids = batch.column("doc_id").take(pa.array(spans.text)).to_pylist()
     values = _values(old, spans)
@@ -191,7 +191,7 @@ def redact_batch(batch: pa.RecordBatch, cfg: RedactPii) -> tuple[pa.RecordBatch,
 
 
 def _rank(finding: Finding) -> int:
-    """Which of overlapping findings of one length names the redaction: by entity, then by the order of the plugins."""
+    """Rank overlapping findings of one length; the first names the redaction: by entity, then by the order of the plugins."""
     plugin = finding.detector.partition(":")[2]
     order = (*MARKED_PLUGINS, *ENTROPY_PLUGINS, plugin).index(plugin)
     return ENTITIES.index(finding.entity) * 100 + order
@@ -212,7 +212,7 @@ def _with_content(batch: pa.RecordBatch, texts: Texts) -> pa.RecordBatch:
 
 
 def find(content: pa.Array, paths: pa.Array, cfg: RedactPii) -> list[Finding]:
-    """Find what is somebody's in each of n texts; findings may overlap."""
+    """Find PII in each of n texts; findings may overlap."""
     flat = Screened(content, paths)
     finders = {"EMAIL": _find_emails, "IP_ADDRESS": _find_ips, "KEY": _find_keys}
     return [finding for entity in ENTITIES if entity in cfg.entities for finding in finders[entity](flat, cfg)]
@@ -242,14 +242,14 @@ def _find_ips(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 
 def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
-    """Find the keys of each text, then every place where they stand: a key given once is a key everywhere."""
+    """Find the keys of each text, then every place where they stand: a string found as a key once is a key everywhere."""
     document = cache(flat.document)
-    speaks_of_hashes = cache(lambda text: pii_rules.speaks_of_hashes(document(text), cfg.max_hash_fraction))
+    mentions_hashes = cache(lambda text: pii_rules.mentions_hashes(document(text), cfg.max_hash_fraction))
     judged: dict[tuple[int, str, str], bool] = {}
     for kind, secret, line, position in _key_candidates(flat, cfg):
         text = flat.text_at(position)
         if (text, kind, secret) not in judged:
-            judged[text, kind, secret] = _is_key(kind, secret, line, cfg, file_speaks_of_hashes=speaks_of_hashes(text))
+            judged[text, kind, secret] = _is_key(kind, secret, line, cfg, file_speaks_of_hashes=mentions_hashes(text))
     alike = Counter((text, len(secret)) for text, kind, secret in judged if kind == "HexHighEntropyString")
     keys: dict[int, list[tuple[str, bytes]]] = {}
     for (text, kind, secret), is_key in judged.items():
@@ -260,7 +260,7 @@ def _find_keys(flat: Screened, cfg: RedactPii) -> Iterator[Finding]:
 
 
 def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> Iterator[Finding]:
-    """All places of all keys in one pass: a dump of a hundred thousand keys is not searched a hundred thousand times."""
+    """Find all places of all keys in one pass: a dump of a hundred thousand keys is not searched a hundred thousand times."""
     from starloom.tasks.kernels.text.substrings import all_matches, prepare_patterns
 
     for start, number in all_matches(document, prepare_patterns([value for _, value in keys])).tolist():
@@ -269,7 +269,7 @@ def _everywhere(text: int, document: bytes, keys: list[tuple[str, bytes]]) -> It
 
 
 def _key_candidates(flat: Screened, cfg: RedactPii) -> Iterator[tuple[str, str, str, int]]:
-    """What the plugins find on the lines that the screens let through: (plugin, secret, line, where the line is)."""
+    """Return the findings of the plugins on the screened lines: (plugin, secret, line, position of the line)."""
     from starloom.tasks.kernels.pii import screens as pii_screens
 
     limits = cfg.base64_entropy_limit, cfg.hex_entropy_limit
@@ -290,7 +290,7 @@ def _secrets(line: str, start: int, kinds: tuple[str, ...], plugins: dict[str, A
 
 
 def _is_key(kind: str, secret: str, line: str, cfg: RedactPii, *, file_speaks_of_hashes: bool) -> bool:
-    """Tell whether StarCoder's rules let a string pass that a plugin found."""
+    """Return whether StarCoder's rules let a string pass that a plugin found."""
     if kind not in pii_rules.WEAK_KINDS:
         return True
     if pii_rules.is_word_like(secret, pair_scores(), cfg.gibberish_limit, cfg.min_hex_length):

@@ -1,4 +1,4 @@
-"""Gather what is published: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
+"""Collect the files of a release: weights, tokenizer, model card, data card, pictures, and a manifest of hashes.
 
 Reads   Checkpoint  all of it
         Tokenizer
@@ -44,13 +44,13 @@ class ReleaseCards(Config):
     """Knobs of `release`."""
 
     name: str | None = Field(None, min_length=1)
-    """What the model is called; by default the recipe's name."""
+    """Name of the model; by default the recipe's name."""
     license: str = Field("other", min_length=1)
     """Licence of the weights, as model hubs spell it: an SPDX id in lower case, or other."""
     max_repositories: int = Field(200, ge=0)
     """Repositories that the data card lists, largest first; the rest is one row."""
     max_languages: int = Field(30, ge=0)
-    """Languages of which the model card tells the bytes per token and the held-out loss, those with most text first."""
+    """Languages in the model card's tables of bytes per token and held-out loss, those with most text first."""
     max_licenses: int = Field(40, ge=0)
     """Declared licences that the data card lists, likewise."""
 
@@ -97,14 +97,14 @@ def release(
 
 
 def _published(checkpoint: Checkpoint) -> list[str]:
-    """What of a checkpoint is published: all but the trainer's own notes."""
+    """Return the files of a checkpoint to publish: all except the trainer's own notes."""
     names = checkpoint.names()
     missing = [name for name in NEEDED if name not in names]
     missing += [] if any(name.endswith(".safetensors") for name in names) else ["model.safetensors"]
     if missing:
         raise InputError(
             f"there is no {missing[0]} in {checkpoint.path.name}, which a release needs",
-            hint="release what train_model made: if another step writes a checkpoint after it, say `from: {checkpoint: train_model}`",
+            hint="release the checkpoint of train_model: if another step writes one after it, set `from: {checkpoint: train_model}`",
         )
     return [name for name in names if name != "trainer_state.json"]
 
@@ -112,7 +112,7 @@ def _published(checkpoint: Checkpoint) -> list[str]:
 def _copy(source: Path, names: list[str], folder: Path) -> None:
     for name in names:
         if (folder / name).exists():
-            raise InputError(f"both the checkpoint and the tokenizer have a file {name}", hint="take it out of the tokenizer's folder")
+            raise InputError(f"both the checkpoint and the tokenizer have a file {name}", hint="remove it from the tokenizer's folder")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
 
@@ -122,7 +122,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _corpus(docs: Docs) -> Corpus:
-    """The documents counted by language, licence and repository, one part at a time."""
+    """Count the documents by language, licence and repository, one part at a time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -148,7 +148,7 @@ def _groups(everything: pa.Table, name: str) -> list[Group]:
 
 
 def _fertility(rows: pa.Table, most: int) -> list[Measured]:
-    """All languages as one, then those with most text in the corpus."""
+    """Return a row of all languages together, then those with most text in the corpus."""
     from starloom.tasks.reporting.cards import Measured
 
     ranked = sorted(rows.to_pylist(), key=lambda row: (row["language"] is not None, -row["corpus_bytes"], row["language"]))
@@ -173,7 +173,7 @@ def _draw(measured: list[Measured], path: Path) -> None:
 
 
 def _heldout_losses(rows: pa.Table, most: int) -> HeldoutLosses | None:
-    """The first and the last measurement while it was trained: of all tokens, then of the languages with most."""
+    """Return the first and the last measurement during training: of all tokens, then of the languages with most."""
     from starloom.tasks.reporting.cards import HeldoutLosses
 
     if not len(rows):
@@ -188,7 +188,7 @@ def _heldout_losses(rows: pa.Table, most: int) -> HeldoutLosses | None:
 
 
 def _shape(shape: Architecture) -> list[tuple[str, str]]:
-    """A network's numbers, in words."""
+    """Describe a network's numbers in words."""
     theta = f"{shape.rope_theta:,.2f}".removesuffix(".00")
     is_rotary = not shape.has_learned_positions
     return [
@@ -254,7 +254,7 @@ def _facts(
 
 
 def _front_matter(name: str, facts: ModelFacts, corpus: Corpus, scores: pa.Table, cfg: ReleaseCards) -> str:
-    """YAML for model hubs; of the scores those over all languages."""
+    """Return YAML for model hubs; only the scores over all languages."""
     import yaml
 
     benchmarks: dict[str, list[dict[str, Any]]] = {}
@@ -280,7 +280,7 @@ def _front_matter(name: str, facts: ModelFacts, corpus: Corpus, scores: pa.Table
 
 
 def _manifest(folder: Path, name: str, recipe: str, steps: list[Step]) -> dict[str, Any]:
-    """Every file of the folder, and every step with its knobs and what it wrote."""
+    """Return every file of the folder, and every step with its knobs and outputs."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {
         "format": MANIFEST_FORMAT,

@@ -90,7 +90,7 @@ class Shape(Config):
 
 
 class Launching(Config):
-    """Where the processes are."""
+    """Knobs of the processes: how many, and on which machines."""
 
     num_processes: int = Field(1, gt=0)
     """Processes that train together, on all machines, each with a GPU of its own."""
@@ -169,7 +169,7 @@ class TrainModel(Launching, Running, Training, Shape):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What shapes the weights to the last bit, as plain JSON values: what is `auto`, as it turns out here."""
+        """Return the knobs that shape the weights to the last bit, as plain JSON values: `auto` as it is resolved here."""
         return {**self.continuation(), **self.computing(), "num_machines": self.num_machines}
 
     def check_plan(self, wired: Wired) -> None:
@@ -205,7 +205,7 @@ class TrainModel(Launching, Running, Training, Shape):
             )
 
     def without_checkpoint(self, step: str) -> tuple[str, str] | None:
-        """What is wrong, and what to do, if there is no checkpoint to go on from; None if nothing is."""
+        """Return the problem and a hint if there is no checkpoint to continue from; None if there is no problem."""
         lacking = ", ".join(f"{step}.{name}" for name in _lacking(self.given()))
         if not lacking and not self.lora:
             return None
@@ -214,17 +214,17 @@ class TrainModel(Launching, Running, Training, Shape):
         return f"{what}, and no step above {step} writes a Checkpoint", hint
 
     def continuation(self) -> dict[str, Any]:
-        """What shapes the weights but for rounding: an unfinished training goes on with other processes or smaller microbatches."""
+        """Return the knobs that shape the weights but for rounding: an unfinished training continues with other processes."""
         knobs = self.model_dump(mode="json", exclude={"preset", *POLICIES, *Running.model_fields, *Launching.model_fields})
         return {**knobs, **self.place()}
 
     def place(self) -> dict[str, Any]:
-        """Device and precision, as they turn out here."""
+        """Return device and precision as resolved here."""
         device = device_of(self.device)
         return {"device": device, "precision": precision_of(self.precision, device)}
 
     def computing(self) -> dict[str, Any]:
-        """What moves bits without being of the training, as it turns out here."""
+        """Return what changes bits without being part of the training, as resolved here."""
         place = self.place()
         return {
             "num_processes": self.num_processes,
@@ -298,13 +298,13 @@ def train_model(
 
 
 def _kept(job: TrainingJob) -> str:
-    """Where a training that was stopped goes on."""
+    """Return the folder in which a stopped training continues."""
     steps = [int(path.name.removeprefix("step-")) for path in (job.work / "states").glob("step-*")]
     return f"the training goes on after step {max(steps):,}" if steps else "the training, which had saved nothing yet, begins again"
 
 
 def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, folder: Path) -> TrainingJob:
-    """What `starloom.model.train` is told."""
+    """Return the job of `starloom.model.train`."""
     import tokenizers
 
     from starloom.model.config import TrainingJob
@@ -394,7 +394,7 @@ class _Listener:
             self.words.append(line)
 
     def failure(self) -> StageError:
-        """Why it ended, in its own words; without any, somebody killed it."""
+        """Return why it ended, in its own words; without any, it was killed."""
         words = "" if self.was_killed else "\n".join(self.words).strip()  # those left behind only say that they lost another
         where = f"after step {self.step:,} of {self.num_steps:,}" if self.step else "before its first step"
         again = "run the same command again: it goes on from the last state that was saved"

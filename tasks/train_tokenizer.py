@@ -1,4 +1,4 @@
-"""Train StarCoder's kind of tokenizer, a byte-level BPE, on a sample of the corpus; or take one that exists.
+"""Train StarCoder's kind of tokenizer, a byte-level BPE, on a sample of the corpus; or import an existing one.
 
 Reads   Docs             doc_id, language, size, content
 Writes  Tokenizer        tokenizer.json, tokenizer_config.json, special_tokens_map.json
@@ -28,7 +28,7 @@ SMALLEST_VOCABULARY = 256 + 38
 
 
 def _existing(value: str, info: ValidationInfo) -> str:
-    """A tokenizer.json by its absolute path, or `org/name@commit`."""
+    """Return a tokenizer.json by its absolute path, or `org/name@commit`."""
     from pathlib import Path
 
     if is_on_the_hub(value):
@@ -44,19 +44,19 @@ class TrainTokenizer(Config):
     """Knobs of `train_tokenizer`."""
 
     existing: Annotated[str, AfterValidator(_existing)] | None = None
-    """A tokenizer to take as it is instead of training one (all other knobs are then idle): a tokenizer.json, a folder that
+    """An existing tokenizer to use unchanged instead of training one (all other knobs are then ignored): a tokenizer.json, a folder that
     holds one, or `org/name@commit` of the Hugging Face Hub."""
     vocab_size: int = Field(default=49_152, ge=SMALLEST_VOCABULARY)
     """Tokens of the vocabulary, special tokens and the 256 bytes among them."""
     special_tokens: Literal["starcoder", "starcoder2"] = "starcoder"
-    """Whose special tokens come first."""
+    """The model whose special tokens come first."""
     sample_bytes: int = Field(default=1_000_000_000, gt=0)
-    """Text to learn from, shared out among languages as they share the corpus."""
+    """Bytes of text to train on; each language has its share of the corpus."""
     seed: int = 0
     """Seed of the sample."""
 
     def identity(self) -> dict[str, Any]:
-        """Of a tokenizer that is taken, only which: a file's content, or a commit, which names its content."""
+        """Return the identity of a tokenizer that is taken: a file's content, or a commit, which names its content."""
         from pathlib import Path
 
         from starloom.lineage.keys import file_digest
@@ -148,12 +148,12 @@ def _sample(docs: Docs, allowances: list[np.ndarray], runtime: Runtime) -> Itera
 
 
 def _prefix(text: str, num_bytes: int) -> str:
-    """The first bytes of a text, less a character cut in two."""
+    """Return the first bytes of a text, less a character cut in two."""
     return text.encode()[:num_bytes].decode(errors="ignore")
 
 
 def _learnt(docs: Docs, allowances: list[np.ndarray]) -> TokenizerSample:
-    """The sample as rows, part by part."""
+    """Return the sample as rows, part by part."""
     import pyarrow as pa
 
     tables = []
@@ -167,7 +167,7 @@ def _take(existing: str, folder: Path, runtime: Runtime) -> None:
     """Copy a tokenizer.json byte for byte, if documents can be encoded and packed with it, and write what stands beside it.
 
     Raises:
-        InputError: if it cannot be had, read or used.
+        InputError: if it cannot be fetched, read or used.
     """
     import shutil
     from pathlib import Path
@@ -184,15 +184,15 @@ def _take(existing: str, folder: Path, runtime: Runtime) -> None:
         model = load(folder)
     except ValueError as error:
         raise InputError(
-            f"{existing} cannot be taken: {error.__cause__ or error}", hint=f"give a file as `tokenizers` saves it, {instead}"
+            f"{existing} cannot be used: {error.__cause__ or error}", hint=f"give a file as `tokenizers` saves it, {instead}"
         ) from error
     names = special_tokens(model)
     missing = [name for name in FOR_PACKING if name not in names]
     if missing:
         problem = f"{existing} has no special token {', '.join(missing)}, which packing needs"
-        raise InputError(problem, hint=f"take one that has them, such as StarCoder's or StarCoder2's, {instead}")
+        raise InputError(problem, hint=f"use one that has them, such as StarCoder's or StarCoder2's, {instead}")
     why = misfit(model)
     if why:
-        raise InputError(f"{existing} {why}", hint=f"take a byte-level BPE without a normaliser, {instead}")
+        raise InputError(f"{existing} {why}", hint=f"use a byte-level BPE without a normaliser, {instead}")
     write_maps(names, folder)
     runtime.note(vocab_size=model.get_vocab_size(), existing=existing)

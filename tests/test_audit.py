@@ -1,4 +1,4 @@
-"""`verify` finds every planted lie and names it; `--repair` lets the next run make things again."""
+"""`verify` finds every planted mismatch and names it; `--repair` lets the next run make things again."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def store(history, tmp_path):
     return Store.open(str(tmp_path / "store"))
 
 
-def lies(store):
-    return {lie.name: lie.problem for lie in verify(store).lies}
+def mismatches(store):
+    return {mismatch.name: mismatch.problem for mismatch in verify(store).mismatches}
 
 
 def flip(path: Path, seed: int = 0) -> None:
@@ -46,7 +46,7 @@ def edit(store, name, change) -> None:
 def test_a_sound_store_is_found_sound_and_everything_was_hashed(store):
     calls = []
     report = verify(store, lambda done, total: calls.append((done, total)))
-    assert report.lies == ()
+    assert report.mismatches == ()
     assert report.num_objects == len(list(store.storage.names("objects")))
     assert report.num_bytes == sum(store.storage.num_bytes(name) for name in store.storage.names("objects"))
     assert calls[-1] == (report.num_bytes, report.num_bytes)
@@ -63,18 +63,18 @@ def test_one_flipped_bit_in_any_object_or_manifest_is_found_and_named(store):
         path = Path(store.url, name)
         sound = path.read_bytes()
         flip(path, seed)
-        assert list(lies(store)) == [name], name
+        assert list(mismatches(store)) == [name], name
         path.write_bytes(sound)
-    assert lies(store) == {}
+    assert mismatches(store) == {}
 
 
 def test_a_lie_says_which_steps_it_touches(store):
     run = store.run("strict")
     part = store.artifact(run.step("near_dedup").outputs["Verdicts"]["artifact"]).parts[0]
     flip(Path(store.url, object_name("Verdicts", part.hash)))
-    (lie,) = verify(store).lies
-    assert {user.partition("/")[2] for user in lie.used_by} >= {"near_dedup", "redact_pii"}
-    assert all(user.startswith(run.id) for user in lie.used_by)
+    (mismatch,) = verify(store).mismatches
+    assert {user.partition("/")[2] for user in mismatch.used_by} >= {"near_dedup", "redact_pii"}
+    assert all(user.startswith(run.id) for user in mismatch.used_by)
 
 
 def a_part_action(store, stage="license_filter"):
@@ -100,14 +100,14 @@ def a_part_action(store, stage="license_filter"):
 def test_an_edited_record_of_an_action_is_found_and_named(store, change):
     name = a_part_action(store)
     edit(store, name, change)
-    assert list(lies(store)) == [name]
+    assert list(mismatches(store)) == [name]
 
 
 def test_a_record_under_another_name_is_found(store):
     name = a_part_action(store)
     other = name.replace("license_filter", "quality_filter")
     store.storage.write(other, store.storage.read(name))
-    assert list(lies(store)) == [other]
+    assert list(mismatches(store)) == [other]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_record_under_another_name_is_found(store):
 def test_an_edited_run_is_found_and_named(store, change):
     name = f"runs/{store.run('strict').id}/run.json"
     edit(store, name, change)
-    assert list(lies(store)) == [name]
+    assert list(mismatches(store)) == [name]
 
 
 @pytest.mark.parametrize("prefix", ["objects", "artifacts"])
@@ -132,24 +132,24 @@ def test_what_is_missing_is_named_once(store, prefix):
     artifact = run.step("redact_pii").outputs["Docs"]["artifact"]
     gone = f"artifacts/{artifact}.json" if prefix == "artifacts" else object_name("Docs", store.artifact(artifact).parts[0].hash)
     store.storage.delete(gone)
-    assert lies(store) == {gone: MISSING}
+    assert mismatches(store) == {gone: MISSING}
 
 
 def test_a_missing_part_record_and_garbage_are_named(store):
     name = a_part_action(store)
     store.storage.delete(name)
-    (lie,) = verify(store).lies
-    assert lie.name.startswith("actions/license_filter/")
-    assert lie.problem == f"claims {name}, which is missing"
+    (mismatch,) = verify(store).mismatches
+    assert mismatch.name.startswith("actions/license_filter/")
+    assert mismatch.problem == f"claims {name}, which is missing"
     store.storage.write("tags/strict.json", b"not json")
     store.storage.write("artifacts/ff.json", b"\xff\xfe")
-    assert {"tags/strict.json", "artifacts/ff.json"} < lies(store).keys()
+    assert {"tags/strict.json", "artifacts/ff.json"} < mismatches(store).keys()
 
 
 def test_a_record_that_claims_what_was_never_there_is_named(store):
     components = Components("exact_dedup", {}, {}, {}, {}, FORMAT)
     store.commit("exact_dedup", Action(components.key, components.to_json(), {"Verdicts": "0" * 64}))
-    assert list(lies(store)) == [action_name("exact_dedup", components.key)]
+    assert list(mismatches(store)) == [action_name("exact_dedup", components.key)]
 
 
 def test_a_store_elsewhere_is_verified_by_its_own_bytes_and_not_by_a_local_copy():
@@ -158,9 +158,9 @@ def test_a_store_elsewhere_is_verified_by_its_own_bytes_and_not_by_a_local_copy(
     store.put_artifact(Artifact("Docs", (part,)))
     name = object_name("Docs", part.hash)
     store.storage.local(name)  # fetched, and kept
-    assert lies(store) == {}
+    assert mismatches(store) == {}
     store.storage.write(name, store.storage.read(name)[:-1] + b"?")
-    assert list(lies(store)) == [name]
+    assert list(mismatches(store)) == [name]
 
 
 # Repair
@@ -185,13 +185,13 @@ def test_after_a_repair_the_next_run_makes_it_again_and_the_store_is_sound(histo
     flip(Path(store.url, object_name("files" if part.name else kind, part.hash)), seed=3)
     report = verify(store)
     done = repair(store, report)
-    assert [lie.name for lie in report.lies] == [name for name in done.removed if name.startswith("objects/")]
+    assert [mismatch.name for mismatch in report.mismatches] == [name for name in done.removed if name.startswith("objects/")]
     assert run.id in done.runs
-    assert all(lie.problem == MISSING for lie in verify(store).lies), "only what has to be made again is left to tell"
+    assert all(mismatch.problem == MISSING for mismatch in verify(store).mismatches), "only what has to be made again is left to tell"
     again = run_recipe(history / "recipe.yaml", store.url, "near_dedup.threshold=1.0")
     assert {s.name: s.num_actions - s.num_cached for s in again.steps if s.num_cached < s.num_actions} == makers(store, run, part.hash)
     assert hashes(again) == hashes(run)
-    assert lies(store) == {}
+    assert mismatches(store) == {}
 
 
 def test_a_repair_drops_the_records_of_part_and_step(store):
@@ -200,7 +200,7 @@ def test_a_repair_drops_the_records_of_part_and_step(store):
     done = repair(store, verify(store))
     step = action_name("license_filter", store.run("strict").step("license_filter").key)
     assert set(done.removed) == {name, step}
-    assert lies(store) == {}
+    assert mismatches(store) == {}
 
 
 def test_a_damaged_run_or_tag_is_set_aside_and_not_lost(store):
@@ -212,7 +212,7 @@ def test_a_damaged_run_or_tag_is_set_aside_and_not_lost(store):
     assert set(done.set_aside) == {f"runs/{run_id}/run.json", "tags/other.json"}
     assert store.storage.read(f"damaged/runs/{run_id}/run.json") == kept
     assert run_id not in store.run_ids()
-    assert lies(store) == {}
+    assert mismatches(store) == {}
 
 
 def test_a_manifest_that_lies_is_made_again(history, store):
@@ -222,4 +222,4 @@ def test_a_manifest_that_lies_is_made_again(history, store):
     repair(store, verify(store))
     again = run_recipe(history / "recipe.yaml", store.url, "near_dedup.threshold=1.0")
     assert hashes(again) == hashes(run)
-    assert lies(store) == {}
+    assert mismatches(store) == {}

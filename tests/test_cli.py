@@ -240,11 +240,11 @@ def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path)
         (["license_gate", "in.parquet", "out", "--licenses", "in.parquet"], "in.parquet does not fit the columns of Licenses: "),
         (["license_gate", "in.parquet", "out", "--licenses", "nulls.parquet"], "Licenses: row 1 of license_class is null"),
         (["exact_dedup", "numbers.parquet", "out"], "numbers.parquet does not fit the columns of Docs: content is int64, not string"),
-        (["exact_dedup", "sizes.parquet", "out"], "says that a document has size 7, and its content has 1 bytes"),
+        (["exact_dedup", "sizes.parquet", "out"], "gives a document the size 7, but its content has 1 bytes"),
         (["exact_dedup", "columns.parquet", "out"], "columns.parquet has more than one column `content`"),
-        (["ingest", "in.parquet", "out"], "in.parquet is no folder"),
-        (["encode", "in.parquet", "out", "--tokenizer", "in.parquet"], "in.parquet is no folder, as a Tokenizer is"),
-        (["encode", "in.parquet", "out", "--tokenizer", "empty"], "empty is no Tokenizer: "),
+        (["ingest", "in.parquet", "out"], "in.parquet is not a folder"),
+        (["encode", "in.parquet", "out", "--tokenizer", "in.parquet"], "in.parquet is not a folder, as a Tokenizer must be"),
+        (["encode", "in.parquet", "out", "--tokenizer", "empty"], "empty is not a valid Tokenizer: "),
         (["quality_filter", "ids.parquet", "out"], "ids.parquet has the doc_id 'ABC'; a doc_id is 32 hex digits in lower case"),
         *(
             ([stage, "twice.parquet", "out"], f"twice.parquet has 2 rows of the doc_id '{'0' * 32}'")

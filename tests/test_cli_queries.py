@@ -140,7 +140,7 @@ def test_json_is_complete_where_text_is_cut(say):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        ("trace nothing.py", 1, "knows nothing of 'nothing.py'"),
+        ("trace nothing.py", 1, "has nothing named 'nothing.py'"),
         ("trace repoo4", 1, "did you mean 'repo4'"),
         ("trace repo4 --run nobody", 1, "there is no run 'nobody'"),
         ("show nothing-of-the-kind", 1, "holds no run, artifact or document"),
@@ -274,13 +274,13 @@ def test_verify_names_the_lie_and_repair_says_what_to_do(store, say):
     code, text, _ = say("verify")
     assert code == 1
     assert part.hash in text
-    assert "1 name lies" in text
+    assert "1 mismatch" in text
     assert text.splitlines()[-1] == "next: starloom verify --repair"
     code, document, _ = say("verify --json")
-    assert (code, json.loads(document)["sound"], len(json.loads(document)["lies"])) == (1, False, 1)
+    assert (code, json.loads(document)["sound"], len(json.loads(document)["mismatches"])) == (1, False, 1)
     code, text, _ = say("verify --repair")
     assert code == 1
-    assert "removed 1 damaged thing and 2 records" in text
+    assert "removed 1 damaged file and 2 records" in text
     assert not path.exists()
 
 

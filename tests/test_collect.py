@@ -108,7 +108,7 @@ def test_whatever_is_collected_every_run_that_stays_is_whole_and_nothing_else_is
     assert asdict(would) == asdict(did)
     assert names(store) == expected
     assert store.run_ids() == [run_id for run_id, _ in kept]
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
     assert (did.num_bytes > 0) == any(name.startswith(("objects", "artifacts", "actions")) for name in before - expected)
     assert sum(did.num_removed[kind] for kind in ("objects", "artifacts", "actions")) == len(
         [name for name in before - expected if name.startswith(("objects", "artifacts", "actions"))]
@@ -124,7 +124,7 @@ def test_what_a_killed_run_finished_is_kept_until_it_is_old(tmp_path):
     found = collect(store)
     assert finished <= names(store)
     assert found.num_young == len(finished)
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
     grow_old(store)
     found = collect(store)
     assert names(store) == set()
@@ -146,7 +146,7 @@ def test_what_a_killed_run_finished_keeps_what_it_shares_with_a_removed_run(tmp_
     _, used = commit(store, "stage9", [put_part(store, 1)], by_part=True)
     collect(store, keep_last=0)
     assert names(store) == used
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
 
 
 def test_a_store_elsewhere_is_collected_too():
@@ -156,7 +156,7 @@ def test_a_store_elsewhere_is_collected_too():
     store.storage.local(object_name("Docs", put_part(store, 1).hash))  # a copy on this disk
     collect(store, keep_last=1, older_than_seconds=0)
     assert names(store) == {name for name in used if "/step0/" not in name}
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
     assert not (store.storage.scratch / "fetched" / object_name("Docs", put_part(store, 1).hash)).exists()
 
 
@@ -258,7 +258,7 @@ def test_after_a_collection_the_next_run_has_nothing_to_do(tmp_path):
     assert found.removed_runs == [strict.id]
     assert found.num_removed["objects"] > 0
     assert not list(store.storage.names(f"runs/{strict.id}"))
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
     assert run_recipe(tmp_path / "recipe.yaml", store.url, "near_dedup.threshold=1.0").id == lenient.id
     again = run_recipe(tmp_path / "recipe.yaml", store.url)
     assert hashes(again) == {n: out for n, out in hashes(strict).items() if n != "train_model"}

@@ -11,7 +11,7 @@ from starloom.lineage.errors import InputError
 from starloom.lineage.records import Artifact
 from starloom.lineage.store import Store
 from starloom.queries.compare import compare
-from starloom.queries.fates import dropped, is_a_line
+from starloom.queries.fates import dropped, is_linear
 from starloom.queries.rows import Rows
 from tests.corpus import function, run_recipe, write_recipe
 from tests.history import make_history
@@ -145,7 +145,7 @@ def test_where_a_recipe_branches_the_first_drop_is_the_fate(tmp_path, repositori
     other = write_recipe(tmp_path / "o.yaml", repositories, branch.replace("LIMIT", "9000"))
     runs = [run_recipe(path, tmp_path / "s") for path in (recipe, other)]
     store = Store.open(str(tmp_path / "s"))
-    assert not is_a_line(runs[0])
+    assert not is_linear(runs[0])
     drops = dropped(Rows(store), runs[0]).to_pylist()
     assert len({drop["doc_id"] for drop in drops}) == len(drops)
     names = {doc_id: path for doc_id, (_, path) in fates(store, runs[0].id)[1].items()}

@@ -144,7 +144,7 @@ def test_a_full_disk_stops_the_run_with_a_remedy_and_the_next_one_goes_on(recipe
     command = [sys.executable, "-c", limited, "run", str(recipe), "--store", str(tmp_path / "s"), "--workers", "1", "--no-prefect"]
     told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert told.returncode == 1, told.stdout + told.stderr
-    assert "no room to write" in told.stderr
+    assert "no space left" in told.stderr
     assert "starloom gc" in told.stderr
     assert run_recipe(recipe, tmp_path / "s").status == "done"
     assert hashes(run_recipe(recipe, tmp_path / "s")) == hashes(run_recipe(recipe, tmp_path / "other"))

@@ -240,7 +240,7 @@ def test_who_loses_more_than_half_is_warned_of(runtime: Runtime) -> None:
         ]
     runtime.notes.clear()
     decide([rows], NearDedup(survivor=[{"source": ["Z"]}], large_cluster=2), runtime)
-    assert runtime.notes["warnings"][0] == "no document is of the source 'Z', which survivor or drop_from names"
+    assert runtime.notes["warnings"][0] == "no document has the source 'Z', which survivor or drop_from names"
     assert runtime.notes["warnings"][1].startswith("a cluster has more than 2 documents; the largest, 0000")
     assert runtime.notes["warnings"][1].endswith(", has 3")
 

@@ -23,9 +23,9 @@ from starloom.cli import VERBS
 from starloom.flows.plan import make_plan
 from starloom.flows.recipe import load
 from starloom.lineage.errors import ConfigError
-from starloom.lineage.queries.rows import Rows
 from starloom.lineage.records import Action, Artifact, Components, Part, Run, StepState
 from starloom.lineage.store import Store, object_name
+from starloom.queries.rows import Rows
 from starloom.tasks.frame.stage import stage_names
 from tests.checkouts import copy_house
 

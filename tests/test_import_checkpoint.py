@@ -128,7 +128,7 @@ def test_a_commit_is_an_identity_by_itself():
 
 @pytest.mark.parametrize("revision", ["main", COMMIT[:12], ""])
 def test_a_revision_that_may_come_to_mean_something_else_is_refused(revision):
-    with pytest.raises(ValidationError, match="can be moved"):
+    with pytest.raises(ValidationError, match="tags can move"):
         ImportCheckpoint(checkpoint=f"org/name@{revision}")
 
 
@@ -162,7 +162,7 @@ def test_a_folder_that_lacks_something_is_refused_before_anything_runs(published
 def test_an_index_that_is_none_is_refused(published, content, tmp_path):
     folder = copied(published["sharded"], tmp_path / "copy")
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(ValidationError, match="is no index of weights"):
+    with pytest.raises(ValidationError, match="is not an index of weights"):
         ImportCheckpoint(checkpoint=str(folder))
 
 
@@ -180,7 +180,7 @@ def test_an_index_leads_to_no_file_outside_of_its_folder(published, tmp_path):
 def test_weights_that_are_cut_short_are_refused(published, content, tmp_path):
     folder = copied(published["gpt_bigcode"], tmp_path / "copy")
     (folder / "model.safetensors").write_bytes(content((folder / "model.safetensors").read_bytes()))
-    with pytest.raises(InputError, match=r"model\.safetensors is no whole safetensors file .* Git LFS"):
+    with pytest.raises(InputError, match=r"model\.safetensors is not a complete safetensors file .* Git LFS"):
         taken(folder, tmp_path / "s")
 
 
@@ -192,15 +192,15 @@ def test_weights_that_are_not_where_the_index_says_are_refused(published, tmp_pa
     name = next(name for name, file in where["weight_map"].items() if file == files[0])
     where["weight_map"][name] = files[1]
     index.write_text(json.dumps(where))
-    with pytest.raises(InputError, match=f"says that {name} is in {files[1]}, and it is not"):
+    with pytest.raises(InputError, match=f"lists {name} in {files[1]}, but it is not there"):
         taken(folder, tmp_path / "s")
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ("{", "its config.json is no JSON"),
-        ("[1]", "its config.json is no mapping"),
+        ("{", "its config.json is not JSON"),
+        ("[1]", "its config.json is not a mapping"),
         ({"n_embd": "16"}, "a value in its config.json is of the wrong type .*'str'"),
         ({"n_embd": None}, "a value in its config.json is of the wrong type .*width"),
     ],
@@ -397,11 +397,11 @@ def test_a_trace_says_what_a_checkpoint_went_on_from(done, capsys):
     made = {name: outputs.get("Checkpoint", "") for name, outputs in hashes(run).items()}
     for name, before, told in (
         ("annealed", "train_model", " of train_model, 3 steps: what that saw is counted here too"),
-        ("annealed", "import_checkpoint", ", made elsewhere: what that had seen is not known here"),
-        ("train_model", "import_checkpoint", ", made elsewhere: what that had seen is not known here"),
+        ("annealed", "import_checkpoint", ", made elsewhere: its training data is unknown here"),
+        ("train_model", "import_checkpoint", ", made elsewhere: its training data is unknown here"),
     ):
         assert main(["trace", f"checkpoint:{name}", "--store", folder]) == 0
-        assert f"went on from {made[before][:12]}{told}" in capsys.readouterr().out
+        assert f"continued from {made[before][:12]}{told}" in capsys.readouterr().out
 
 
 def test_a_trace_adds_up_the_trainings_that_a_checkpoint_went_through(done):

@@ -1,5 +1,7 @@
 """Byte-level BPE: ids equal those of `tokenizers` for any text and any vocabulary that the kernel takes."""
 
+import itertools
+import json
 import pickle
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +147,29 @@ def test_any_bytes_are_spelt_and_what_lies_behind_them_does_not_count(starcoder,
     assert all((other.values.tolist(), other.offsets.tolist()) == (found[0].values.tolist(), found[0].offsets.tolist()) for other in found)
     told = [b"".join(spelled.data[spelled.offsets[i] : spelled.offsets[i + 1]].tobytes() for i in ids) for ids in lists(found[0])]
     assert told == texts
+
+
+def merge_plainly(word, tokenizer):
+    """The definition of `pre_token_ids`: merge the adjacent pair of the least rank, the leftmost of them, until none merges."""
+    model = json.loads(tokenizer.to_str())["model"]
+    ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
+    ((symbols, _),) = GPT2.pre_tokenize_str(word)  # one pre-token, its bytes spelt by characters
+    symbols = list(symbols)
+    while True:
+        pairs = [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(symbols)) if pair in ranks]
+        if not pairs:
+            return [model["vocab"][symbol] for symbol in symbols]
+        _, at = min(pairs)
+        symbols[at : at + 2] = ["".join(symbols[at : at + 2])]
+
+
+def test_ids_are_those_of_merging_plainly_whether_new_or_cached_in_either_table_or_too_long():
+    tokenizer = train("gpt2", 500, [])
+    words = ["a" * n for n in (1, 2, 14, 15, 16, 30, 31, 253, 254, 255, 600)]
+    words += ["return", "area", "abcdefghijklmnop", "xyxyx" * 3, "中文字" * 9, "é" * 127, "xy" * 127, "xyz" * 90]
+    encoder = Encoder.of(tokenizer)
+    for _ in range(2):  # merged, then looked up
+        assert ids(encoder, words) == [merge_plainly(word, tokenizer) for word in words]
 
 
 def test_slots_of_a_group_differ_in_two_bits_of_their_addresses():

@@ -69,11 +69,11 @@ def test_one_whose_ids_would_differ_from_run_to_run_is_refused(tmp_path: Path) -
     tokenizer = trained(280)
     tokenizer.model.dropout = 0.1
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match=r"draws lots \(model.dropout 0.1\)"):
+    with pytest.raises(ValueError, match=r"encodes at random \(model.dropout 0.1\)"):
         open_encoder(tmp_path)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no tokenizer.json"):
+    with pytest.raises(ValueError, match="is not a tokenizer.json"):
         open_encoder(tmp_path)

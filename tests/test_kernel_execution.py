@@ -41,11 +41,11 @@ CASES = {
     "prints what looks like a verdict": ("print('passed')\nraise SystemExit(0)", "exited"),
     "forges a verdict": (
         'import os\nfor fd in range(3, 64):\n    try: os.write(fd, b\'[null, "passed", ""]\\n\')\n    except OSError: pass\nos._exit(0)',
-        "failed: it wrote on the descriptor",
+        "failed: it wrote to the descriptor",
     ),
     "floods every descriptor": (
         "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'x' * 1_000_000)\n    except OSError: pass\n",
-        "failed: it wrote on the descriptor",
+        "failed: it wrote to the descriptor",
     ),
     "closes every descriptor": ("import os\nos.closerange(0, 64)\n" + RIGHT + TESTS, "exited"),
     "reads input": ("input()", "failed: EOFError"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starloom.tasks.kernels.duplicates.union_find import compress, in_company, part, unite, width
+from starloom.tasks.kernels.duplicates.union_find import compress, connected_nodes, part, unite, width
 
 if TYPE_CHECKING:
     import random
@@ -53,7 +53,7 @@ def test_components_are_those_of_a_search_whatever_the_order(
             unite(parent, np.array(some, np.int64).reshape(-1, 2))
             compress(parent)
         assert parent.tolist() == expected
-        assert in_company(parent).tolist() == [node for node in range(n) if expected.count(expected[node]) > 1]
+        assert connected_nodes(parent).tolist() == [node for node in range(n) if expected.count(expected[node]) > 1]
         order.shuffle(edges)
         edges = [edge[::-1] if order.random() < 0.5 else edge for edge in edges]
 

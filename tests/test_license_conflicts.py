@@ -163,7 +163,7 @@ def test_one_command_finds_all_conflicts_of_a_run_whichever_step_saw_them(ask, s
 
 def test_no_conflict_is_not_claimed_where_none_could_be_seen(ask, say):
     assert ask("show conflicts --run unjudged")["steps"][0]["judged_by"] is None
-    assert "no step above judged them, so no conflict could be seen" in say("show conflicts --run unjudged")
+    assert "no step above judged licences, so conflicts are unknown" in say("show conflicts --run unjudged")
     assert ask("show conflicts --run unjudged")["steps"][0]["dropped_before"] == []
     assert "unseen     license_filter had dropped license-text 5, non-permissive 1\n" in say("show conflicts --run filtered")
     cluster = ask("trace path:repo1/src/module0.py --run unjudged")["events"][1]["cluster_id"]
@@ -206,11 +206,11 @@ def test_a_cluster_is_that_of_the_last_step_that_found_it_unless_a_step_is_named
     ("words", "told"),
     [
         ("show cluster:near_dedupp/5 --run verified", "did you mean 'near_dedup'"),
-        ("show cluster:license_gate/5 --run verified", "no step 'license_gate' that looks for duplicates"),
+        ("show cluster:license_gate/5 --run verified", "no deduplication step 'license_gate'"),
         ("show cluster:near_dedup/zz --run verified", "found no cluster 'zz'"),
         ("show cluster: --run report", "several clusters begin with ''"),
         ("show conflicts --run nobody", "there is no run 'nobody'"),
-        ("show conflicts --run blind", "no step of run"),
+        ("show conflicts --run blind", "has no deduplication step"),
     ],
 )
 def test_what_is_not_there_is_an_error_with_a_remedy(place, capsys, words, told):
@@ -224,7 +224,7 @@ def test_no_number_of_rows_is_misuse(place, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["show", "conflicts", "--rows", "-1", "--store", str(place / "store")])
     assert caught.value.code == 2
-    assert "no number of rows" in capsys.readouterr().err
+    assert "not a number of rows" in capsys.readouterr().err
 
 
 def test_lists_are_bounded_and_say_so_and_json_is_not(ask, say):

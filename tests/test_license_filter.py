@@ -164,7 +164,7 @@ def test_classes_and_ids_to_keep_are_knobs():
 
 @pytest.mark.parametrize("knob", ["allow", "deny"])
 def test_a_misspelt_id_is_refused_with_the_nearest(knob):
-    with pytest.raises(ValidationError, match=r"'Apache2.0' is no SPDX id: did you mean 'Apache-2.0'"):
+    with pytest.raises(ValidationError, match=r"'Apache2.0' is not an SPDX id: did you mean 'Apache-2.0'"):
         LicenseFilter.model_validate({knob: ["Apache2.0"]})
 
 

@@ -65,7 +65,7 @@ def test_it_equals_every_query_alone(case):
         ("flash", "cuda", torch.bfloat16, ("varlen",), "needs the package flash-attn"),
         ("varlen", "cuda", torch.bfloat16, ("flash",), "needs torch 2.11"),
         ("cudnn", "cpu", torch.float32, (), "kernel cudnn needs bf16 on a GPU, not torch.float32 on cpu"),
-        ("cudnn", "cuda", torch.bfloat16, (), "keeps no documents apart and has no window"),
+        ("cudnn", "cuda", torch.bfloat16, (), "supports neither document masking nor a window"),
         ("varlen", "cuda", torch.bfloat16, ("varlen",), r"has no dropout \(0.1 asked for\)"),
     ],
 )
@@ -129,7 +129,7 @@ def test_on_a_gpu_every_kernel_equals_the_plain_one_and_so_do_its_gradients(kern
     if not {"flash": has_flash(), "varlen": has_varlen()}.get(kernel, True):
         pytest.skip(f"the kernel {kernel} is not installed")
     if kernel == "cudnn" and (window or ends):
-        pytest.skip("cudnn keeps no documents apart and has no window")
+        pytest.skip("cudnn supports neither document masking nor a window")
     exact = [tensor.requires_grad_() for tensor in drawn((2, 128, 4, 2, 64), 1)]
     low = [tensor.detach().to("cuda", torch.bfloat16).requires_grad_() for tensor in exact]
     offsets_N = None if ends is None else torch.tensor(ends, dtype=torch.int32)

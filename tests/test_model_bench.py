@@ -60,7 +60,7 @@ def rows(request):
 
 def test_every_line_has_its_figures(rows):
     assert [row["variant"] for row in rows] == [
-        "as trained", "all logits at once", "activations computed again", "AdamW not fused", "documents apart",
+        "as trained", "all logits at once", "activations recomputed", "AdamW not fused", "documents apart",
         *(["transformers"] if HAS_TRANSFORMERS else []),
     ]  # fmt: skip
     for row in rows:
@@ -74,7 +74,7 @@ def test_every_line_has_its_figures(rows):
 
 def test_a_technique_changes_what_a_step_costs_and_not_what_is_learnt(rows):
     losses = {row["variant"]: row["loss"] for row in rows}
-    for variant in ("all logits at once", "activations computed again", "AdamW not fused"):
+    for variant in ("all logits at once", "activations recomputed", "AdamW not fused"):
         assert losses[variant] == pytest.approx(losses["as trained"], rel=1e-4)
     assert losses["documents apart"] != pytest.approx(losses["as trained"], rel=1e-4)
 

@@ -172,7 +172,7 @@ def test_damaged_or_missing_weights_are_named(tmp_path):
     first = next(iter(sorted(tmp_path.glob("model-*.safetensors"))))
     whole = first.read_bytes()
     first.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=rf"{first.name} is no whole safetensors file"):
+    with pytest.raises(ValueError, match=rf"{first.name} is not a complete safetensors file"):
         load_network(tmp_path, CPU)
     first.unlink()
     with pytest.raises(ValueError, match=rf"names {first.name}, which is not there"):

@@ -426,8 +426,8 @@ def test_training_goes_on_from_a_checkpoint_with_a_fresh_optimizer(tmp_path, pac
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"family": "starcoder2", "rope_theta": 100.0, "width": 64}, "width is 64, but the checkpoint to go on with has 32"),
-        ({}, "family is 'gpt_bigcode', but the checkpoint to go on with has 'starcoder2'"),
+        ({"family": "starcoder2", "rope_theta": 100.0, "width": 64}, "width is 64, but the checkpoint to continue has 32"),
+        ({}, "family is 'gpt_bigcode', but the checkpoint to continue has 'starcoder2'"),
     ],
 )
 def test_a_checkpoint_of_another_shape_is_not_gone_on_with(tmp_path, packed, trained, changed, named):
@@ -526,7 +526,7 @@ def test_two_trainers_do_not_share_a_work_folder(tmp_path, packed, monkeypatch, 
     with (job.work / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert train.main([str(tmp_path / "config.json")]) == 1
-    assert "another trainer is at work" in capsys.readouterr().err
+    assert "another trainer is running" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

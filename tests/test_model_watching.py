@@ -228,7 +228,7 @@ def test_a_damaged_file_of_timings_ends_no_training(tmp_path, capsys):
     watch.resume(3)
     take(watch, [4])
     watch.close()
-    assert "timings.parquet cannot be read and begins anew" in capsys.readouterr().err
+    assert "timings.parquet cannot be read and is started anew" in capsys.readouterr().err
     assert pq.read_table(tmp_path / "timings.parquet")["step"].to_pylist() == [4]
 
 

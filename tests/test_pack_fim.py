@@ -67,7 +67,7 @@ def _pack(table, tokenizer, runtime, **knobs):
 def test_tokens_of_another_tokenizer_are_refused_with_the_id_that_shows_it(column, model, tokenizer, runtime):
     table = _tokens(model, ["a = 1", "b"])
     foreign = table.set_column(table.column_names.index(column), column, pa.array([[1], [2, 70_000]], pa.list_(pa.uint32())))
-    with pytest.raises(InputError, match=f"{column} hold the id 70000, and it has ids below 600"):
+    with pytest.raises(InputError, match=f"{column} hold the id 70000, but its ids are below 600"):
         _pack(foreign, tokenizer, runtime)
 
 

@@ -414,7 +414,7 @@ def test_kinds_none_means_all(tokenizer, model, runtime):
 
 
 def test_a_language_that_is_none_is_refused_with_its_neighbour():
-    with pytest.raises(ValueError, match=re.escape("no language is called 'Pyton': did you mean 'Python'?")):
+    with pytest.raises(ValueError, match=re.escape("unknown language 'Pyton': did you mean 'Python'?")):
         Mixture(weights={"Pyton": 2})
     with pytest.raises(ValueError, match="less than or equal to 100"):
         Mixture(weights={"Python": 101})

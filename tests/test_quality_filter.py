@@ -169,7 +169,7 @@ def test_no_documents_give_no_verdicts(preset):
         ({"signal": "num_lines", "min": True}, "min"),
         ({"signal": "num_lines", "max": float("inf")}, "max"),
         ({"signal": "num_line", "max": 1}, "signal"),
-        ({"signal": "num_lines", "max": 1, "languages": ["Pyhton"]}, "no language is called 'Pyhton': did you mean 'Python'"),
+        ({"signal": "num_lines", "max": 1, "languages": ["Pyhton"]}, "unknown language 'Pyhton': did you mean 'Python'"),
     ],
 )
 def test_a_rule_that_means_nothing_is_refused(rule, message):

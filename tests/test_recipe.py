@@ -32,20 +32,20 @@ INGEST = "- ingest: {sources: [{kind: directory, path: .}]}\n"
         ("name: x\nname: y\nstages: [ingest]\n", r"line 2: 'name' is given twice"),
         ("name: x\n", r"a recipe is a mapping with a list of `stages`"),
         ("stages: [ingest]\nstagez: []\n", r"line 2: a recipe has no 'stagez'(?s:.*)did you mean 'stages'"),
-        ("stages:\n- ingest\n- exact_dedup\n- exact_dedup\n", r"line 4: two steps are called 'exact_dedup'(?s:.*)as:"),
-        ("stages:\n- ingest\n- exact_dedup: 3\n", r"line 3: the knobs of exact_dedup are a mapping, not 3"),
+        ("stages:\n- ingest\n- exact_dedup\n- exact_dedup\n", r"line 4: two steps have the name 'exact_dedup'(?s:.*)as:"),
+        ("stages:\n- ingest\n- exact_dedup: 3\n", r"line 3: the knobs of exact_dedup must be a mapping, not 3"),
         ("stages:\n- 7\n", r"line 2: 7 is not a stage"),
         ("stages:\n- ingest: {}\n  exact_dedup: {}\n", r"line 2: one stage a line, found ingest, exact_dedup"),
-        ("name: [x]\nstages: [ingest]\n", r"line 1: `name` is a word, not \['x'\]"),
-        ("store: 5\nstages: [ingest]\n", r"line 1: `store` is a word, not 5"),
-        ("stages:\n- ingest: {}\n  as: [a]\n", r"line 3: a step cannot be called \['a'\]"),
-        ("stages:\n- ingest: {}\n  as: ../b\n", r"line 3: a step cannot be called '../b'"),
-        ("stages:\n- ingest\n- exact_dedup: {}\n  from: [q]\n", r"line 4: `from` names a step or maps inputs to steps, not \['q'\]"),
+        ("name: [x]\nstages: [ingest]\n", r"line 1: `name` must be a string, not \['x'\]"),
+        ("store: 5\nstages: [ingest]\n", r"line 1: `store` must be a string, not 5"),
+        ("stages:\n- ingest: {}\n  as: [a]\n", r"line 3: \['a'\] is not a valid step name"),
+        ("stages:\n- ingest: {}\n  as: ../b\n", r"line 3: '../b' is not a valid step name"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: [q]\n", r"line 4: `from` must name a step or map inputs to steps, not \['q'\]"),
         ("stages:\n- ingest\n- exact_dedup: {}\n  from: {dcos: ingest}\n", r"line 4: exact_dedup has no input 'dcos'(?s:.*)'docs'"),
-        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {docs: null}\n", r"line 4: exact_dedup cannot do without docs"),
-        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {'*': null}\n", r"line 4: exact_dedup cannot do without \*"),
-        ("stages:\n- ingest: &a {x: *a}\n", r"line 2: more than 50 levels deep"),
-        ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key is a word"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {docs: null}\n", r"line 4: exact_dedup requires the input docs"),
+        ("stages:\n- ingest\n- exact_dedup: {}\n  from: {'*': null}\n", r"line 4: exact_dedup requires the input \*"),
+        ("stages:\n- ingest: &a {x: *a}\n", r"line 2: nested more than 50 levels deep"),
+        ("stages:\n- ingest: {? [1, 2] : 3}\n", r"line 2: a key must be a string"),
         ("stages:\n- ingest\n- \u0001\n", r"line 3: special characters are not allowed \(#x0001\)"),
         ("stages:\n- ingest: {sources: [{kind: directory,\n  pth: .}]}\n", r"line 3: ingest has no knob 'sources.0.pth'"),
         ("stages:\n- ingest: {sources: [{kind: directory,\n  path: 5}]}\n", r"line 3: ingest.sources.0.path 5: "),
@@ -67,10 +67,10 @@ def test_a_missing_recipe_is_named(tmp_path):
         ("near_dedup.threshold", "not of the form"),
         ("near_dedup=1", "not of the form"),
         ("stages=[]", "not of the form step.knob=value; of the recipe's own, name, seed, store can be set"),
-        ("seed=yes", "^--set seed: `seed` is a whole number, not True"),
-        ("seed='7'", "^--set seed: `seed` is a whole number, not '7'"),
-        ("name=", "^--set name: `name` is a word, not None"),
-        ("store=5", "^--set store: `store` is a word, not 5"),
+        ("seed=yes", "^--set seed: `seed` must be a whole number, not True"),
+        ("seed='7'", "^--set seed: `seed` must be a whole number, not '7'"),
+        ("name=", "^--set name: `name` must be a string, not None"),
+        ("store=5", "^--set store: `store` must be a string, not 5"),
         ("near_dedup.seed=2020-13-45", "not a YAML value"),
         ("neardedup.threshold=1", r"no step 'neardedup'(?s:.*)did you mean 'near_dedup'"),
         ("near_dedup.treshold=1", r"no knob 'treshold'(?s:.*)did you mean 'threshold'"),
@@ -78,8 +78,8 @@ def test_a_missing_recipe_is_named(tmp_path):
         ("near_dedup..threshold=1", "not of the form"),
         ("quality_filter.rules=5", "^--set quality_filter.rules: quality_filter.rules 5: Input should be 'starcoder' or"),
         ("near_dedup.threshold=7", "^--set near_dedup.threshold: near_dedup.threshold 7: "),
-        ("ingest.sources.3.path=.", "^--set ingest.sources.3.path: the list has 1 items, counted from 0, and no '3'"),
-        ("ingest.sources.x.path=.", "and no 'x'"),
+        ("ingest.sources.3.path=.", "^--set ingest.sources.3.path: the list has 1 items, counted from 0, and no item '3'"),
+        ("ingest.sources.x.path=.", "and no item 'x'"),
         ("ingest.sources.0.pth=.", r"^--set ingest.sources.0.pth: ingest has no knob 'sources.0.pth'"),
         ("train_model.betas=[0.9]", r"^--set train_model.betas: train_model.betas.1 \[0.9\]: Field required"),
     ],
@@ -132,7 +132,7 @@ def test_until_cuts_the_plan_and_knows_its_steps(tmp_path):
     ("text", "message"),
     [
         ("stages:\n- exact_dedup\n", "exact_dedup reads Docs, and no step above it writes that"),
-        (f"stages:\n{INGEST}- exact_dedup: {{}}\n  from: near\n", "takes docs from 'near', which is no step above it"),
+        (f"stages:\n{INGEST}- exact_dedup: {{}}\n  from: near\n", "takes docs from 'near', which is not a step above it"),
         (f"stages:\n{INGEST}- train_tokenizer\n- exact_dedup: {{}}\n  from: {{docs: train_tokenizer}}\n", "which does not write it"),
     ],
 )
@@ -195,7 +195,7 @@ def test_merge_keys_mean_what_they_mean_in_yaml(tmp_path):
     [
         ("- near_dedup:\n    <<: 5\n", "line 4: `<<` merges mappings"),
         ("- near_dedup:\n    <<: [5]\n", "line 4: `<<` merges mappings"),
-        ("- near_dedup: &a {<<: *a}\n", "line 3: more than 50 levels deep"),
+        ("- near_dedup: &a {<<: *a}\n", "line 3: nested more than 50 levels deep"),
         ("- near_dedup: &a {treshold: 1}\n- near_dedup: {<<: *a}\n  as: b\n", "line 3: near_dedup has no knob 'treshold'"),
         ("- near_dedup: {seed: 2020-13-45}\n", "line 3: '2020-13-45': month must be in 1..12"),
     ],
@@ -218,7 +218,7 @@ def test_the_recipes_own_keys_can_be_set(tmp_path):
 
 @pytest.mark.parametrize("seed", ["yes", "'7'", "1.5", "[1]"])
 def test_a_seed_is_a_whole_number(tmp_path, seed):
-    with pytest.raises(ConfigError, match="line 1: `seed` is a whole number"):
+    with pytest.raises(ConfigError, match="line 1: `seed` must be a whole number"):
         load(recipe(tmp_path, f"seed: {seed}\nstages:\n{INGEST}"))
 
 

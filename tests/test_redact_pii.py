@@ -346,16 +346,16 @@ SPAN_LISTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.intege
 @given(SPAN_LISTS)
 def test_merged_spans_cover_the_same_bytes_and_are_disjoint(rows: list[tuple[int, int, int, int]]) -> None:
     text, start, length, rank = np.array(rows, np.int64).reshape(-1, 4).T
-    spans, spokesmen = merge_overlaps(start, start + length, text, rank)
+    spans, representatives = merge_overlaps(start, start + length, text, rank)
     merged = list(zip(spans.text.tolist(), spans.start.tolist(), spans.end.tolist(), strict=True))
     covered = {(t, byte) for t, s, n, _ in rows for byte in range(s, s + n)}
     assert {(t, byte) for t, s, e in merged for byte in range(s, e)} == covered
     assert merged == sorted(merged)
     assert len(covered) == sum(e - s for _, s, e in merged), "disjoint"
-    for (t, s, e), spokesman in zip(merged, spokesmen, strict=True):
+    for (t, s, e), representative in zip(merged, representatives, strict=True):
         inside = [row for row in rows if row[0] == t and s <= row[1] and row[1] + row[2] <= e]
         best = max(inside, key=lambda row: (row[2], -row[3]))
-        assert (rows[spokesman][2], rows[spokesman][3]) == (best[2], best[3])
+        assert (rows[representative][2], rows[representative][3]) == (best[2], best[3])
 
 
 @settings(deadline=None)

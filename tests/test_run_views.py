@@ -145,7 +145,7 @@ def test_they_are_collected_with_their_run_and_not_before(checkout):
     store = Store.open(str(checkout.store))
     collect(store, older_than_seconds=0)
     assert view(checkout, run, "pretend")["board/events.1"].read_text() == "first"
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
     collect(store, keep_last=0, older_than_seconds=0)
     assert list(store.storage.names("objects")) == []
     assert not (checkout.store / "runs" / run).exists()
@@ -157,9 +157,9 @@ def test_one_that_is_damaged_is_named_and_costs_no_work(checkout):
     picture.write_bytes(b"no picture")
     store = Store.open(str(checkout.store))
     report = verify(store)
-    assert [lie.name for lie in report.lies] == [picture.relative_to(checkout.store.resolve()).as_posix()]
+    assert [mismatch.name for mismatch in report.mismatches] == [picture.relative_to(checkout.store.resolve()).as_posix()]
     repair(store, report)
-    assert verify(store).lies == ()
+    assert verify(store).mismatches == ()
     assert checkout.reasons() == {}
 
 

@@ -100,14 +100,14 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
     with pytest.raises(StoreError, match=rf"format {FORMAT + 1}.*reads up to {FORMAT}(?s:.*)install"):
         Store.open(str(tmp_path))
     (tmp_path / "store.json").write_text("{")
-    with pytest.raises(StoreError, match="does not say which format"):
+    with pytest.raises(StoreError, match="does not give the format"):
         Store.open(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ['{"format": "x"}', '{"format": true}', '{"format": 0}', "{}", "[]", "", "\x00"])
 def test_a_store_that_does_not_say_its_format_is_refused(tmp_path, text):
     (tmp_path / "store.json").write_text(text)
-    with pytest.raises(StoreError, match="does not say which format"):
+    with pytest.raises(StoreError, match="does not give the format"):
         Store.open(str(tmp_path))
 
 

@@ -243,12 +243,12 @@ def test_a_path_matches_at_a_border_of_folders_only(store):
     ("what", "words"),
     [
         ("repoo3", "did you mean 'repo3'"),
-        ("nothing/like/this.py", "knows nothing of"),
+        ("nothing/like/this.py", "has nothing named"),
         ("seq:99:0", "no sequence 99:0"),
         ("seq:0:100000", "no sequence 0:100000"),
         ("seq:first", "names no sequence"),
-        ("doc:xyz", "is no doc_id"),
-        ("deadbeefdeadbeef", "knows nothing of"),
+        ("doc:xyz", "is not a doc_id"),
+        ("deadbeefdeadbeef", "has nothing named"),
         ("checkpoint:feedfeed", "no checkpoint"),
     ],
 )

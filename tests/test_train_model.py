@@ -287,7 +287,7 @@ def test_a_trainer_that_is_killed_is_said_to_be(num_processes, tmp_path, tokeniz
     with pytest.raises(StageError, match=r"^the trainer after step \d[\d,]* of 3,000 ended without a word") as caught:
         train(packed, tokenizer, Runtime(scratch(tmp_path / "s"), on_progress=kill_trainer), **knobs)
     assert "microbatch_sequences" in caught.value.hint
-    assert "it goes on from the last state" in caught.value.hint
+    assert "it resumes from the last state" in caught.value.hint
     assert list((tmp_path / "s" / "work" / "states").glob("step-*"))
 
 
@@ -346,8 +346,8 @@ def test_it_goes_on_from_a_checkpoint_and_may_make_its_context_longer(trained, t
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        (ROTARY | {"width": 64}, "width is 64, but the checkpoint to go on with has 32"),
-        (ROTARY | {"num_layers": 2}, "num_layers is 2, but the checkpoint to go on with has 1"),
+        (ROTARY | {"width": 64}, "width is 64, but the checkpoint to continue has 32"),
+        (ROTARY | {"num_layers": 2}, "num_layers is 2, but the checkpoint to continue has 1"),
         (ROTARY | {"tied_head": False}, "tied_head is False"),
         (KNOBS | {"family": "gpt_bigcode"}, "rope_theta"),
         ({"num_steps": 3}, "num_layers is 2|width is 128"),
@@ -361,7 +361,7 @@ def test_what_no_weights_fit_is_refused_by_name(trained, knobs, told, tmp_path, 
 
 def test_the_positions_of_starcoders_kind_are_learned_and_so_not_more_of_them(tmp_path, tokenizer):
     trained = checkpoint_of(tmp_path / "trained", **KNOBS)
-    with pytest.raises(InputError, match="context_tokens is 32, but the checkpoint to go on with has 16"):
+    with pytest.raises(InputError, match="context_tokens is 32, but the checkpoint to continue has 16"):
         train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), trained, **KNOBS | {"context_tokens": 32})
 
 

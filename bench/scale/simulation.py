@@ -35,31 +35,31 @@ BATCH_ROWS = 8192
 
 
 @dataclass(frozen=True)
-class MadeUp:
-    """One part of a corpus that nobody wrote: what is read of it is made when it is read."""
+class SyntheticPart:
+    """One part of a synthetic corpus: its columns are generated when they are read."""
 
     first: int
     count: int
     num_documents: int
 
     def keep(self) -> None:
-        """All of it is still in."""
+        """Return None: no document is dropped."""
 
     def num_rows(self) -> int:
-        """Documents."""
+        """Return the number of documents."""
         return self.count
 
     @property
     def data(self) -> pa.Table:
-        """What a verdict needs to be aligned."""
+        """The doc_ids that a verdict is aligned with."""
         return self.read(["doc_id"])
 
     def read(self, columns: list[str] | None) -> pa.Table:
-        """Columns of all documents."""
+        """Return columns of all documents."""
         return pa.Table.from_batches(list(self.batches(columns, BATCH_ROWS)))
 
     def batches(self, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-        """Columns of documents, streamed."""
+        """Yield columns of documents, batch by batch."""
         for start in range(self.first, self.first + self.count, rows):
             numbers = np.arange(start, min(start + rows, self.first + self.count), dtype=np.uint64)
             names = columns or []
@@ -111,7 +111,7 @@ def _signatures(first: int, count: int, num_documents: int) -> NDArray[np.uint32
 
 @dataclass
 class Watch:
-    """Disk and memory while the work goes on, looked at every half second."""
+    """Disk and memory use while the work goes on, sampled every half second."""
 
     folder: Path
     disk_bytes: int = 0
@@ -136,7 +136,7 @@ class Watch:
                     self._note("worker", number)
 
     def _note(self, who: str, number: str) -> None:
-        """Private memory only: pages of mapped files are the system's to drop."""
+        """Add up private memory only: the system may drop pages of mapped files."""
         try:
             status = Path(f"/proc/{number}/status").read_text()
         except OSError:
@@ -155,7 +155,7 @@ def _allocated(file: Path) -> int:
 def simulate(num_documents: int, scratch: Path, workers: int, memory_bytes: int, part_documents: int) -> dict[str, Any]:
     """Run the decision and give its figures."""
     bounds = [*range(0, num_documents, part_documents), num_documents]
-    sources: Any = [MadeUp(low, high - low, num_documents) for low, high in itertools.pairwise(bounds)]
+    sources: Any = [SyntheticPart(low, high - low, num_documents) for low, high in itertools.pairwise(bounds)]
     cfg = NearDedup(scope="global", memory_bytes=memory_bytes)
     started, stamps = time.perf_counter(), []
 

@@ -1,1 +1,1 @@
-"""Measuring the trainer: apart from the essay that it measures. `python -m starloom.model.bench`."""
+"""Benchmarks of the trainer. `python -m starloom.model.bench`."""

@@ -1,4 +1,4 @@
-"""What `starloom.model.bench` measures: our network with this technique or that, and transformers' class of the same shape.
+"""The contenders of `starloom.model.bench`: our network with this technique or that, and transformers' class of the same shape.
 
 Each contender is a function that takes one step of training on a batch: forward, backward, clipping and AdamW. Weights of all of
 ours are drawn alike, so that a technique which changed the loss would be seen.
@@ -29,7 +29,7 @@ LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.1, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What is measured: ours by default, as the trainer sets it up."""
+    """One configuration to measure: ours by default, as the trainer sets it up."""
 
     name: str
     is_peer: bool = False
@@ -45,7 +45,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all lines of a preset have in common."""
+    """The settings that all lines of a preset share."""
 
     architecture: Architecture
     sequence_tokens: int
@@ -56,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens, what to predict, and where documents begin."""
+    """Tokens, targets, and document starts."""
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -64,7 +64,7 @@ class Batch:
 
 
 def variants(techniques: Sequence[str], device: torch.device) -> list[Variant]:
-    """The lines of a preset: as the trainer does it, then with one technique less or more, then the peer."""
+    """Return the lines of a preset: as the trainer does it, then with one technique less or more, then the peer."""
     on_gpu = device.type == "cuda"
     usual = Variant(name="as trained", is_compiled=on_gpu)
     known: tuple[tuple[Kernel, bool], ...] = (("cudnn", True), ("varlen", has_varlen()), ("sdpa", has_flash()))
@@ -73,7 +73,7 @@ def variants(techniques: Sequence[str], device: torch.device) -> list[Variant]:
         "compile": [{"name": "not compiled" if on_gpu else "compiled", "is_compiled": not on_gpu}],
         "attention": [{"name": f"attention by {kernel}", "kernel": kernel} for kernel in others],
         "loss": [{"name": "all logits at once", "has_plain_loss": True}],
-        "checkpointing": [{"name": "activations computed again", "is_checkpointing": True}],
+        "checkpointing": [{"name": "activations recomputed", "is_checkpointing": True}],
         "optimizer": [{"name": "AdamW not fused", "is_fused": False}],
         "documents": [{"name": "documents apart", "has_documents": True}],
     }
@@ -94,7 +94,7 @@ def _peers(*, on_gpu: bool) -> list[Variant]:
 
 
 def ours(setting: Setting, variant: Variant, accelerator: Accelerator) -> Callable[[Batch], Tensor]:
-    """Our network, set up as `starloom.model.train` does for one process."""
+    """Build our network, set up as `starloom.model.train` does for one process."""
     with torch.device(setting.device):
         network = GPT(setting.architecture)
     network.train()
@@ -130,7 +130,7 @@ def ours(setting: Setting, variant: Variant, accelerator: Accelerator) -> Callab
 
 
 def peer(setting: Setting, variant: Variant, accelerator: Accelerator) -> Callable[[Batch], Tensor]:
-    """Transformers' class of the same shape, under accelerate as its users have it."""
+    """Build the transformers class of the same shape, under accelerate as its users have it."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     told = setting.architecture.to_checkpoint()
@@ -157,7 +157,7 @@ def peer(setting: Setting, variant: Variant, accelerator: Accelerator) -> Callab
 
 @torch.no_grad()
 def _draw(network: nn.Module, std: float) -> None:
-    """First weights, drawn where they lie: of three billion, a CPU would take minutes."""
+    """Draw first weights on the device: for three billion, a CPU would take minutes."""
     torch.manual_seed(0)
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
@@ -174,7 +174,7 @@ def _adamw(network: nn.Module, *, is_fused: bool) -> torch.optim.Optimizer:
 
 
 def batches(setting: Setting) -> list[Batch]:
-    """Random tokens, each batch cut at random into documents of about a quarter of a sequence."""
+    """Yield random tokens, each batch cut at random into documents of about a quarter of a sequence."""
     B, T = setting.batch_sequences, setting.sequence_tokens
     generator = torch.Generator().manual_seed(0)
     made = []

@@ -1,4 +1,4 @@
-"""How fast the network trains here, with and without each technique, and beside transformers' own class of the same shape.
+"""Training speed on this machine, with and without each technique, and beside transformers' own class of the same shape.
 
     python -m starloom.model.bench                                       every preset that fits
     python -m starloom.model.bench --preset starcoderbase-1b --techniques compile,attention,peer --json
@@ -46,7 +46,7 @@ MILLION, GIGA = 1e6, 1e9
 
 
 def measure(setting: Setting, lines: Sequence[Variant], num_steps: int, accelerator: Accelerator) -> Iterator[dict[str, Any]]:
-    """A row for each line, as it is known; one that cannot run says why and costs the others nothing."""
+    """Yield a row for each line as soon as it is known; one that fails gives its reason and does not stop the others."""
     if setting.device.type == "cpu":
         yield from _in_turn(setting, lines, num_steps, accelerator)
         return
@@ -55,7 +55,7 @@ def measure(setting: Setting, lines: Sequence[Variant], num_steps: int, accelera
 
 
 def _in_turn(setting: Setting, lines: Sequence[Variant], num_steps: int, accelerator: Accelerator) -> Iterator[dict[str, Any]]:
-    """All lines are set up, then take their steps in turn."""
+    """Set up all lines, then let them take their steps in turn."""
     seconds: dict[Variant, list[float]] = {variant: [] for variant in lines}
     busy: dict[Variant, list[float]] = {variant: [] for variant in lines}
     losses: dict[Variant, Tensor] = {}
@@ -89,7 +89,7 @@ def _in_turn(setting: Setting, lines: Sequence[Variant], num_steps: int, acceler
 
 @contextlib.contextmanager
 def _noting(failed: dict[Variant, str], variant: Variant) -> Iterator[None]:
-    """Whatever keeps a variant from running is its result."""
+    """Record the error that keeps a variant from running as its result."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -99,7 +99,7 @@ def _noting(failed: dict[Variant, str], variant: Variant) -> Iterator[None]:
 
 
 def _forget(accelerator: Accelerator) -> None:
-    """Give back the memory of what was measured, which accelerate keeps too, and the compiler's memory of its shapes."""
+    """Free the memory of what was measured, which accelerate keeps too, and the compiler's cache of its shapes."""
     accelerator.free_memory()
     torch._dynamo.reset()  # noqa: SLF001 - it has no public name
     gc.collect()
@@ -133,7 +133,7 @@ def _row(setting: Setting, variant: Variant, outcome: str, seconds: list[float])
 def measure_preset(
     name: str, architecture: Architecture, options: argparse.Namespace, device: torch.device, accelerator: Accelerator
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one preset; the batch is the largest of 1, 1/2, 1/4 … of `BATCH_TOKENS` with which the trainer's setting runs."""
+    """Yield the rows of one preset; the batch is the largest of 1, 1/2, 1/4 … of `BATCH_TOKENS` with which the trainer's setting runs."""
     shape = dataclasses.replace(architecture, dropout=0.0)
     told = {"preset": name, "parameters": shape.num_parameters}
     length = min(options.sequence or shape.context_tokens, shape.context_tokens)
@@ -161,7 +161,7 @@ def measure_preset(
 
 
 def about(device: torch.device, precision: str) -> dict[str, Any]:
-    """What the figures were taken with."""
+    """Return the hardware and software that the figures were taken with."""
     import importlib.metadata
 
     versions: dict[str, str | None] = {}
@@ -194,7 +194,7 @@ HEAD = f"{'':<28} {'batch':>12} {'ms/step':>9} {'tokens/s':>10} {'MFU':>6} {'no 
 
 
 def line_of(row: dict[str, Any], peer: dict[str, Any] | None) -> str:
-    """A row for people; the last number is how many times as fast as the peer: by the clock on a GPU, by the processor's time on a CPU."""
+    """Format a row; its last number is the speed-up over the peer: by wall clock on a GPU, by processor time on a CPU."""
     batch = f"{row['batch_sequences']} x {row['sequence_tokens']:,}"
     if row["outcome"] != "ok":
         return f"{row['variant']:<28} {batch:>12} {row['outcome']}"
@@ -214,14 +214,14 @@ def _print_preset(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m starloom.model.bench", description=(__doc__ or "").partition("\n")[0])
     on_gpu = torch.cuda.is_available()
     parser.add_argument(
         "--preset",
         action="append",
         choices=sorted(load_presets()),
-        help="measure this one; may be said again (default: all, on a CPU tiny)",
+        help="measure this one; may be repeated (default: all, on a CPU tiny)",
     )
     parser.add_argument("--sequence", type=int, help="tokens of a sequence, at most a preset's context (default: all of it)")
     parser.add_argument("--batch", type=int, help="sequences of a step (default: what fits, 32,768 tokens at most)")
@@ -242,7 +242,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and tell; the exit status is 1 if something failed otherwise than for want of memory."""
+    """Measure and print; the exit status is 1 if something failed for another reason than lack of memory."""
     options = parsed(arguments)
     torch.set_num_threads(options.threads)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if options.precision == "bf16" else "no")

@@ -1,1 +1,1 @@
-"""What several stages share: clusters of duplicates, files from the Hub."""
+"""Code that several stages share: clusters of duplicates, files from the Hub."""

@@ -1,7 +1,7 @@
-"""From keys that documents share to clusters, survivors and verdicts: what the deduplicating stages have in common.
+"""Clusters, survivors and verdicts from shared keys: the common code of the deduplication stages.
 
-A stage writes keys of its documents, band by band; whoever shares one is connected. From then on only documents that
-are connected with another are looked at. They are numbered anew, in the order of the corpus: nodes. What is known of
+A stage writes keys of its documents, band by band; documents that share one are connected. From then on only documents that
+are connected with another are read. They are numbered anew, in the order of the corpus: nodes. The facts about
 nodes lies in arrays with a row each, which all workers map from files (`kernels/duplicates/workspace.py`).
 """
 
@@ -49,12 +49,12 @@ Preference = Literal[
 """A column and the direction that wins, as in SQL's ORDER BY."""
 
 FEW_DOCUMENTS = 50_000
-"""So many are decided in this process before others could be woken."""
+"""Threshold: below this many documents, no worker process is used, as starting one would take longer."""
 ALONE = "resembles none that stays and is preferred to it"
 """Why a member of a cluster stays for which none goes."""
 SPARED = "its source is not in drop_from"
 SHOWN_LOSERS = 5
-"""Of a kind, in a warning."""
+"""Names listed in a warning."""
 
 
 def _listed(value: Any) -> Any:
@@ -65,7 +65,7 @@ def _listed(value: Any) -> Any:
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
-        raise ValueError(f"{repeated[0]!r} is named twice: a source has one place")
+        raise ValueError(f"{repeated[0]!r} is named twice")
     return names
 
 
@@ -88,7 +88,7 @@ Rank = Annotated[Annotated[Preference, Tag("column")] | Annotated[SourceOrder, T
 
 
 class Election(Config):
-    """Knobs of who stays of a cluster."""
+    """Knobs of the choice of each cluster's survivor."""
 
     survivor: tuple[Rank, ...] = (
         "license_class asc",
@@ -97,19 +97,19 @@ class Election(Config):
         "committed_at desc",
         "visited_at desc",
     )
-    """Which of a cluster stays: the first preference that tells two apart (`source: [A, B]` prefers A to B and B to all others); a missing
-    value loses; at last the smaller doc_id wins."""
+    """Criteria of the survivor: the first that differs decides (`source: [A, B]` prefers A to B and B to all others); a missing
+    value loses; on a tie the smaller doc_id wins."""
     keep: Literal["best", "none"] = "best"
-    """Of a cluster of two or more the best stays, or `none`."""
+    """Keep the best of each cluster of two or more, or `none`."""
     drop_from: Sources = ()
-    """Sources whose documents may be dropped; those of all others stay and are preferred, whatever the policy says. By default all may."""
+    """Sources whose documents may be dropped; those of all other sources are kept and preferred, whatever the policy. By default all."""
     license_conflicts: Literal["report", "strictest"] = "report"
-    """What becomes of a cluster whose members are of different licence classes: it is reported, or also dropped as a whole."""
+    """Treatment of a cluster with different licence classes: it is reported, or also dropped as a whole."""
     memory_bytes: RuntimeOnly[int] = Field(default=1 << 30, ge=1 << 20)
-    """Memory that a worker may take to look for candidates; with less, it looks at smaller ranges of keys at a time."""
+    """Memory of a worker process for candidate search; with less, it reads smaller ranges of keys at a time."""
 
     def policy(self) -> tuple[Ranking, ...]:
-        """By what documents are ranked, the most important first."""
+        """Return the criteria by which documents are ranked, the most important first."""
         from starloom.tasks.kernels.duplicates.survivor import BySource, Spared
 
         named = tuple(BySource(each.source) if isinstance(each, SourceOrder) else each for each in self.survivor)
@@ -127,13 +127,13 @@ class Part(Generic[C]):
     docs: Docs
     licenses: Licenses | None
     beside: Tabular | None
-    """What the stage reads beside the documents."""
+    """Other inputs of the stage."""
     cfg: C
     files: BandFiles
 
     @property
     def arrays(self) -> ArrayFiles:
-        """What is known of nodes."""
+        """The arrays of nodes."""
         return self.files.arrays
 
     @property
@@ -142,14 +142,14 @@ class Part(Generic[C]):
         return self.files.first_rows[self.number]
 
     def nodes(self) -> tuple[int, int]:
-        """Give its first node, and the first of the next part."""
+        """Return its first node, and the first of the next part."""
         import numpy as np
 
         low, high = np.searchsorted(self.arrays.get(Nodes).rows, self.files.first_rows[self.number : self.number + 2])
         return int(low), int(high)
 
     def rows(self) -> NDArray[np.int64]:
-        """Give the rows of its nodes, counted in the part."""
+        """Return the rows of its nodes, counted in the part."""
         low, high = self.nodes()
         rows: NDArray[np.int64] = self.arrays.get(Nodes).rows[low:high] - self.first_row
         return rows
@@ -190,7 +190,7 @@ def _here(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
 
 
 def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], on_band: Callable[[int], None]) -> NDArray[np.int64]:
-    """Connect whoever shares a key, and collect what an election needs of them: nodes.
+    """Connect documents that share a key, and collect what an election needs of them: nodes.
 
     Args:
         work: laid out anew.
@@ -212,7 +212,7 @@ def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], o
     documents = files.arrays.make(DocumentParents, parents=(union_find.width(files.num_rows), files.num_rows))
     union_find.part(documents.parents)
     connecting.connect(files, DocumentParents, work.mapper, on_band=on_band)
-    rows = union_find.in_company(documents.parents)
+    rows = union_find.connected_nodes(documents.parents)
     ranks, classes = (np.uint64, len(rows), survivor.num_lanes(policy)), (np.uint8, len(rows))
     nodes = files.arrays.make(Nodes, rows=(np.int64, len(rows)), ranks=ranks, classes=classes)
     nodes.rows[:] = rows
@@ -220,7 +220,7 @@ def connect(work: Work[C], write_keys: Callable[[Part[C]], NDArray[np.int64]], o
     twice = survivor.repeated_id(nodes.ranks)
     if twice is not None:
         raise InputError(
-            f"two documents have the doc_id {twice!r}: one of them would be kept and dropped at once",
+            f"two documents have the doc_id {twice!r}: one would be both kept and dropped",
             hint="give each document an id of its own",
         )
     groups: NDArray[np.int64] = np.searchsorted(rows, documents.parents[rows])
@@ -242,7 +242,7 @@ def _gather(part: Part[Any]) -> None:
 
 
 def _license_classes(licenses: Licenses | None, doc_ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Look up the licence class of documents; null where none was told."""
+    """Look up the licence class of documents; null where it is unknown."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -293,7 +293,7 @@ class _Judged:
 
 
 def judge(work: Work[C], judge_part: Callable[[Part[C]], tuple[Verdicts, Clusters]], runtime: Runtime) -> tuple[Verdicts, Clusters]:
-    """Judge every part, by a function of a module that calls `judged`, and warn of whoever loses more than half."""
+    """Judge every part, by a function of a module that calls `judged`, and warn of each group that loses more than half."""
     done = work.mapper(_Judge(judge_part, in_memory=work.is_small), work.parts)
     warn(runtime, losing(each.losses for each in done))
     return Verdicts.join([each.verdicts for each in done]), Clusters([each.clusters.sources[0] for each in done])
@@ -301,7 +301,7 @@ def judge(work: Work[C], judge_part: Callable[[Part[C]], tuple[Verdicts, Cluster
 
 @dataclass(frozen=True)
 class _Judge(Generic[C]):
-    """Judges a part; unless in memory, it leaves the tables on disk, where those of the others need none."""
+    """A judge of parts; unless in memory, it leaves the tables on disk, where those of the others need none."""
 
     judge: Callable[[Part[C]], tuple[Verdicts, Clusters]]
     in_memory: bool
@@ -341,18 +341,18 @@ def _losses(docs: Docs, verdicts: Verdicts) -> dict[str, list[tuple[str, int, in
 
 
 def absent_sources(docs: Docs, cfg: Election) -> list[str]:
-    """Say which sources the knobs name that no document is of: perhaps all were dropped before, perhaps the name is wrong."""
+    """Return warnings about sources that the knobs name and no document has: dropped before, or a wrong name."""
     import pyarrow.compute as pc
 
     named = dict.fromkeys(cfg.named_sources())
     if not named:
         return []
     found = {name for part in docs.parts for name in pc.unique(part.read(["source"]).column("source")).to_pylist()}
-    return [f"no document is of the source {name!r}, which survivor or drop_from names" for name in named if name not in found]
+    return [f"no document has the source {name!r}, which survivor or drop_from names" for name in named if name not in found]
 
 
 def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:
-    """Say which sources, repositories and languages lose more than half of their documents, those that lose most by name."""
+    """Return warnings about sources, repositories and languages that lose more than half of their documents, the largest by name."""
     totals: dict[str, dict[str, tuple[int, int]]] = {"source": {}, "repository": {}, "language": {}}
     for losses in parts:
         for kind, counted in losses.items():
@@ -370,13 +370,13 @@ def losing(parts: Iterable[dict[str, list[tuple[str, int, int]]]]) -> list[str]:
 
 
 def warn(runtime: Runtime, sentences: list[str]) -> None:
-    """Put warnings into the record of the step, after those that are there."""
+    """Add warnings to the record of the step, after those that are there."""
     if sentences:
         runtime.note(warnings=[*runtime.notes.get("warnings", []), *sentences])
 
 
 def judged(part: Part[C], rule: str, threshold: float | None, jaccard: Jaccard | None) -> tuple[Verdicts, Clusters]:
-    """Give the verdicts and cluster members of one part.
+    """Return the verdicts and cluster members of one part.
 
     Args:
         part: of a work whose survivors are elected.
@@ -398,7 +398,7 @@ def judged(part: Part[C], rule: str, threshold: float | None, jaccard: Jaccard |
 
 
 def _stays(part: Part[C], nodes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which members stay, and whose clusters are dropped for their licences."""
+    """Return which members are kept, and whose clusters are dropped for their licences."""
     import numpy as np
 
     from starloom.tasks.kernels.duplicates import survivor
@@ -411,7 +411,7 @@ def _stays(part: Part[C], nodes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], 
 
 
 def _partners(part: Part[C], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Tell with whom members are compared: for whom they go; where none stays, the best with the runner-up."""
+    """Return the member that each is compared with: the one kept for it; where none is kept, the best with the runner-up."""
     import numpy as np
 
     elected = part.arrays.get(Elected)

@@ -1,4 +1,4 @@
-"""Files that others published: how a repository of the Hugging Face Hub is named for good, and how its files are had.
+"""Files of the Hugging Face Hub, from repositories pinned to a commit.
 
 A repository is named `org/name@commit`, with all 40 digits of the commit: then the name alone pins every byte under it.
 """
@@ -19,7 +19,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_on_the_hub(value: str) -> bool:
-    """Whether a value names a repository of the Hub rather than a path.
+    """Return whether a value names a repository of the Hub rather than a path.
 
     Raises:
         ValueError: it names one by a revision that may come to mean something else.
@@ -27,22 +27,22 @@ def is_on_the_hub(value: str) -> bool:
     named = ON_THE_HUB.fullmatch(value)
     if named and not COMMIT.fullmatch(named[2]):
         raise ValueError(
-            f"{named[2]!r} is no commit of {named[1]}: branches and tags can be moved, and then this recipe would make something else; "
+            f"{named[2]!r} is not a commit of {named[1]}: branches and tags can move, and then this recipe would give another result; "
             f"give all 40 digits, as `git ls-remote https://huggingface.co/{named[1]}` prints them"
         )
     return named is not None
 
 
 def fetched(named: str, file: str, instead: str) -> Path:
-    """A file of the Hub, downloaded unless it is in the Hub's own cache on this machine.
+    """Return a local copy of a file of the Hub, downloaded unless it is in the Hub's cache on this machine.
 
     Args:
         named: `org/name@commit`.
         file: its path in the repository.
-        instead: what to do where there is no way to the Hub.
+        instead: hint for a machine without access to the Hub.
 
     Raises:
-        InputError: if the Hub cannot be reached, or has no such file, or does not give it to everybody.
+        InputError: if the Hub cannot be reached, or has no such file, or the repository is gated or private.
     """
     path = fetched_if_there(named, file, instead)
     if path is None:
@@ -51,10 +51,10 @@ def fetched(named: str, file: str, instead: str) -> Path:
 
 
 def fetched_if_there(named: str, file: str, instead: str) -> Path | None:
-    """Like `fetched`, but None if the repository has no such file; the cache remembers that too.
+    """Do as `fetched`, but return None if the repository has no such file; the cache remembers that too.
 
     Raises:
-        InputError: if the Hub cannot be reached, or does not know the repository, or does not give it to everybody.
+        InputError: if the Hub cannot be reached, or does not know the repository, or the repository is gated or private.
     """
     from pathlib import Path
 
@@ -69,7 +69,7 @@ def fetched_if_there(named: str, file: str, instead: str) -> Path | None:
         return Path(hf_hub_download(repository, file, revision=commit))
     except GatedRepoError as error:
         hint = f"accept its terms at https://huggingface.co/{repository}, then set HF_TOKEN to a token of that account"
-        raise InputError(f"{repository} is given only to those who accepted its terms", hint=hint) from error
+        raise InputError(f"{repository} is gated: its terms have to be accepted", hint=hint) from error
     except LocalEntryNotFoundError as error:
         raise InputError(
             f"{named} is not in the cache of this machine, and the Hugging Face Hub cannot be reached ({_reason(error)})",
@@ -90,7 +90,7 @@ def _not_given(named: str, file: str, reason: str) -> InputError:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong first, in one line."""
+    """Return the first error, in one line."""
     import textwrap
 
     first = error.__cause__ or error

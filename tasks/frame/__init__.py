@@ -1,1 +1,1 @@
-"""What carries a stage out: its declaration, its inputs and keys, its workers and children. No stage's author needs to open it."""
+"""The frame that runs a stage: its declaration, its inputs and keys, its workers and child processes. A stage's author need not read it."""

@@ -1,4 +1,4 @@
-"""A stage by itself on a Parquet file: no store, no recipe, no orchestrator."""
+"""Running one stage on a Parquet file: no store, no recipe, no orchestrator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_alone(stage: Stage, config: Config, given: dict[str, Path], out: Path) -
         File name → rows, bytes and counts of it (`skipped.parquet` holds the rows given that are no documents); what the stage warns of.
 
     Raises:
-        InputError: for an input that cannot be read, or an `out` that holds something.
+        InputError: for an input that cannot be read, or an `out` that is not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty", hint="name a new folder: nothing is overwritten")
@@ -121,7 +121,7 @@ def _opened(kind: type, path: Path | None, aside: Path, told: dict[str, Any]) ->
 
 
 def _kept_aside(skipped: pa.Table, num_rows: int, aside: Path) -> dict[str, Any]:
-    """Write the rows that are no documents, each with its reason, beside what the stage makes of the others."""
+    """Write the rejected rows, each with its reason, beside the output of the stage."""
     name = f"{Skipped.__name__.lower()}.parquet"
     parquet.write_table(skipped, aside / name, Skipped.ROWS_PER_GROUP)
     rules = {pair["values"]: pair["counts"] for pair in skipped.column("rule").value_counts().to_pylist()}
@@ -133,6 +133,6 @@ def _repositories(folder: Path) -> Repositories:
     from starloom.tasks.ingest import Directory, snapshot
 
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder", hint="name a folder whose child folders are repositories")
+        raise InputError(f"{folder} is not a folder", hint="name a folder whose child folders are repositories")
     name = folder.resolve().name or "root"
     return Repositories(snapshot([Directory(kind="directory", name=name, path=str(folder))], 0, {}))

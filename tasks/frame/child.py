@@ -1,4 +1,4 @@
-"""A child process in a group of its own: streamed line by line, ended whole when the run is, be it killed."""
+"""A child process in a process group of its own: read line by line, ended with the run, even if that is killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GRACE_SECONDS = 2.5
-"""Time between asking a child to stop and stopping it, unless it was given more; a run must be gone within five seconds of Ctrl-C."""
+"""Time between SIGTERM and SIGKILL, unless the child was given more; a run must end within five seconds of Ctrl-C."""
 POLL_SECONDS = 0.2
 KEPT_LINES = 30
 SHOWN_LENGTH = 80
@@ -28,7 +28,7 @@ _graces: dict[int, float] = {}
 
 
 def longest_grace_seconds() -> float:
-    """How long the children at work may take to save what they have."""
+    """Return how long the running children may take to save their work."""
     return max(list(_graces.values()), default=GRACE_SECONDS)
 
 
@@ -65,7 +65,7 @@ def run_child(
     if child.returncode:
         raise StageError(
             f"`… {' '.join(argv)[-SHOWN_LENGTH:]}` ended with status {child.returncode}; its last lines:\n" + "\n".join(last),
-            hint="mend what it names and run the same command again; what it saved is kept",
+            hint="fix the error and run the same command again; saved work is kept",
         )
 
 
@@ -94,7 +94,7 @@ def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
 
 
 def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
-    """End the whole group: politely, then not. A launcher may be gone long before the trainer that it started."""
+    """End the whole group: SIGTERM first, then SIGKILL. A launcher may be gone long before the trainer that it started."""
     deadline = time.monotonic() + grace_seconds
     how: int = signal.SIGTERM
     while _signalled(child.pid, how):
@@ -105,7 +105,7 @@ def _end(child: subprocess.Popen[str], grace_seconds: float) -> None:
 
 
 def _signalled(group: int, how: int) -> bool:
-    """Signal a process group; whether anybody was there to hear it."""
+    """Signal a process group; return whether it had any process."""
     try:
         os.killpg(group, how)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Tables and folders that somebody hands to a stage, made fit for it or refused by name: what a stage reads in a run is fit already.
+"""Validation of tables and folders that a user gives to a stage: converted to its schema, or refused with a message.
 
 A column of another kind than it should be is an error that names it. Of documents, a row that lacks what every document has, or whose
 text is no UTF-8, is dropped and kept as a row of Skipped: rule = null or undecodable, detail = the row and the column. Elsewhere rows
@@ -30,10 +30,10 @@ _TYPES = pa.types
 
 
 def given_documents(table: pa.Table, path: Path) -> tuple[pa.Table, pa.Table]:
-    """Documents with all columns of Docs, derived from `content` or null where they are not there; and rows of Skipped for the others.
+    """Return documents with all columns of Docs, derived from `content` or null where absent; and rows of Skipped for the others.
 
     Raises:
-        InputError: if there is no `content`, a column is of another kind than it should be, or a doc_id is none or occurs twice.
+        InputError: if there is no `content`, a column is of another kind than it should be, or a doc_id is invalid or occurs twice.
     """
     _check_names(table, path)
     if "content" not in table.column_names:
@@ -62,7 +62,7 @@ def given_documents(table: pa.Table, path: Path) -> tuple[pa.Table, pa.Table]:
 
 
 def _derived(texts: list[bytes], name: str) -> dict[str, list[Any]]:
-    """What a document has besides its text; places are the rows' numbers in the file."""
+    """Derive a document's other columns from its text; places are the rows' numbers in the file."""
     rows = len(texts)
     return {
         "source": [name] * rows,
@@ -89,7 +89,7 @@ def _checked(docs: pa.Table, sizes: list[int], path: Path) -> pa.Table:
     for size, num_bytes in zip(docs.column("size").to_pylist(), sizes, strict=True):
         if size != num_bytes:
             raise InputError(
-                f"{path} says that a document has size {size}, and its content has {num_bytes} bytes",
+                f"{path} gives a document the size {size}, but its content has {num_bytes} bytes",
                 hint="rename the column or leave it out: sizes are then made from the content",
             )
     return docs
@@ -111,7 +111,7 @@ def _skipped(reasons: dict[int, tuple[str, str]], texts: list[bytes], name: str)
 
 
 def given_rows(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
-    """`table` with the columns of `kind`.
+    """Return `table` with the columns of `kind`.
 
     Raises:
         InputError: if a column is missing, unknown or of another kind than it should be, or a row lacks what it needs.
@@ -125,7 +125,7 @@ def given_rows(kind: type[Tabular], table: pa.Table, path: Path) -> pa.Table:
     for field in kind.SCHEMA:
         columns[field.name], undecodable = _converted(kind, field, table.column(field.name), path)
         if undecodable:
-            raise _misfit(kind, path, f"row {undecodable[0]} of {field.name} is no UTF-8")
+            raise _misfit(kind, path, f"row {undecodable[0]} of {field.name} is not UTF-8")
         if not field.nullable and columns[field.name].null_count:
             row = pc.index(pc.is_null(columns[field.name]), value=True).as_py()
             raise _misfit(kind, path, f"row {row} of {field.name} is null")
@@ -157,7 +157,7 @@ def _misfit(kind: type[Tabular], path: Path, why: str) -> InputError:
 
 
 def _converted(kind: type[Tabular], field: pa.Field, column: pa.ChunkedArray, path: Path) -> tuple[pa.ChunkedArray, list[int]]:
-    """A column in the schema's type, null where text is no UTF-8, and the rows where it is none."""
+    """Return a column in the schema's type, null where text is no UTF-8, and the rows where it is none."""
     if _TYPES.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not _fits(column.type, field.type):
@@ -196,7 +196,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_loose(kind: pa.DataType) -> bool:
-    """Token ids as our own stages write them, in the width that the vocabulary needs."""
+    """Return whether token ids have the types that our own stages write, in the width that the vocabulary needs."""
     return bool(_TYPES.is_list(kind) and kind.value_type in (pa.uint16(), pa.uint32()))
 
 
@@ -207,7 +207,7 @@ FAMILIES: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], boo
     (_TYPES.is_boolean, _TYPES.is_boolean),
     (_TYPES.is_timestamp, lambda kind: _TYPES.is_timestamp(kind) or _TYPES.is_date(kind) or _is_text(kind)),
 )
-"""Of what kind a column should be, and what will do for it."""
+"""For each type of a column, the types that can be converted to it."""
 
 
 def _fits(actual: pa.DataType, wanted: pa.DataType) -> bool:
@@ -241,7 +241,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def given_folder(kind: type[Files], path: Path) -> Files:
-    """The files of a folder, which hold what their kind needs.
+    """Return the files of a folder; raises unless they hold what their kind needs.
 
     Raises:
         InputError: if they do not.
@@ -250,11 +250,11 @@ def given_folder(kind: type[Files], path: Path) -> Files:
     from starloom.tasks.kernels.tokens.byte_level import load
 
     if not path.is_dir():
-        raise InputError(f"{path} is no folder, as a {kind.__name__} is", hint=f"name the folder: {kind.__doc__}")
+        raise InputError(f"{path} is not a folder, as a {kind.__name__} must be", hint=f"name the folder: {kind.__doc__}")
     reads = {Tokenizer: load, Checkpoint: Architecture.from_checkpoint}
     try:
         if kind in reads:
             reads[kind](path)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise InputError(f"{path} is no {kind.__name__}: {error}", hint=f"name a folder that holds {kind.__doc__}") from error
+        raise InputError(f"{path} is not a valid {kind.__name__}: {error}", hint=f"name a folder that holds {kind.__doc__}") from error
     return kind.of(path)

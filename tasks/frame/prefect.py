@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from starloom.lineage.records import StepState
 
 UPDATE_SECONDS = 3.0
-"""Between two writes of a progress artifact: each is a request to the server."""
+"""Least time between two writes of a progress artifact: each is a request to the server."""
 
 
 def as_task(name: str, act: Callable[[Callable[[int, int, str], None]], StepState]) -> Task[Any, Any]:
-    """A Prefect task that carries out one step by calling `act` with a progress callback."""
+    """Return a Prefect task that runs one step by calling `act` with a progress callback."""
 
     @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
     def step() -> Any:
         state = act(_Progress(name))
         if state.status == "cached":
-            return Completed(name="Cached", message=f"all {state.num_actions} actions were done before")
+            return Completed(name="Cached", message=f"all {state.num_actions} actions were cached")
         return Completed(message=f"{state.num_actions - state.num_cached} of {state.num_actions} actions run in {state.seconds:.1f} s")
 
     return step
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    """Put a table beside the flow run."""
+    """Show a table beside the flow run."""
     create_table_artifact(key=key, table=rows, description=description)
 
 
 def show_curve(key: str, rows: list[dict[str, Any]], picture: bytes | None, description: str) -> None:
-    """Put the course of a training beside the flow run: a picture, which the page carries in itself, and its numbers."""
+    """Show the training curves beside the flow run: a picture embedded in the page, and its numbers."""
     groups = sorted({group for row in rows for group in row["held_out"]}, key=lambda group: (group != "all", group))
     heads = ["step", "tokens", "loss", "learning rate", "gradient norm", *(f"held out: {group}" for group in groups)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---:|" * len(heads)]

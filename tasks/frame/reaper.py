@@ -1,8 +1,8 @@
-"""Nothing that a process started outlives it, however it ends: a run that is killed takes trainers, workers and Prefect's server along.
+"""A reaper: no child process outlives its parent process, even if that is killed (trainers, workers, Prefect's server).
 
 Children that ask whether their parent lives do so too late (while they import torch, they ask nothing), and a launcher stands between
 a run and its trainers, each in a session of its own. So the process marks its environment, which all below it inherit, and starts a
-reaper: this file as a script, which waits on a pipe that closes when the process is gone, and then kills whoever bears the mark.
+reaper: this file as a script, which waits on a pipe that closes when the process is gone, and then kills every process that has the mark.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ MARK = "STARLOOM_PARENT"
 """Variable that names the process which a child ends with; `starloom.tasks.kernels.programs` hands it on to the programs it runs."""
 POLL_SECONDS = 0.1
 QUIET_LOOKS = 3
-"""Looks in a row that must find nobody: one who was being started is seen by the next."""
+"""Scans in a row that must find no process: one that was being started is seen by the next."""
 PATIENCE_SECONDS = 10.0
-"""After which a reaper gives up on what the kernel does not let go."""
+"""Time after which a reaper gives up on processes that cannot be killed."""
 TRACKER_SECONDS = 0.5
-"""What multiprocessing's resource tracker has to clean up in, and to go by itself."""
+"""Time for multiprocessing's resource tracker to clean up and exit."""
 
 _lock = threading.Lock()
 _pipe: int | None = None
-"""The end that this process alone holds, and never closes."""
+"""The pipe end that this process alone holds, and never closes."""
 
 
 def ensure_reaper() -> None:
-    """Have all that this process starts from now on end with it. Costs 50 ms the first time, and nothing after."""
+    """Start the reaper: all processes that this one starts from now on end with it. Costs 50 ms the first time, and nothing after."""
     global _pipe
     with _lock:
         if _pipe is not None and _is_heard(_pipe):
@@ -68,10 +68,10 @@ def _is_heard(pipe: int) -> bool:
 
 
 def reap(mark: str) -> None:
-    """Kill all who bear the mark, until nobody does."""
+    """Kill all processes with the mark, until none is left."""
     started, num_quiet = time.monotonic(), 0
     while num_quiet < QUIET_LOOKS and (seconds := time.monotonic() - started) < PATIENCE_SECONDS:
-        found = bearers(mark)
+        found = marked_processes(mark)
         for process in found:
             if seconds > TRACKER_SECONDS or not _is_tracker(process):
                 _kill(process)
@@ -79,8 +79,8 @@ def reap(mark: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def bearers(mark: str) -> list[psutil.Process]:
-    """Processes that were started with the mark in their environment; the dead bear none."""
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """Return the processes that were started with the mark in their environment; zombies have none."""
     import psutil
 
     found = []
@@ -110,7 +110,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def main() -> None:
-    """Go on as nobody's child, wait until nobody holds the other end of standard input, and reap."""
+    """Detach from the parent, wait until no process holds the other end of standard input, and reap."""
     if os.fork():
         os._exit(0)
     while os.read(0, 1):

@@ -1,4 +1,4 @@
-"""What makes a module a stage: its config class, its function, and the declaration that the signature is.
+"""The declaration of a stage: its config class, its function, whose signature declares inputs and outputs.
 
     @stage(libraries=("datasketch",))
     def near_dedup(docs: Docs, cfg: NearDedup, runtime: Runtime) -> tuple[Verdicts, Clusters]: ...
@@ -34,11 +34,11 @@ StageFunction = Callable[..., Any]
 
 
 class _NotIdentity:
-    """Marks a knob that says where or how fast, never what."""
+    """A marker of a knob that says where or how fast, never what."""
 
 
 class _ContentIdentity:
-    """Marks a path whose identity is the bytes it leads to."""
+    """A marker of a path whose identity is the bytes it leads to."""
 
 
 RuntimeOnly = Annotated[T, _NotIdentity()]
@@ -54,7 +54,7 @@ def _absolute(value: str, info: ValidationInfo) -> str:
 
 
 class _NamesSource:
-    """Marks a word that names a source of `ingest`."""
+    """A marker of a word that names a source of `ingest`."""
 
 
 SourceName = Annotated[str, _NamesSource()]
@@ -67,11 +67,11 @@ File = Annotated[str, AfterValidator(_absolute), _ContentIdentity()]
 STRICT = ("int", "float", "bool")
 """Kinds of knob that only a value of that kind may fill: a whole number is a float too."""
 EXPONENT_ALONE = re.compile(r"[-+]?\d+[eE][-+]?\d+")
-"""A number that YAML 1.1, which wants a point in it, takes for a word."""
+"""A number that YAML 1.1, which requires a decimal point, reads as a string."""
 
 
 def _with_strict_numbers(schema: Any) -> Any:
-    """A copy of a schema of pydantic's core whose numbers and flags take no other kind of value for one."""
+    """Return a copy of a pydantic core schema whose numbers and flags accept no value of another type."""
     if isinstance(schema, list | tuple):
         return type(schema)(_with_strict_numbers(inner) for inner in schema)
     if not isinstance(schema, dict):
@@ -84,7 +84,7 @@ def _with_strict_numbers(schema: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """`1e-4` as the number that it is."""
+    """Parse `1e-4` as a number."""
     return float(value) if isinstance(value, str) and EXPONENT_ALONE.fullmatch(value) else value
 
 
@@ -95,17 +95,17 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Numbers are numbers: neither `yes` counts as 1 nor a quoted word as what it spells; not of any knob, however deep."""
+        """Build a schema with strict numbers: neither `yes` counts as 1 nor a quoted word as what it spells, in any knob, however deep."""
         strict: CoreSchema = _with_strict_numbers(handler(source))
         return strict
 
     def identity(self) -> dict[str, Any]:
-        """What of this configuration shapes the output, as plain JSON values."""
+        """Return the part of this configuration that shapes the output, as plain JSON values."""
         named = {name: getattr(self, name) for name in type(self).model_fields if not self._is(name, _NotIdentity)}
         return {name: _plain(value, content=self._is(name, _ContentIdentity)) for name, value in named.items()}
 
     def named_sources(self) -> list[str]:
-        """All sources that these knobs name."""
+        """Return all sources that these knobs name."""
         found: list[str] = []
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -138,7 +138,7 @@ class Config(BaseModel):
 
 
 def _metadata(annotation: Any) -> list[Any]:
-    """What `Annotated` says anywhere inside a type: `File | None` and `list[File]` hold files too."""
+    """Return all metadata of `Annotated` inside a type: `File | None` and `list[File]` hold files too."""
     inner = typing.get_args(annotation)
     return [*getattr(annotation, "__metadata__", ()), *(item for part in inner for item in _metadata(part))]
 
@@ -159,7 +159,7 @@ def _plain(value: Any, *, content: bool = False) -> Any:
 
 @functools.cache
 def _of_secret(secret: str) -> str:
-    """An identity that may be published: guessing the secret from it costs 16 MiB and tens of milliseconds a try."""
+    """Return an identity that may be published: guessing the secret from it costs 16 MiB and tens of milliseconds a try."""
     return hashlib.scrypt(secret.encode(), salt=b"starloom", n=2**14, r=8, p=1, dklen=16).hex()
 
 
@@ -175,7 +175,7 @@ class Wired:
 
 
 class Runtime:
-    """What a stage may ask of the machine it runs on. Nothing here shapes its output."""
+    """A stage's access to the machine it runs on. Nothing here shapes its output."""
 
     def __init__(
         self,
@@ -191,29 +191,29 @@ class Runtime:
         self.notes: dict[str, Any] = {}
         self.counts: Counter[str] = Counter()
         self.shown: dict[str, Path] = {}
-        """Files to keep beside what a stage makes, by the name they get."""
+        """Files to keep beside the outputs of a stage, by name."""
         self._mapper = mapper
         self._on_progress = on_progress
         self._is_cancelled = is_cancelled or (lambda: False)
 
     @classmethod
     def alone(cls, scratch: Path) -> Runtime:
-        """One worker, everything in this process: for tests and for a stage run by itself."""
+        """Return a runtime with one worker and everything in this process: for tests and for a stage run by itself."""
         scratch.mkdir(parents=True, exist_ok=True)
         return cls(scratch)
 
     def map(self, function: Callable[[Any], Any], items: typing.Iterable[Any]) -> list[Any]:
-        """`[function(item) for item in items]`, over the worker processes, in order."""
+        """Return `[function(item) for item in items]`, computed by the worker processes, in order."""
         todo = list(items)
         return [function(item) for item in todo] if self._mapper is None else self._mapper(function, todo)
 
     def progress(self, done: int, total: int, unit: str = "parts", **metrics: Any) -> None:
-        """Say how far the work is; metrics are shown beside it."""
+        """Report progress; metrics are shown beside it."""
         if self._on_progress is not None:
             self._on_progress(done, total, unit, metrics)
 
     def tell(self, sentence: str) -> None:
-        """Have the run and every later plan say this of the step, in so many words; of several parts, what each has to say."""
+        """Show this message about the step in the run and in every later plan; of several parts, the messages of each."""
         self.note(told=f"{self.notes['told']}; {sentence}" if "told" in self.notes else sentence)
 
     def note(self, **facts: Any) -> None:
@@ -253,7 +253,7 @@ class Runtime:
         """Run a child in a process group of its own, line by line; ended with all its children if the run is cancelled.
 
         Args:
-            argv: its words.
+            argv: command and arguments.
             on_line: called with each line that it prints.
             env: variables beside those of this process.
             grace_seconds: how long it may go on after it was asked to end.
@@ -297,7 +297,7 @@ class Stage:
         return home if home == self.name else f"{home}.{self.name}"
 
     def prepared_config(self, config: Config) -> Config:
-        """The knobs of `config` that the prepare step knows. Validation has happened already."""
+        """Return the knobs of `config` that the prepare step knows. They are validated already."""
         assert self.prepare is not None
         kind = self.prepare.config
         return kind.model_construct(**{name: getattr(config, name) for name in kind.model_fields})
@@ -347,13 +347,13 @@ def _declared(
 
 
 def stage_names() -> list[str]:
-    """Names of all stages, from the files of this package; imports none of them."""
+    """Return the names of all stages, from the files of this package; imports none of them."""
     package = importlib.import_module("starloom.tasks")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
 
 
 def load_stage(name: str) -> Stage:
-    """The stage of that name.
+    """Return the stage of that name.
 
     Raises:
         ConfigError: if there is none, naming the nearest.
@@ -367,5 +367,5 @@ def load_stage(name: str) -> Stage:
 
 
 def registry() -> dict[str, Stage]:
-    """All stages by name."""
+    """Return all stages by name."""
     return {name: load_stage(name) for name in stage_names()}

@@ -1,4 +1,4 @@
-"""A step resolved against the store: what it reads, the keys that follow, and which of its actions are done already."""
+"""A step resolved against the store: its inputs, their keys, and which of its actions are cached."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Ref:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a step reads."""
+    """The inputs of a step."""
 
     refs: dict[str, Ref] = field(default_factory=dict)
     """Parameter → artifact; without those optional inputs that nothing above writes."""
     repositories: tuple[tuple[RepositorySnapshot, ...], ...] = ()
     """Of a stage that reads sources: the repositories of each part."""
     record: Record | None = None
-    """Of a stage that reads the account of the steps above."""
+    """Of a stage that reads the record of the steps above."""
 
 
 @dataclass(frozen=True)
 class ResolvedStep:
-    """A step of which everything is known but its results: what it reads, the keys that follow, and which of its actions are done."""
+    """A step of which all but the results is known: its inputs, the keys that follow, and which of its actions are done."""
 
     name: str
     stage: Stage
@@ -71,7 +71,7 @@ class ResolvedStep:
 
 
 def resolve(name: str, stage: Stage, config: Config, inputs: Inputs, store: Store) -> ResolvedStep:
-    """Find the keys of a step, and what of it is done. Reads one record when all is.
+    """Find the keys of a step, and which of its actions are done. Reads one record when all are.
 
     Raises:
         StageError: if inputs of a part-wise stage are cut differently.
@@ -93,7 +93,7 @@ def resolve(name: str, stage: Stage, config: Config, inputs: Inputs, store: Stor
 
 
 def _digests_of_inputs(name: str, stage: Stage, inputs: Inputs, store: Store) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """The contents that a step reads: parameter → a digest for each part, and parameter → digest for what has no parts.
+    """Return the digests of a step's inputs: parameter → a digest for each part, and parameter → digest for what has no parts.
 
     Refs stay the same while their contents may not, and the other way round.
     """
@@ -180,7 +180,7 @@ def _install_hint(distribution: str) -> str:
 
 
 def offered(step: ResolvedStep, action: Action) -> dict[str, Ref]:
-    """What a finished step gives to the steps below it, by type: its artifacts, and after verdicts the Docs that they leave."""
+    """Return a finished step's outputs for the steps below it, by type: its artifacts, and after verdicts the Docs that they keep."""
     refs = {kind: Ref(kind, artifact) for kind, artifact in action.outputs.items()}
     if "Verdicts" in refs:
         docs = next(step.inputs.refs[name] for name, kind in step.stage.inputs.items() if kind is ARTIFACTS["Docs"])
@@ -189,7 +189,7 @@ def offered(step: ResolvedStep, action: Action) -> dict[str, Ref]:
 
 
 def find_repositories(config: Config, store: Store) -> tuple[tuple[RepositorySnapshot, ...], ...]:
-    """The repositories that `ingest` would read now, cut into parts. Files whose stat is unchanged are not read again."""
+    """Return the repositories that `ingest` would read now, cut into parts. Files whose stat is unchanged are not read again."""
     from starloom.tasks.ingest import Ingest, partition, snapshot
 
     assert isinstance(config, Ingest)

@@ -1,6 +1,6 @@
-"""Doing an action: opening its inputs, calling the stage, checking what it made, committing it.
+"""Execution of an action: opening its inputs, calling the stage, checking its outputs, committing them.
 
-The checks are the laws of the house: every row seen is kept or dropped, verdicts line up with the text, ids are unique,
+The checks are the invariants of all stages: every row seen is kept or dropped, verdicts line up with the text, ids are unique,
 rewritten documents are the ones that survived.
 """
 
@@ -45,7 +45,7 @@ class PartJob:
     store_url: str
     step: str
     stage: str
-    """The stage whose module to import; `is_prepare` says which half."""
+    """The stage whose module to import; `is_prepare` selects its first half."""
     is_prepare: bool
     config: Config
     components: Components
@@ -55,7 +55,7 @@ class PartJob:
 
 
 def do_parts(step: ResolvedStep, store: Store, workers: Workers, on_done: Callable[[int, int], None]) -> Action:
-    """Do those parts of a part-wise step that are not done, side by side, and commit the action of the whole step.
+    """Run the parts of a part-wise step that are not done, in parallel, and commit the action of the whole step.
 
     `on_done` is told after each part how many are done, of how many.
     """
@@ -84,7 +84,7 @@ def _part_job(step: ResolvedStep, store: Store, part: int) -> PartJob:
 
 
 def do_part(job: PartJob) -> Action:
-    """Do a part's action in this process and commit it."""
+    """Run a part's action in this process and commit it."""
     store = opened(job.store_url)
     whole_stage = load_stage(job.stage)
     stage = whole_stage.prepare if job.is_prepare else whole_stage
@@ -104,7 +104,7 @@ def do_whole(
     on_progress: Callable[[int, int, str, dict[str, Any]], None],
     on_begin: Callable[[Path], None],
 ) -> Action:
-    """Do the action of a stage that sees the whole corpus, in this process; it may fan out over the workers.
+    """Run the action of a stage that sees the whole corpus, in this process; it may use the workers.
 
     `on_begin` is told the folder in which it works.
     """
@@ -117,7 +117,7 @@ def do_whole(
 
 
 def _gathered(step: ResolvedStep, store: Store, actions: list[Action]) -> Action:
-    """The action of a part-wise step from those of its parts."""
+    """Return the action of a part-wise step from those of its parts."""
     written = {
         kind.__name__: store.put_artifact(
             Artifact(kind.__name__, tuple(Part.from_json(action.outputs[kind.__name__]) for action in actions))
@@ -131,7 +131,7 @@ def _gathered(step: ResolvedStep, store: Store, actions: list[Action]) -> Action
 
 
 def _gathered_notes(actions: list[Action]) -> dict[str, Any]:
-    """What there is to say of a part-wise step: what holds for all its parts, and the sums of what they counted."""
+    """Return the notes of a part-wise step: those equal in all its parts, and the sums of counts."""
     counts: Counter[str] = Counter()
     for action in actions:
         counts.update(action.notes.get("counts", {}))
@@ -199,7 +199,7 @@ def _whole_input(kind: type[Any], step: ResolvedStep, name: str, store: Store) -
 
 
 def opened_ref(store: Store, ref: Ref) -> Tabular | Files:
-    """The view of an artifact."""
+    """Return the view of an artifact."""
     kind, artifact = ARTIFACTS[ref.type], store.artifact(ref.artifact)
     if issubclass(kind, Files):
         return kind.of(store.folder(artifact))
@@ -249,10 +249,10 @@ def _sealed_parts(store: Store, step: str, output: Tabular, docs: Docs | None) -
 
 
 def sealed_tables(step: str, output: Tabular, docs: Docs | None) -> Iterator[tuple[pa.Table, dict[str, Any], str | None]]:
-    """The tables of what a stage returned, one by one, checked against the documents that it read: (table, counts, mask) of each part.
+    """Yield the tables that a stage returned, checked against the documents that it read: (table, counts, mask) of each part.
 
     Raises:
-        StageError: if a law does not hold.
+        StageError: if an invariant is violated.
     """
     if not isinstance(output, Verdicts):
         for view in output.parts:
@@ -280,10 +280,10 @@ def _checked_verdicts(step: str, table: pa.Table, source: PartSource) -> tuple[p
     text = PartSource(source.data).read(["doc_id", "size"])
     live, keep = source.keep(), table.column("keep")
     if not table.column("doc_id").equals(text.column("doc_id")):
-        raise StageError(f"{step} returned verdicts that do not line up with the documents")
+        raise StageError(f"{step} returned verdicts that are not aligned with the documents")
     seen = pa.chunked_array([pa.repeat(True, len(text))]) if live is None else live  # noqa: FBT003 - the value to repeat
     if not pc.all(pc.equal(pc.is_valid(keep), seen), min_count=0).as_py():
-        raise StageError(f"{step} must judge every document that is still in, and no other")
+        raise StageError(f"{step} must judge every live document, and no other")
     kept, size = pc.fill_null(keep, fill_value=False), text.column("size")
     dropped = pc.and_not(seen, kept)
     rules = table.filter(dropped).column("rule").value_counts().to_pylist()
@@ -314,12 +314,12 @@ def _sum(column: pa.ChunkedArray) -> int:
 
 @functools.lru_cache(maxsize=4)
 def opened(url: str) -> Store:
-    """The store, opened once in this process."""
+    """Return the store, opened once in this process."""
     return Store.open(url)
 
 
 def made_by() -> dict[str, Any]:
-    """Who made something, when: for records, never for keys."""
+    """Return machine, process and time: for records, never for keys."""
     return {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
@@ -331,7 +331,7 @@ def made_by() -> dict[str, Any]:
 
 
 def _peak_memory_bytes() -> int | None:
-    """Most memory that this process has held so far; None where the system does not say."""
+    """Return the peak memory of this process so far; None where the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -341,7 +341,7 @@ def _peak_memory_bytes() -> int | None:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the code that runs, with a + if the tree was changed; None outside a checkout."""
+    """Return the git commit of the running code, with a + if the tree was changed; None outside a checkout."""
     import subprocess
 
     from starloom.lineage.code import ROOT

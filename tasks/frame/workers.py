@@ -1,4 +1,4 @@
-"""Worker processes: spawned, never forked; a lost one costs its part; none outlives the run."""
+"""Worker processes: spawned, never forked; the part of a lost one is retried; none outlives the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THREADS_OF_LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "false",
     "RAYON_NUM_THREADS": "1",
 }
-"""One worker, one core: the pool is the parallelism."""
+"""One thread per worker: the pool is the parallelism."""
 
 
 class Workers:
@@ -46,19 +46,19 @@ class Workers:
         self.close(kill=self._stop.is_set())
 
     def cancel(self) -> None:
-        """Ask everything that uses this pool to stop."""
+        """Ask all users of this pool to stop."""
         self._stop.set()
 
     def is_cancelled(self) -> bool:
-        """Whether `cancel` was called."""
+        """Return whether `cancel` was called."""
         return self._stop.is_set()
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any], on_done: Callable[[int, Any], None] | None = None) -> list[Any]:
-        """`[function(item) for item in items]`, in order; `on_done(position, result)` as each is finished.
+        """Return `[function(item) for item in items]`, in order; calls `on_done(position, result)` as each is finished.
 
         Raises:
             Cancelled: if `cancel` was called.
-            StageError: if workers keep dying on it.
+            StageError: if workers keep dying.
         """
         results: dict[int, Any] = {}
         if self.workers == 0:
@@ -82,7 +82,7 @@ class Workers:
     def _collect(
         self, function: Callable[[Any], Any], items: Sequence[Any], results: dict[int, Any], on_done: Callable[[int, Any], None] | None
     ) -> None:
-        """Add the results of what has none yet; returns early, with those it got, when a worker is lost."""
+        """Add missing results; returns early, with those it got, when a worker is lost."""
         pool = self._opened()
         pending: dict[Future[Any], int] = {}
         try:
@@ -113,7 +113,7 @@ class Workers:
             return self._pool
 
     def close(self, *, kill: bool = False) -> None:
-        """End the workers; `kill` does not wait for what they have in hand."""
+        """End the workers; `kill` does not wait for their current items."""
         if self._pool is not None:
             self._end(self._pool, kill=kill)
 
@@ -136,12 +136,12 @@ class Workers:
 
 
 def stopped_error() -> Cancelled:
-    """What a run that was asked to stop ends with."""
+    """Return the error of a run that was asked to stop."""
     return Cancelled("the run was asked to stop", hint="run the same command again: finished parts are kept")
 
 
 def _settle_in() -> None:
-    """In a worker, before it imports anything heavy: one thread a library, Ctrl-C left to the parent, no life after it."""
+    """Prepare a worker before it imports anything heavy: one thread a library, Ctrl-C left to the parent, exit with the parent."""
     os.environ.update(THREADS_OF_LIBRARIES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

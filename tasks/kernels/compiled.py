@@ -28,7 +28,7 @@ LOCATORS = f"{__name__}.ContentsLocator,InTreeCacheLocator,UserWideCacheLocator"
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit(**options)`, cached by contents."""
+    """Return `numba.njit(**options)` with a cache keyed by file contents."""
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
         before = numba.config.CACHE_LOCATOR_CLASSES
@@ -42,13 +42,13 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def cache_folder() -> str:
-    """Where machine code is kept."""
+    """Return the folder of the compiled kernels."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return str(numba.config.CACHE_DIR) or os.path.join(home, "starloom", "kernels")
 
 
 class ContentsLocator(UserWideCacheLocator):  # type: ignore[misc]  # numba has no types
-    """Finds the machine code of a function in a folder named by the bytes of its file."""
+    """A locator of a function's machine code, in a folder named by the bytes of its file."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
         super().__init__(py_func, py_file)
@@ -67,7 +67,7 @@ def _folder(py_file: str) -> str:
 
 
 def _touch(folder: str) -> None:
-    """Note that a folder is in use; where it is new, remove those that have long not been."""
+    """Mark a folder as used; where it is new, remove those that have long not been used."""
     try:
         os.utime(folder)
     except FileNotFoundError:

@@ -26,7 +26,7 @@ ACTIVE = re.compile(r"[\\`*\[\]|~#]|(?<![^\W_])_|_(?![^\W_])")
 
 @dataclass(frozen=True)
 class Step:
-    """What a step of the recipe did."""
+    """A step of the recipe and its results."""
 
     name: str
     stage: str
@@ -35,14 +35,14 @@ class Step:
     """Artifact type → {"artifact": hash, "counts": {...}}."""
 
     def counts(self, kind: str) -> dict[str, Any]:
-        """The counts of one of its outputs; empty if it has no such output."""
+        """Return the counts of one of its outputs; empty if it has no such output."""
         counts: dict[str, Any] = self.outputs.get(kind, {}).get("counts", {})
         return counts
 
 
 @dataclass(frozen=True)
 class Group:
-    """Documents that have something in common."""
+    """Documents that share a property."""
 
     name: str
     num_docs: int
@@ -62,7 +62,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """What is left after a step."""
+    """The documents kept by one step."""
 
     step: str
     num_docs: int
@@ -74,7 +74,7 @@ class FunnelRow:
 
 
 def funnel_rows(steps: Iterable[Step]) -> list[FunnelRow]:
-    """A row for each step that wrote documents or judged them."""
+    """Return a row for each step that wrote documents or judged them."""
     rows = []
     for step in steps:
         if "Verdicts" in step.outputs:
@@ -88,7 +88,7 @@ def funnel_rows(steps: Iterable[Step]) -> list[FunnelRow]:
 
 
 def cell(value: object) -> str:
-    """A value as the text of one table cell: one line, bounded, with nothing that Markdown or HTML would act on."""
+    """Return a value as the text of one table cell: one line, bounded, with Markdown and HTML escaped."""
     text = re.sub(r"\s+", " ", str(value)).strip()
     text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     if len(text) > MAX_CELL_CHARS:
@@ -97,7 +97,7 @@ def cell(value: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; columns of numbers are those whose header starts with `#`, which is left out."""
+    """Return a Markdown table; columns of numbers are those whose header starts with `#`, which is left out."""
     is_number = [name.startswith("#") for name in header]
     lines = [header_cells := [name.lstrip("#") for name in header], ["---:" if number else "---" for number in is_number]]
     lines += [[cell(value) for value in row] for row in rows]
@@ -106,7 +106,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def group_table(title: str, groups: Sequence[Group], total_bytes: int, most: int) -> str:
-    """The largest groups, and the rest as one row."""
+    """Return the largest groups, and the rest as one row."""
     shown, rest = list(groups[:most]), groups[most:]
     if rest:
         shown.append(Group(f"{len(rest):,} others", sum(group.num_docs for group in rest), sum(group.num_bytes for group in rest)))
@@ -118,7 +118,7 @@ def group_table(title: str, groups: Sequence[Group], total_bytes: int, most: int
 
 
 def data_card(name: str, corpus: Corpus, steps: Sequence[Step], *, max_repositories: int, max_licenses: int) -> str:
-    """The whole data card."""
+    """Return the whole data card."""
     rows = funnel_rows(steps)
     return _document(
         f"# Data card: {cell(name)}",
@@ -177,7 +177,7 @@ def _benchmarks(steps: Sequence[Step]) -> list[str]:
 
 
 def _names_of(value: Any) -> Iterable[str]:
-    """Names in a list of benchmarks, written as strings or as mappings with a name."""
+    """Yield names in a list of benchmarks, written as strings or as mappings with a name."""
     for item in value if isinstance(value, (list, tuple)) else ():
         name = item.get("name") if isinstance(item, dict) else item
         if isinstance(name, str):
@@ -186,7 +186,7 @@ def _names_of(value: Any) -> Iterable[str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """How much of one language, or of all, a token holds."""
+    """The fertility of a tokenizer on one language, or on all."""
 
     name: str
     num_bytes: int
@@ -255,7 +255,7 @@ class ModelFacts:
 
 
 def weights(steps: Sequence[Step]) -> list[str]:
-    """What each step that wrote weights did, in Markdown; nothing if there was only one."""
+    """Describe each step that wrote weights, in Markdown; nothing if there was only one."""
     makers = [step for step in steps if "Checkpoint" in step.outputs]
     return [f"`{step.name}` {_made(step)}" for step in makers] if len(makers) > 1 else []
 
@@ -274,13 +274,13 @@ def _made(step: Step) -> str:
 
 
 def base_models(steps: Sequence[Step]) -> list[str]:
-    """Names of the repositories of a hub that checkpoints were taken from."""
+    """Return names of the repositories of a hub that checkpoints were taken from."""
     named = [step.config.get("checkpoint") for step in steps if step.stage == "import_checkpoint"]
     return [name.partition("@")[0] for name in named if isinstance(name, str)]
 
 
 def preparation(steps: Sequence[Step]) -> list[tuple[str, str]]:
-    """What the last encoding and packing did, for each knob that they had; (what, how), in Markdown."""
+    """Describe the last encoding and packing, for each knob that they had; (what, how), in Markdown."""
     configs = {step.stage: step.config for step in steps if step.stage in _PREPARATION}
     told = [(what, how(configs[stage])) for stage, tellers in _PREPARATION.items() if stage in configs for what, how in tellers.items()]
     return [(what, text) for what, text in told if text]
@@ -325,7 +325,7 @@ def _fill_in_the_middle(config: dict[str, Any]) -> str:
 
 
 def _fragments(config: dict[str, Any]) -> str:
-    """Of contexts of several files; told of none else, as they have no `<file_sep>`."""
+    """Describe contexts of several files; others have no `<file_sep>`."""
     return f"{config['fragment_fim_rate']:g}" if config.get("fim_rate") and "fragment_fim_rate" in config else ""
 
 
@@ -345,7 +345,7 @@ _PREPARATION: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
 
 
 def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) -> str:
-    """The whole model card; `front_matter` is YAML."""
+    """Return the whole model card; `front_matter` is YAML."""
     size, num_repositories = readable_bytes(corpus.num_bytes), len(corpus.repositories)
     mostly = ", ".join(cell(group.name or UNNAMED) for group in corpus.languages[:3]) or "nothing"
     return _document(
@@ -381,7 +381,7 @@ def model_card(front_matter: str, name: str, facts: ModelFacts, corpus: Corpus) 
 
 
 def _tokenizer(fertility: Sequence[Measured]) -> list[str]:
-    """What its tokens hold, if that was measured."""
+    """Describe the tokenizer's fertility, if it was measured."""
     if not fertility:
         return []
     has_reference = fertility[0].reference is not None
@@ -432,7 +432,7 @@ def _weights(told: Sequence[str]) -> list[str]:
 
 
 def _heldout_losses(measured: HeldoutLosses | None) -> list[str]:
-    """How the loss of text that it was not trained on went, from the first measurement to the last."""
+    """Describe the loss of held-out text, from the first measurement to the last."""
     if measured is None:
         return []
     first, last = measured.first_step, measured.last_step
@@ -458,7 +458,7 @@ def _prepared(facts: ModelFacts) -> list[str]:
 
 
 def _metrics(facts: ModelFacts) -> list[str]:
-    """What the measured benchmarks mean, and no others."""
+    """Explain the measured metrics, and no others."""
     measured = {name for benchmark, metric, *_ in facts.scores for name in (benchmark, metric.partition("@")[0])}
     told = "; ".join(meaning for name, meaning in _METRICS.items() if name in measured)
     return [f"{told}."] if told else []

@@ -105,7 +105,7 @@ def _loss(axes: Axes, steps: np.ndarray, losses: np.ndarray, title: str) -> None
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the window of 3 % of the curve that ends at each value; values that are not finite do not count."""
+    """Return the mean over the window of 3 % of the curve that ends at each value; values that are not finite do not count."""
     window = max(1, round(len(values) * SMOOTHING_SHARE))
     is_finite = np.isfinite(values)
     sums = np.cumsum(np.concatenate([[0.0], np.where(is_finite, values, 0.0)]))
@@ -168,7 +168,7 @@ def fertility(languages: Sequence[str], ours: Sequence[float], reference: Sequen
 
 
 def readable_bytes(num_bytes: int) -> str:
-    """E.g. `41.3 MB`; units of 1000."""
+    """Format bytes, e.g. `41.3 MB`; units of 1000."""
     if num_bytes < KILO:
         return f"{num_bytes} B"
     value, units = num_bytes / KILO, ["kB", "MB", "GB", "TB", "PB"]
@@ -178,7 +178,7 @@ def readable_bytes(num_bytes: int) -> str:
 
 
 def readable_share(part: int, whole: int) -> str:
-    """E.g. `4.7%`; what is something is never printed as nothing."""
+    """Format a share, e.g. `4.7%`; a share above zero is never printed as zero."""
     share = part / whole if whole else 0.0
     return "<0.1%" if 0 < share < SMALLEST_SHARE else f"{share:.1%}"
 
@@ -207,7 +207,7 @@ def _plain(axes: Axes, title: str) -> None:
 
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure in matplotlib's own default style, whatever the user's is; written when the block ends."""
+    """Yield a figure in matplotlib's own default style, whatever the user's is; written when the block ends."""
     import matplotlib as mpl  # half a second, and only who draws needs it
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

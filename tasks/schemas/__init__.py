@@ -24,7 +24,7 @@ def _schema(required: Mapping[str, pa.DataType], nullable: Mapping[str, pa.DataT
 
 
 class Repositories:
-    """What `ingest` reads: the repositories of one part, as the snapshot saw them."""
+    """The input of `ingest`: the repositories of one part, as the snapshot found them."""
 
     def __init__(self, snapshots: Sequence[RepositorySnapshot]) -> None:
         self.snapshots = tuple(snapshots)
@@ -58,7 +58,7 @@ class Docs(Tabular):
     )
 
     def verdicts(self, keep: Any, rule: Any = None, value: Any = None, threshold: Any = None, detail: Any = None) -> Verdicts:
-        """Verdicts on the live rows of a one-part view.
+        """Return verdicts on the live rows of a one-part view.
 
         Args:
             keep: booleans aligned with `read()`.
@@ -109,7 +109,7 @@ class Verdicts(Tabular):
 
     @classmethod
     def join(cls, parts: Iterable[Verdicts]) -> Self:
-        """The verdicts of a whole corpus from those of its parts, in order."""
+        """Return the verdicts of a whole corpus from those of its parts, in order."""
         return cls([source for part in parts for source in part.sources])
 
 
@@ -165,7 +165,7 @@ class Clusters(Tabular):
 
 
 class Redactions(Tabular):
-    """What was replaced where, without the secret itself. Byte ranges are half-open."""
+    """Redactions: entity and place of each, without the secret itself. Byte ranges are half-open."""
 
     SCHEMA = _schema(
         {
@@ -221,7 +221,7 @@ class Packed(Tabular):
 
 
 class Spans(Tabular):
-    """For every token range of every packed sequence, the document and byte range that it came from.
+    """The document and byte range that every token range of every packed sequence came from.
 
     `copy` is which taking of the document it is, from 0, over the epochs and its mixture weight. Padding is of no document.
     """
@@ -235,14 +235,14 @@ class Spans(Tabular):
 class Losses(Tabular):
     """The training loss, step by step. Timings are in the record, not here: they are no property of the model.
 
-    A step that was `skipped`, because its loss was no number or its gradient a spike, left the weights as they were.
+    A step that was `skipped`, because its loss was NaN or its gradient a spike, left the weights as they were.
     """
 
     SCHEMA = _schema({"step": _INT, "tokens": _INT, "loss": _FLOAT, "learning_rate": _FLOAT, "grad_norm": _FLOAT, "skipped": _BOOL})
 
 
 class Batches(Tabular):
-    """Which sequence (row) of which part of Packed was seen at which step, in order."""
+    """The sequences (part of Packed, row) that were seen at each step, in order."""
 
     SCHEMA = _schema({"step": _INT, "part": pa.int32(), "row": pa.int32()})
 
@@ -254,7 +254,7 @@ class Validation(Tabular):
 
 
 class Completions(Tabular):
-    """What the model wrote for each problem, and what came of running it."""
+    """The model's completion for each problem, and the outcome of running it."""
 
     SCHEMA = _schema(
         {"benchmark": _STR, "task_id": _STR, "sample": _INT, "prompt": _STR, "completion": _STR, "outcome": _STR},
@@ -279,7 +279,7 @@ class TokenizerSample(Tabular):
 
 
 class Fertility(Tabular):
-    """What text costs in tokens: a row for each language, and one for all of them (language null) as they share the corpus.
+    """The tokens that text needs: a row for each language, and one for all of them (language null) as they share the corpus.
 
     `corpus_bytes` of a language are of the whole corpus, `documents`, `bytes` and `tokens` of what was measured of it.
     """
@@ -295,12 +295,12 @@ class Checkpoint(Files):
 
 
 class Release(Files):
-    """What is published: weights, tokenizer, cards, manifest."""
+    """The published files: weights, tokenizer, cards, manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What one step of the recipe did: free of clocks and paths, so it can be published."""
+    """The record of one step of the recipe: free of clocks and paths, so it can be published."""
 
     name: str
     stage: str
@@ -311,7 +311,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the steps above did."""
+    """The records of the steps above."""
 
     recipe: str
     steps: tuple[StepRecord, ...]

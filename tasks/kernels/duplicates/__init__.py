@@ -1,1 +1,1 @@
-"""Near-duplicates: shingles, signatures, buckets, links, clusters and which of a cluster stays."""
+"""Near-duplicates: shingles, signatures, buckets, links, clusters and survivors."""

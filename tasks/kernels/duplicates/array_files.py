@@ -59,5 +59,5 @@ class ArrayFiles:
         return np.asarray(np.load(self.path(name), mmap_mode="r+" if writable else "r"))
 
     def path(self, name: str) -> Path:
-        """Where an array lies."""
+        """Return the file of an array."""
         return self.folder / f"{name}.npy"

@@ -43,11 +43,11 @@ class BandFiles:
 
     @property
     def arrays(self) -> ArrayFiles:
-        """What else lies in the folder."""
+        """The other arrays of the folder."""
         return ArrayFiles(self.folder)
 
     def write(self, part: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Write the keys of a part, [bands, rows]; gives where each range begins, [bands, ranges + 1]."""
+        """Write the keys of a part, [bands, rows]; return where each range begins, [bands, ranges + 1]."""
         starts = np.zeros((self.num_bands, self.num_ranges + 1), np.int64)
         with self._path(part).open("wb") as file:
             for band in range(self.num_bands):
@@ -57,7 +57,7 @@ class BandFiles:
         return starts
 
     def seal(self, starts: list[NDArray[np.int64]]) -> None:
-        """Note where the ranges of all parts begin, as `write` told."""
+        """Record where the ranges of all parts begin, as `write` returned."""
         self.arrays.save("starts", np.stack(starts))
 
     def read(self, band: int, number: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -89,7 +89,7 @@ class BandFiles:
 
 
 def ranges_for(num_rows: int, memory_bytes: int, least: int = 1) -> int:
-    """Give the number of ranges in which one range of a band fits into memory: a power of two, `least` or more."""
+    """Return the number of ranges in which one range of a band fits into memory: a power of two, `least` or more."""
     wanted = max(least, -(-num_rows * BYTES_PER_KEY // memory_bytes))
     return 1 << (wanted - 1).bit_length()
 

@@ -39,7 +39,7 @@ _ORDERING_LANES = 8
 
 @dataclass(frozen=True)
 class Evidence:
-    """What pairs of nodes are compared by: `Signed` of all nodes, and `Sets`, beside the band files.
+    """The data by which pairs of nodes are compared: `Signed` of all nodes, and `Sets`, beside the band files.
 
     Of identical nodes the first alone takes part (`Distinct`), and is joined with them already.
     """
@@ -125,7 +125,7 @@ def _neighbours(nodes: NDArray[np.int64], signatures: NDArray[Any], identities: 
 
 
 def least_agreeing(threshold: float, num_perm: int) -> int:
-    """Give the positions of two signatures that must agree for their estimate to reach a threshold."""
+    """Return the number of positions of two signatures that must agree for their estimate to reach a threshold."""
     least = int(threshold * num_perm)
     while least / num_perm < threshold:
         least += 1

@@ -1,4 +1,4 @@
-"""Which pairs that may be similar are, by exact or estimated Jaccard similarity: links in buckets, and who stays of a cluster.
+"""Comparison of candidate pairs by exact or estimated Jaccard similarity: links in buckets, and the survivors of a cluster.
 
 A pair that is connected already, in earlier rounds or by this bucket's own links, is not compared; each link joins two
 clusters, so that links are evidence and no more of them exist than nodes. Guarantee: the connected components of the
@@ -12,7 +12,7 @@ Cost: a member is compared with each local cluster until one of its members is s
 alike; for m that stay apart m^2 / 2, and m x MOST_COMPARISONS at most. Memory: 16 bytes a member (touched only
 as links are found) and 64 a member of the largest bucket.
 
-`keep_apart` goes through the members of a cluster from the best to the worst and keeps whoever resembles none that it
+`keep_apart` goes through the members of a cluster from the best to the worst and keeps each that resembles none that it
 kept before: greedily, a maximal independent set. Each is compared with those kept in their order, until one is similar.
 Once more than MOST_COMPARISONS are kept, an index tells which of them share a band with a member, and it is compared
 with MOST_COMPARISONS of these at most, the latest first: of so many, one that shares no band may stay beside its like.
@@ -33,14 +33,14 @@ _Uint32s = NDArray[np.uint32]
 _Uint64s = NDArray[np.uint64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
-_NOBODY = -1
+_NONE = -1
 
 MOST_COMPARISONS = 1000
-"""What a member of a bucket may cost that finds nobody."""
+"""Most comparisons of a member of a bucket that finds no similar one."""
 
 
 class Evidence(NamedTuple):
-    """What pairs of nodes are judged by: sets, or signatures where the threshold is negative."""
+    """The data by which pairs of nodes are judged: sets, or signatures where the threshold is negative."""
 
     signatures: _Uint32s
     min_agreeing: int
@@ -117,7 +117,7 @@ def link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidenc
 def keep_apart(
     nodes: _Int64s, starts: _Int64s, is_spared: NDArray[np.bool_], evidence: Evidence, banding: tuple[int, int], index: Index
 ) -> _Int64s:
-    """Keep of each cluster whoever resembles none that was kept of it before.
+    """Keep those members of each cluster that are similar to none kept before.
 
     Args:
         nodes: of all clusters, one cluster after the other, the best of each first.
@@ -135,7 +135,7 @@ def keep_apart(
 
 
 def index_sizes(num_members: int, num_bands: int) -> tuple[int, int]:
-    """Give how large an index of a cluster is: its table, and its entries; none where none is needed."""
+    """Return the size of the index of a cluster: its table, and its entries; none where none is needed."""
     if num_members <= MOST_COMPARISONS:
         return 0, 0
     return _num_slots(num_members * num_bands), num_members * num_bands
@@ -165,8 +165,9 @@ def jaccard(starts: _Int64s, hashes: _Uint64s, left: _Int64s, right: _Int64s) ->
 
 @njit(cache=True, nogil=True)
 def _reach(hashes: _Uint64s, one: int, one_end: int, other: int, other_end: int, threshold: float) -> bool:
-    """Whether the Jaccard similarity of hashes[one:one_end] and hashes[other:other_end] is at least `threshold`."""
+    """Return whether the Jaccard similarity of hashes[one:one_end] and hashes[other:other_end] is at least `threshold`."""
     total = one_end - one + other_end - other
+    # shared / (total - shared) >= t means shared >= t total / (1 + t); started one lower, for the rounding of floats
     needed = max(int(threshold * total / (1 + threshold)) - 1, 0)
     while needed < total and needed / (total - needed) < threshold:  # rounding decides as it does where the quotient is taken
         needed += 1
@@ -178,7 +179,7 @@ def _shared(hashes: _Uint64s, one: int, one_end: int, other: int, other_end: int
     """Count what two sets share, or less than `needed` as soon as that cannot be reached."""
     shared = 0
     while one < one_end and other < other_end and shared + min(one_end - one, other_end - other) >= needed:
-        left, right = hashes[one], hashes[other]
+        left, right = hashes[one], hashes[other]  # a merge without a branch: the smaller moves on, equal ones both
         one += left <= right
         other += right <= left
         shared += left == right
@@ -201,7 +202,7 @@ def _link_trusting(parent: _Integers, members: _Integers, starts: _Int64s) -> _I
     for bucket in range(starts.size - 1):
         nodes = members[starts[bucket] : starts[bucket + 1]]
         table = slots[: _num_slots(nodes.size)]
-        table[:] = _NOBODY
+        table[:] = _NONE
         for i in range(nodes.size):
             if _first_of_root(parent, nodes, i, table) == i and i > 0:
                 links[num_links, 0], links[num_links, 1] = nodes[0], nodes[i]
@@ -222,10 +223,10 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
     for bucket in range(starts.size - 1):
         nodes = members[starts[bucket] : starts[bucket + 1]]
         table = slots[: _num_slots(nodes.size)]
-        table[:] = _NOBODY
+        table[:] = _NONE
         num_heads = 0
         for i in range(nodes.size):
-            above[i], after[i], last[i] = i, _NOBODY, i
+            above[i], after[i], last[i] = i, _NONE, i
             own = i
             known = _first_of_root(parent, nodes, i, table)
             if known != i:
@@ -234,7 +235,7 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
             k, left = num_heads - 1, most_comparisons
             while k >= 0:
                 k, similar, left = _search(nodes, i, own, heads, k, after, evidence, left)
-                if similar == _NOBODY:
+                if similar == _NONE:
                     break
                 links[num_links, 0], links[num_links, 1] = nodes[similar], nodes[i]
                 num_links += 1
@@ -256,20 +257,20 @@ def _link_similar(parent: _Integers, members: _Integers, starts: _Int64s, eviden
 def _search(
     nodes: _Integers, i: int, own: int, heads: _Int64s, k: int, after: _Int64s, evidence: Evidence, left: int
 ) -> tuple[int, int, int]:
-    """Give the number of the next cluster, from the k-th down, that has a member similar to member i, that member, and comparisons left."""
+    """Return the next cluster, from the k-th down, with a member similar to member i, that member, and the comparisons left."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     one = nodes[i]
     while k >= 0:
-        member = heads[k] if heads[k] != own else _NOBODY
-        while member != _NOBODY:
+        member = heads[k] if heads[k] != own else _NONE
+        while member != _NONE:
             if left == 0:
-                return k, _NOBODY, left
+                return k, _NONE, left
             if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, one, nodes[member]):
                 return k, member, left
             left -= 1
             member = after[member]
         k -= 1
-    return k, _NOBODY, left
+    return k, _NONE, left
 
 
 @njit(cache=True, nogil=True)
@@ -284,16 +285,16 @@ def _keep_apart(
     index: Index,
 ) -> _Int64s:
     largest = _most_members(starts)
-    kept, met, kept_by = np.empty(largest, np.int64), np.full(largest, _NOBODY, np.int64), np.empty(nodes.size, np.int64)
+    kept, met, kept_by = np.empty(largest, np.int64), np.full(largest, _NONE, np.int64), np.empty(nodes.size, np.int64)
     for cluster in range(starts.size - 1):
         is_indexed, num_kept = starts[cluster + 1] - starts[cluster] > most_comparisons, 0
         for i in range(starts[cluster], starts[cluster + 1]):
-            like = _NOBODY
+            like = _NONE
             if not is_spared[i] and num_kept <= most_comparisons:
                 like = _first_alike(nodes, i, kept[:num_kept], evidence)
             elif not is_spared[i]:
                 like = _first_in_bands(nodes, i, kept, met, evidence, bands, rows, most_comparisons, index)
-            if like != _NOBODY:
+            if like != _NONE:
                 kept_by[i] = kept[like]
                 continue
             kept_by[i] = kept[num_kept] = i
@@ -305,12 +306,12 @@ def _keep_apart(
 
 @njit(cache=True, nogil=True)
 def _first_alike(nodes: _Int64s, i: int, kept: _Int64s, evidence: Evidence) -> int:
-    """Give the number of the first of the kept that is similar to member i."""
+    """Return the first kept member that is similar to member i."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
     for k in range(kept.size):
         if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
             return k
-    return _NOBODY
+    return _NONE
 
 
 @njit(cache=True, nogil=True)
@@ -325,18 +326,18 @@ def _first_in_bands(
     left: int,
     index: Index,
 ) -> int:
-    """Give the number of the first of the kept that shares a band with member i and is similar to it; `met` says who was met by whom."""
+    """Return the first kept member that shares a band with member i and is similar to it; `met` notes which pairs were compared."""
     signatures, min_agreeing, set_starts, hashes, threshold = evidence
-    first = _NOBODY
+    first = _NONE
     for band in range(bands):
         entry = index.table[_slot(index, _band_key(signatures, nodes[i], band, rows))] - 1
         while entry >= 0 and left > 0:
             k = entry // bands
-            if met[k] != i and (first == _NOBODY or k < first):
+            if met[k] != i and (first == _NONE or k < first):
                 left -= 1
                 if _are_alike(signatures, min_agreeing, set_starts, hashes, threshold, nodes[i], nodes[kept[k]]):
                     first = k
-            met[k] = i
+            met[k] = i  # a stamp: members come in turn, so nothing has to be cleared between them
             entry = index.before[entry] - 1
     return first
 
@@ -352,7 +353,7 @@ def _add_bands(signatures: _Uint32s, node: int, k: int, bands: int, rows: int, i
 
 @njit(cache=True, nogil=True)
 def _slot(index: Index, key: np.uint64) -> int:
-    """Give the place in the table that a key has, or would have."""
+    """Return the place in the table that a key has, or would have."""
     slot = np.int64(key >> np.uint64(1)) & (index.table.size - 1)
     while index.table[slot] > 0 and index.keys[index.table[slot] - 1] != key:
         slot = (slot + 1) & (index.table.size - 1)
@@ -372,7 +373,7 @@ def _band_key(signatures: _Uint32s, node: int, band: int, rows: int) -> np.uint6
 def _are_alike(
     signatures: _Uint32s, min_agreeing: int, set_starts: _Int64s, hashes: _Uint64s, threshold: float, one: int, other: int
 ) -> bool:
-    """Judge a pair; by positions, not slices: a view in an inner loop would be counted in and out, which costs more than the test."""
+    """Judge a pair; by positions, not slices: a view in an inner loop would be reference-counted, which costs more than the test."""
     if threshold < 0:
         return bool(_agree(signatures, one, other, min_agreeing))
     return bool(_reach(hashes, set_starts[one], set_starts[one + 1], set_starts[other], set_starts[other + 1], threshold))
@@ -396,12 +397,13 @@ def _head(above: _Int64s, member: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _first_of_root(parent: _Integers, nodes: _Integers, i: int, table: _Int64s) -> int:
-    """Give the first member whose node has the same root as that of member i, and remember i if it is the first."""
+    """Return the first member whose node has the same root as that of member i, and remember i if it is the first."""
     root = parent[nodes[i]]
+    # open addressing with linear probes; multiplying spreads consecutive roots over the table (Fibonacci hashing)
     slot = np.int64(np.uint64(root) * _MULTIPLIER >> np.uint64(32)) & (table.size - 1)
-    while table[slot] != _NOBODY and parent[nodes[table[slot]]] != root:
+    while table[slot] != _NONE and parent[nodes[table[slot]]] != root:
         slot = (slot + 1) & (table.size - 1)
-    if table[slot] == _NOBODY:
+    if table[slot] == _NONE:
         table[slot] = i
     return int(table[slot])
 
@@ -416,7 +418,7 @@ def _most_members(starts: _Int64s) -> int:
 
 @njit(cache=True, nogil=True)
 def _num_slots(num_members: int) -> int:
-    """Give the size of a hash table that stays half empty."""
+    """Return the size of a hash table that stays half empty."""
     slots = 2
     while slots < 2 * num_members:
         slots *= 2
@@ -424,7 +426,7 @@ def _num_slots(num_members: int) -> int:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """Give a read-only plain view, memory map or not, so that a kernel meets one type of array and is compiled once."""
+    """Return a read-only plain view, memory map or not, so that a kernel meets one type of array and is compiled once."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view

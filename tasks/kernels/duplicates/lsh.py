@@ -21,7 +21,7 @@ _HALF = np.uint64(32)
 
 @functools.cache
 def optimal_bands(threshold: float, num_perm: int, false_positive_weight: float = 0.5) -> tuple[int, int]:
-    """Give the (bands, rows) with the least weighted area of false positives and false negatives.
+    """Return the (bands, rows) with the least weighted area of false positives and false negatives.
 
     datasketch's `lsh._optimal_param` integrates numerically; the integrand is a polynomial of degree b r <= num_perm,
     so Gauss-Legendre with num_perm // 2 + 1 points is exact.

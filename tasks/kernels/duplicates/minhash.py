@@ -42,13 +42,13 @@ _Int64s = NDArray[np.int64]
 _Uint32s = NDArray[np.uint32]
 _Uint64s = NDArray[np.uint64]
 
-_FNV_OFFSET = np.uint64(0xCBF29CE484222325)
+_FNV_OFFSET = np.uint64(0xCBF29CE484222325)  # FNV-1a, 64 bits; so this is also the hash of an empty word
 _FNV_PRIME = np.uint64(0x100000001B3)
 _POLYNOMIAL_BASE = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in splitmix64
 _FMIX64_1, _FMIX64_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _FMIX32_1, _FMIX32_2 = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
 _LOW_32_BITS = np.uint64(0xFFFFFFFF)
-_EMPTY = np.uint32(0xFFFFFFFF)
+_EMPTY = np.uint32(0xFFFFFFFF)  # the identity of min: a signature of nothing yet
 _SPACE = np.uint8(0x20)
 
 # Of each byte: what is hashed of it, whether it belongs to a word, whether it ends one. A character is one separator
@@ -67,7 +67,7 @@ _MOST_IN_BUCKET = 64
 
 
 def shingles(text: str, ngram: int, words: Words = "ascii") -> list[bytes]:
-    """Give the shingles of a text: the plain definition, to check a signature with datasketch."""
+    """Return the shingles of a text: the plain definition, to check a signature with datasketch."""
     split = re.split(r"\W", lower_case(text)) if words == "unicode" else re.split("[^A-Za-z_0-9]", text)
     if words == "runs":
         split = [word for word in split if word]
@@ -80,7 +80,7 @@ def shingles(text: str, ngram: int, words: Words = "ascii") -> list[bytes]:
 
 
 def shingle_hash(shingle: bytes) -> int:
-    """Give the 32-bit hash of a shingle: the plain definition, for datasketch's `hashfunc`."""
+    """Return the 32-bit hash of a shingle: the plain definition, for datasketch's `hashfunc`."""
     total = 0
     for word in shingle.split(b" "):
         value = int(_FNV_OFFSET)
@@ -93,7 +93,7 @@ def shingle_hash(shingle: bytes) -> int:
 
 
 def permutations(num_perm: int, seed: int) -> tuple[_Uint32s, _Uint32s]:
-    """Give datasketch's "affine32" permutations h -> a h + b mod 2^32: (a, b), uint32 [num_perm], a odd."""
+    """Return datasketch's "affine32" permutations h -> a h + b mod 2^32: (a, b), uint32 [num_perm], a odd."""
     random = np.random.RandomState(seed)  # numpy froze this stream (NEP 19); datasketch draws from it
     odd = random.randint(0, 1 << 31, num_perm, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     return odd, random.randint(0, 1 << 32, num_perm, dtype=np.uint32)
@@ -120,7 +120,7 @@ def sign_texts(offsets: _Int64s, data: _Bytes, *, num_perm: int, ngram: int, see
 
 
 def shingle_sets(offsets: _Int64s, data: _Bytes, *, ngram: int, words: Words = "ascii") -> tuple[_Int64s, _Uint64s]:
-    """Give the sets that signatures are estimates of, for exact comparison.
+    """Return the sets that signatures are estimates of, for exact comparison.
 
     Args:
         offsets: [n + 1]; text i is `data[offsets[i]:offsets[i + 1]]`.
@@ -137,7 +137,7 @@ def shingle_sets(offsets: _Int64s, data: _Bytes, *, ngram: int, words: Words = "
 
 
 def _folding(words: Words) -> _Uint32s:
-    """Give the lower case of word characters, or nothing where bytes alone decide."""
+    """Return the lower case of word characters, or nothing where bytes alone decide."""
     return word_characters() if words == "unicode" else np.zeros(0, np.uint32)
 
 
@@ -195,7 +195,7 @@ def _sign_texts(
                     hashes[i] = _premix(np.uint32(_finish(sums[i]) & _LOW_32_BITS))
                 num_shingles[text] += found
                 found = _drop_repeated(hashes, found, recent)
-                _lower(signatures[text], hashes, found, multipliers, increments)
+                _update_minima(signatures[text], hashes, found, multipliers, increments)
                 num_words = ngram - 1
             if start == stop:
                 break
@@ -203,7 +203,7 @@ def _sign_texts(
             whole = _hash_whole(data[offsets[text] : stop], num_shingles[text] > 0)
             signatures[text], num_shingles[text] = _EMPTY, 1
             hashes[0] = _premix(np.uint32(whole & _LOW_32_BITS))
-            _lower(signatures[text], hashes, 1, multipliers, increments)
+            _update_minima(signatures[text], hashes, 1, multipliers, increments)
     return signatures, num_shingles
 
 
@@ -243,17 +243,17 @@ def _shingle_sets(
 
 @njit(cache=True, nogil=True)
 def _buffers(ngram: int) -> tuple[_Uint64s, _Uint64s, _Uint64s]:
-    """Give room for the words of a block, those of its second half, and the sums of its shingles."""
+    """Return buffers for the words of a block, those of its second half, and the sums of its shingles."""
     most_words = _BLOCK_BYTES + ngram + 1
     return np.empty(most_words, np.uint64), np.empty(_BLOCK_BYTES + 1, np.uint64), np.empty(most_words, np.uint64)
 
 
 @njit(cache=True, nogil=True)
 def _is_foreign(text: _Bytes, is_word: _Bytes) -> bool:
-    """Whether more characters are beyond ASCII than are ASCII word characters: the ASCII words of such a text do not stand for it."""
+    """Return whether more characters are beyond ASCII than are ASCII word characters: such a text is not represented by its ASCII words."""
     num_foreign = 0
     for byte in text:
-        num_foreign += byte >= 0xC0  # the first byte of a character
+        num_foreign += byte >= 0xC0  # the first byte of a character beyond ASCII; those after it are 0x80 to 0xBF
     if num_foreign == 0:
         return False
     num_ascii = 0
@@ -264,7 +264,7 @@ def _is_foreign(text: _Bytes, is_word: _Bytes) -> bool:
 
 @njit(cache=True, nogil=True)
 def _weigh(words: _Uint64s, held: int, num_words: int, num_real: int, keeps_empty: bool, ngram: int) -> tuple[int, int]:
-    """Take the words from `held` on, without empty ones if those do not count: how many there are now, and real ones, up to ngram."""
+    """Drop empty words from `held` on if they do not count; return the number of words, and of real ones, up to ngram."""
     if not keeps_empty:
         kept = held
         for i in range(held, num_words):
@@ -320,7 +320,7 @@ def _split_bytes(
 ) -> tuple[np.uint64, int]:
     """Split without a branch a byte, both halves at once: FNV-1a waits for its multiplication, and two can wait together."""
     values, is_word, ends_word = alphabet[0], alphabet[1], alphabet[2]
-    middle = text.size // 2
+    middle = text.size // 2  # then on to the end of a word, so that the second half starts a word of its own
     while middle < text.size and not ends_word[text[middle]]:
         middle += 1
     middle = min(middle + 1, text.size)
@@ -329,6 +329,7 @@ def _split_bytes(
     both = min(left.size, right.size)
     for i in range(both):
         one, two = left[i], right[i]
+        # written at every byte, and written over by the next unless the count goes up: cheaper than a branch that code mispredicts
         words[num_words], second[num_others] = word, other
         num_words += ends_word[one]
         num_others += ends_word[two]
@@ -378,7 +379,7 @@ def _split_characters(
 
 @njit(cache=True, nogil=True)
 def _decode(text: _Bytes, at: int) -> tuple[int, int]:
-    """Give the code point at a byte beyond ASCII and its number of bytes; what is no UTF-8 is one NUL a byte."""
+    """Return the code point at a byte beyond ASCII and its number of bytes; each byte that is no UTF-8 becomes one NUL."""
     lead, left = np.int64(text[at]), text.size - at
     if 0xC0 <= lead < 0xE0 and left > 1:
         return (lead & 0x1F) << 6 | text[at + 1] & 0x3F, 2
@@ -466,6 +467,7 @@ def _drop_repeated(hashes: NDArray[np.unsignedinteger], found: int, recent: NDAr
     num_kept = 0
     for i in range(found):
         value = hashes[i]
+        # a direct-mapped cache: the low bits choose the slot; as above, the write stands only if the count goes up
         slot = value & np.uint32(_NUM_RECENT - 1)
         hashes[num_kept] = value
         num_kept += recent[slot] != value
@@ -475,7 +477,7 @@ def _drop_repeated(hashes: NDArray[np.unsignedinteger], found: int, recent: NDAr
 
 @njit(cache=True, nogil=True)
 def _distinct(hashes: _Uint64s) -> int:
-    """Sort hashes and compact them to the distinct ones; give how many."""
+    """Sort hashes and compact them to the distinct ones; return their number."""
     _sort(hashes)
     num_kept = 1
     for i in range(1, hashes.size):
@@ -490,7 +492,7 @@ def _sort(hashes: _Uint64s) -> None:
     bits = 1
     while 2 << bits <= hashes.size:
         bits += 1
-    shift = np.uint64(64 - bits)
+    shift = np.uint64(64 - bits)  # the first bits of a hash are as good as random: about one hash a bucket
     ends = np.zeros((1 << bits) + 1, np.int64)
     for value in hashes:
         ends[(value >> shift) + np.uint64(1)] += 1
@@ -512,7 +514,7 @@ def _sort(hashes: _Uint64s) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _lower(signature: _Uint32s, hashes: _Uint32s, found: int, multipliers: _Uint32s, increments: _Uint32s) -> None:
+def _update_minima(signature: _Uint32s, hashes: _Uint32s, found: int, multipliers: _Uint32s, increments: _Uint32s) -> None:
     """Lower a signature to the minima over hashes[:found], eight at a time so that a lane's parameters load once."""
     whole = found - found % 8
     for i in range(0, whole, 8):

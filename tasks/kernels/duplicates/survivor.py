@@ -1,4 +1,4 @@
-"""Which of several equal documents stays, and the reason in words.
+"""The choice of a cluster's survivor, and the reason in words.
 
 A policy is a list of preferences, each a column and the direction that wins ("stars desc", as in SQL's ORDER BY) or
 sources in the order that wins (`BySource`), and first of all it may spare the documents of some sources (`Spared`). The
@@ -36,7 +36,7 @@ class BySource:
 
 @dataclass(frozen=True)
 class Spared:
-    """The documents of all but these sources win, and are not dropped."""
+    """A criterion by which the documents of all but these sources win, and are not dropped."""
 
     names: tuple[str, ...]
 
@@ -54,12 +54,12 @@ _ID_DIGITS = 32
 
 
 def columns(preferences: Sequence[Preference]) -> list[str]:
-    """Give the columns that a policy reads, doc_id first."""
+    """Return the columns that a policy reads, doc_id first."""
     return ["doc_id", *dict.fromkeys(_parted(preference)[0] for preference in preferences)]
 
 
 def _parted(preference: Preference) -> tuple[str, str]:
-    """Give the column and the direction that wins."""
+    """Return the column and the direction that wins."""
     if isinstance(preference, str):
         name, way = preference.split()
         return name, way
@@ -67,7 +67,7 @@ def _parted(preference: Preference) -> tuple[str, str]:
 
 
 def num_lanes(preferences: Sequence[Preference]) -> int:
-    """Give the numbers of a document's place."""
+    """Return the number of columns of a rank."""
     return len(preferences) + _NUM_ID_LANES
 
 
@@ -92,13 +92,13 @@ def rank(documents: pa.Table, preferences: Sequence[Preference]) -> _Ranks:
 
 
 def class_numbers(column: pa.ChunkedArray) -> NDArray[np.uint8]:
-    """Give licence classes as numbers; 255 for none."""
+    """Return licence classes as numbers; 255 for none."""
     numbers: NDArray[np.uint8] = pc.fill_null(pc.index_in(column, pa.array(LICENSE_CLASSES)), _NO_CLASS).to_numpy().astype(np.uint8)
     return numbers
 
 
 def class_names(numbers: NDArray[np.uint8]) -> pa.Array:
-    """Give the names of licence classes, null for none."""
+    """Return the names of licence classes, null for none."""
     return pa.array(LICENSE_CLASSES).take(pa.array(numbers, mask=numbers == _NO_CLASS))
 
 
@@ -156,7 +156,7 @@ def _precedes(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
 
 
 def repeated_id(ranks: _Ranks) -> str | None:
-    """Give a doc_id that two rows have, if there is one."""
+    """Return a doc_id that two rows have, if there is one."""
     ids = ranks[:, -_NUM_ID_LANES:]
     ids = ids[np.lexsort(ids.T[::-1])]
     twice = np.flatnonzero((ids[1:] == ids[:-1]).all(axis=1))
@@ -164,7 +164,7 @@ def repeated_id(ranks: _Ranks) -> str | None:
 
 
 def are_spared(ranks: _Ranks, preferences: Sequence[Preference]) -> NDArray[np.bool_]:
-    """Tell which documents a policy spares; none, if it does not begin with that."""
+    """Return which documents a policy spares; none, if it does not begin with that."""
     if not preferences or not isinstance(preferences[0], Spared):
         return np.zeros(len(ranks), np.bool_)
     spared: NDArray[np.bool_] = ranks[:, 0] == _SIGN  # that is zero
@@ -172,7 +172,7 @@ def are_spared(ranks: _Ranks, preferences: Sequence[Preference]) -> NDArray[np.b
 
 
 def reasons(winners: _Ranks, losers: _Ranks, preferences: Sequence[Preference]) -> pa.Array:
-    """Say why each winner was preferred to each loser: "stars 120 > 80", "stars 3 > unknown", "source A before B", "smallest doc_id"."""
+    """Return why each winner was preferred to each loser: "stars 120 > 80", "stars 3 > unknown", "source A before B", "smallest doc_id"."""
     text = pa.repeat(pa.scalar("smallest doc_id"), len(winners))
     for lane, preference in reversed(list(enumerate(preferences))):
         name, way = _parted(preference)
@@ -186,13 +186,13 @@ def reasons(winners: _Ranks, losers: _Ranks, preferences: Sequence[Preference]) 
 
 
 def doc_ids(ranks: _Ranks) -> pa.Array:
-    """Give the doc_id of each row, as text."""
+    """Return the doc_id of each row, as text."""
     lanes = np.ascontiguousarray(ranks[:, -_NUM_ID_LANES:]).astype(">u8")
     return to_hex(lanes.view(np.uint8).reshape(len(ranks), _ID_DIGITS // 2))
 
 
 def _numbers(column: pa.ChunkedArray, preference: Preference) -> tuple[_Int64s, NDArray[np.bool_]]:
-    """Give a column as numbers in its ascending order, and which of them are missing."""
+    """Return a column as numbers in its ascending order, and which of them are missing."""
     if isinstance(preference, BySource):
         column = pc.index_in(column, pa.array(preference.names))
     elif isinstance(preference, Spared):

@@ -1,4 +1,4 @@
-"""Who stays of clusters of which only a kept file's likes go: cluster by cluster, by workers.
+"""Thinning of clusters: only documents similar to a kept one are dropped; cluster by cluster, by workers.
 
 A cluster is connected by pairs that are similar, so its ends may not be. Its members are gone through from the best to
 the worst; whoever resembles none that was kept before is kept (`linking.keep_apart`, whose bounds hold). Of identical
@@ -49,7 +49,7 @@ def thin(
     evidence: Evidence,
     policy: Sequence[survivor.Preference],
 ) -> _Int64s:
-    """Tell for whom each node goes.
+    """Return for each node the node that is kept for it.
 
     Args:
         arrays: hold `Nodes` and what the evidence asks for.

@@ -16,7 +16,7 @@ _MOST_NARROW = 2**32
 
 
 def width(num_nodes: int) -> type[np.uint32] | type[np.uint64]:
-    """Give the narrowest type of a parent."""
+    """Return the narrowest type of a parent."""
     return np.uint32 if num_nodes < _MOST_NARROW else np.uint64
 
 
@@ -54,8 +54,8 @@ def part(parent: _Nodes) -> None:
 
 
 @njit(cache=True, nogil=True)
-def in_company(parent: _Nodes) -> NDArray[np.int64]:
-    """Give the nodes that share a component with another, ascending; `parent` is compressed."""
+def connected_nodes(parent: _Nodes) -> NDArray[np.int64]:
+    """Return the nodes that share a component with another, ascending; `parent` is compressed."""
     has_other = np.zeros(parent.size, np.bool_)
     for node in range(parent.size):
         if np.int64(parent[node]) != node:

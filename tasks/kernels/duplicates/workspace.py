@@ -1,4 +1,4 @@
-"""What a deduplicating stage knows, phase by phase: each phase is written as a whole and read by whichever worker needs it.
+"""The arrays of a deduplication stage, phase by phase: each phase is written as a whole and read by all workers.
 
 In this order: `DocumentParents` while documents are connected; `Nodes`, those that are connected with another, numbered
 anew in the order of the corpus; where pairs are compared `Signed`, `Sets` (exactly), `Distinct`, `NodeParents` while
@@ -59,7 +59,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Distinct:
-    """Which nodes are compared: the first of each group of identical ones."""
+    """The nodes that are compared: the first of each group of identical ones."""
 
     identities: NDArray[np.uint64]
     """Equal for identical nodes."""
@@ -76,7 +76,7 @@ class NodeParents:
 
 @dataclass(frozen=True)
 class Contenders:
-    """Of each group of identical nodes the best, cluster by cluster."""
+    """The best of each group of identical nodes, cluster by cluster."""
 
     nodes: NDArray[np.int64]
     """[contenders]."""
@@ -88,14 +88,14 @@ class Contenders:
 
 @dataclass(frozen=True)
 class Elected:
-    """Who stays."""
+    """The survivors."""
 
     heads: NDArray[np.int64]
     """The best of each node's cluster: it names the cluster."""
     survivors: NDArray[np.int64]
-    """For whom each node goes; itself, if it stays."""
+    """The node that is kept for each node; itself, if it is kept."""
     rivals: NDArray[np.int64]
-    """Of a node that stays, the best that goes for it; of another, and of one for which none goes, itself."""
+    """Of a kept node, the best that is dropped for it; of another, and of one for which none is dropped, itself."""
     is_member: NDArray[np.bool_]
     """Whether its cluster has another member."""
     has_conflict: NDArray[np.bool_]

@@ -1,1 +1,1 @@
-"""Licences: which one a text states, which one an expression names, and what a policy permits."""
+"""Licences: those that texts state and expressions name, and the policy that permits them."""

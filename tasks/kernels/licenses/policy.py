@@ -1,4 +1,4 @@
-"""Which licence an SPDX expression names, and whether a policy permits it.
+"""SPDX expressions, and the policy that permits licences.
 
 Ids, aliases and categories come from the ScanCode LicenseDB that `license-expression` ships, as The Stack v2's did from
 ScanCode. Guarantee: what is no valid expression of known ids is unknown, never permitted. Cost: expressions are parsed once each.
@@ -24,13 +24,13 @@ _BLUE_OAK = frozenset({"Artistic-1.0", "Artistic-1.0-cl8", "Artistic-1.0-Perl", 
 
 @dataclass(frozen=True)
 class Policy:
-    """Which licences count as permissive: by category, but for the ids that are allowed or denied by name."""
+    """The licences that count as permissive: by category, but for the ids that are allowed or denied by name."""
 
     allow: frozenset[str] = frozenset()
     deny: frozenset[str] = frozenset()
 
     def judge(self, expression: str) -> License:
-        """OR: one permissive licence is enough; AND: all must be; WITH: an exception only loosens its licence."""
+        """Judge an expression. OR: one permissive licence is enough; AND: all must be; WITH: an exception only loosens its licence."""
         parsed = parse_expression(expression)
         return UNKNOWN if parsed is None else self._judge(parsed)
 
@@ -54,19 +54,19 @@ class Policy:
 
 
 def canonical_id(spdx_id: str) -> str | None:
-    """Give the current SPDX id for any spelling or older name of it; None if there is no such licence."""
+    """Return the current SPDX id for any spelling or older name of it; None if there is no such licence."""
     entry = _index().get(spdx_id.lower())
     return None if entry is None else entry[0]
 
 
 def known_ids() -> list[str]:
-    """Give all licence ids, sorted."""
+    """Return all licence ids, sorted."""
     return sorted({canonical for canonical, _ in _index().values()})
 
 
 @functools.cache
 def _index() -> dict[str, tuple[str, str]]:
-    """SPDX id or alias in lower case → (current id, ScanCode category). Exceptions are no licences of their own."""
+    """Return SPDX id or alias in lower case → (current id, ScanCode category). Exceptions are no licences of their own."""
     from license_expression import get_license_index
 
     index = {}
@@ -87,7 +87,7 @@ def _parser() -> Callable[..., Any]:
 
 @functools.lru_cache(maxsize=4096)
 def parse_expression(expression: str) -> Any:
-    """The tree of an SPDX expression whose ids are all known; None for anything else."""
+    """Parse an SPDX expression whose ids are all known; None for anything else."""
     from license_expression import ExpressionError, ParseError
 
     if len(expression) > _MAX_EXPRESSION:

@@ -1,4 +1,4 @@
-"""Which reference licence texts lie in a text, by containment of word 3-grams.
+"""Reference licence texts contained in a text, by containment of word 3-grams.
 
 Containment is the share of a reference text's n-grams that occur in the text (Broder, "On the resemblance and containment of
 documents", 1997), so one file may hold several licences. The references are the texts of choosealicense.com that the
@@ -23,7 +23,7 @@ _COPYRIGHT_LINE = re.compile(r"^[^\w\n]*(?:copyright|\(c\)|©).*$", re.IGNORECAS
 
 
 def license_words(text: str) -> list[str]:
-    """Give the words of a licence text in lower case, without its copyright lines."""
+    """Return the words of a licence text in lower case, without its copyright lines."""
     return WORD.findall(_COPYRIGHT_LINE.sub(" ", text.lower()))
 
 
@@ -41,7 +41,7 @@ class _References:
 
 
 def covering_references(words: list[str]) -> tuple[list[str], np.ndarray]:
-    """Give the licences whose reference text lies in `words`, best first, and which words they cover."""
+    """Return the licences whose reference text lies in `words`, best first, and which words they cover."""
     known = _references()
     covered = np.zeros(len(words), bool)
     grams = _grams(np.fromiter((known.vocabulary.get(word, 0) for word in words), np.uint64, len(words)))
@@ -77,7 +77,7 @@ def _references() -> _References:
 
 
 def _grams(numbers: np.ndarray) -> np.ndarray:
-    """Word 3-grams as one number each: exact, as the vocabulary has less than 2**21 words."""
+    """Return word 3-grams as one number each: exact, as the vocabulary has less than 2**21 words."""
     count = max(len(numbers) - _NGRAM + 1, 0)
     first, second, third = (numbers[shift : shift + count] for shift in range(_NGRAM))
     packed: np.ndarray = (first << np.uint64(42)) | (second << np.uint64(21)) | third

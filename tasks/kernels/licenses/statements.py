@@ -1,4 +1,4 @@
-"""Which licence a text, a header or a declaration states.
+"""The licences that a text, a header or a declaration states.
 
 Licence texts are recognised by the reference texts that they contain; what no reference covers is searched for names and
 standard phrases, as ScanCode does for references to a licence.
@@ -90,7 +90,7 @@ _SHORT_NAMES = {
     "zlib": "Zlib",
     "zpl": "ZPL-2.1",
 }
-"""What people write instead of an SPDX id, in normalised words."""
+"""Common declarations other than SPDX ids, in normalised words."""
 
 _GNU = re.compile(
     r"\bgnu (?:(affero|lesser|library) )?(?:or lesser )?general public licen[cs]e\b(?: as published by the free software foundation)?"
@@ -163,7 +163,7 @@ _ALTERNATIVE = re.compile(r"\bdual(?:ly)? licen[cs]ed|\b(?:mit|bsd|apache)(?: \S
 
 
 def declared_expression(text: str) -> str | None:
-    """Give the SPDX expression that a declaration means: an expression, classifiers, or words; None if nobody can tell."""
+    """Return the SPDX expression of a declaration: an expression, classifiers, or words; None if it is not understood."""
     if "License ::" in text:
         names = [part.rpartition(" :: ")[2].strip() for part in text.split("; ")]
         ids = {_CLASSIFIERS.get(name) for name in names if name != "OSI Approved"}
@@ -179,7 +179,7 @@ def declared_expression(text: str) -> str | None:
 
 
 def text_licenses(text: str) -> tuple[str, ...]:
-    """Give the SPDX ids of all licences that a licence file states, sorted."""
+    """Return the SPDX ids of all licences that a licence file states, sorted."""
     tags = {str(parsed.render()) for tag in _HEADER_TAG.findall(text) if (parsed := parse_expression(_tag_value(tag))) is not None}
     words = license_words(text)
     found, covered = covering_references(words)
@@ -188,7 +188,7 @@ def text_licenses(text: str) -> tuple[str, ...]:
 
 
 def header_licenses(column: pa.ChunkedArray) -> dict[int, tuple[str, int, str]]:
-    """Give row → (SPDX expression, line from 1, "header" or "header notice") for texts that state their own licence at the top.
+    """Return row → (SPDX expression, line from 1, "header" or "header notice") for texts that state their own licence at the top.
 
     A tag `SPDX-License-Identifier:` counts before the standard notices of the GNU and Mozilla licences. One regular
     expression screens the first 4 kB of every text; only those that it hits are looked at.
@@ -218,7 +218,7 @@ def _header(head: str) -> tuple[str, int, str] | None:
 
 
 def _tag_value(rest_of_line: str) -> str:
-    """The expression, without the end of the comment that it stands in."""
+    """Return the expression, without the end of the comment that it stands in."""
     return _TAG_END.sub("", rest_of_line.strip()).strip()
 
 
@@ -240,7 +240,7 @@ def _phrase_ids(words: str, only: str = "") -> set[str]:
 
 
 def _gnu_ids(words: str) -> set[str]:
-    """The GNU licences that words name; a mention without version counts only where none of its family has one."""
+    """Return the GNU licences that words name; a mention without version counts only where none of its family has one."""
     named = [({"": "", "affero": "A"}.get(kind, "L"), version, after) for kind, version, after in _GNU.findall(words)]
     named += [(kind.upper(), version, after) for kind, version, after in _GPL.findall(words)]
     named += [(kind.upper(), "", "") for kind in _BARE_GPL.findall(words)]

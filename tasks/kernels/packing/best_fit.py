@@ -77,7 +77,7 @@ class _Line(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _best_fit(epochs: np.ndarray, length: int, line: _Line, out: np.ndarray) -> int:
-    """Write the slices in the order of finding and return how many there are."""
+    """Write the slices in the order of finding; return their number."""
     num, begin, waiting = 0, 0, 0
     while begin < len(epochs):
         end = begin
@@ -124,8 +124,8 @@ def _place(item: int, size: int, line: _Line, out: np.ndarray, num: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _to_split(length: int, line: _Line) -> int:
-    """One that is split already, or else the longest; NONE if nothing waits."""
-    split = line.split
+    """Return a context that is split already, or else the longest; NONE if nothing waits."""
+    split = line.split  # a stack, whose height is split[0]; those that have their place by now are dropped when they come to the top
     while split[0] and line.done[split[split[0]]] == line.sizes[split[split[0]]]:
         split[0] -= 1
     if not split[0]:
@@ -138,9 +138,10 @@ def _to_split(length: int, line: _Line) -> int:
 
 @njit(cache=True, nogil=True)
 def _wait(item: int, line: _Line) -> None:
-    """Put it in line, if anything is left of it."""
+    """Put a context in line, if anything is left of it."""
     size = line.sizes[item] - line.done[item]
     if size:
+        # a doubly linked list of the contexts of each size, so that one can be taken out from the middle in constant time
         line.before[item], line.after[item] = NONE, line.first[size]
         if line.first[size] != NONE:
             line.before[line.first[size]] = item
@@ -163,7 +164,8 @@ def _wait_no_more(item: int, line: _Line) -> None:
 
 @njit(cache=True, nogil=True)
 def _longest(words: np.ndarray, most: int) -> int:
-    """The longest size that waits, of at most `most`; 0 if there is none."""
+    """Return the longest waiting size of at most `most`; 0 if there is none."""
+    # a bit set of sizes; shifting up and down again clears the bits above `most`
     word, unused = most // WORD_BITS, np.uint64(WORD_BITS - 1 - most % WORD_BITS)
     bits = (words[word] << unused) >> unused
     while not bits and word:
@@ -171,7 +173,7 @@ def _longest(words: np.ndarray, most: int) -> int:
         bits = words[word]
     if not bits:
         return 0
-    bit = 0
+    bit = 0  # position of the highest bit set, by bisection
     for step in (32, 16, 8, 4, 2, 1):
         if bits >> np.uint64(bit + step):
             bit += step
@@ -179,7 +181,7 @@ def _longest(words: np.ndarray, most: int) -> int:
 
 
 def sliced(pool: np.ndarray, pieces: Pieces, slices: Slices, token_num_bytes: np.ndarray) -> Pieces:
-    """Give the pieces as the slices order them, cut where those cut.
+    """Return the pieces in the order of the slices, cut where those cut.
 
     Args:
         pool: token ids that the pieces point into.
@@ -208,7 +210,7 @@ def _sliced(
     out: np.ndarray,
     slice_of: np.ndarray,
 ) -> int:
-    """Cut the pieces, which end to end are as long as the slices; return how many there are then."""
+    """Cut the pieces, which end to end are as long as the slices; return their number then."""
     piece, at, byte, num = 0, start[0] if len(start) else 0, byte_start[0] if len(start) else 0, 0
     for which in range(len(lengths)):
         left = lengths[which]

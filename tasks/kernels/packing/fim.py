@@ -47,13 +47,13 @@ class Stretches(NamedTuple):
 
     @classmethod
     def whole(cls, tokens: Ragged, docs: np.ndarray) -> Stretches:
-        """These documents, whole."""
+        """Return these documents as stretches, whole."""
         every = np.ones(len(docs), bool)
         return cls(tokens.offsets[docs], tokens.offsets[docs + 1], every, every)
 
 
 class Cuts(NamedTuple):
-    """How m stretches are cut. Axis 1 is prefix, middle, suffix."""
+    """The cuts of m stretches. Axis 1 is prefix, middle, suffix."""
 
     kept_tokens: np.ndarray
     """int64 [m, 3, 2]: the run of the stretch's own tokens that stays as it is."""
@@ -129,7 +129,7 @@ def _cut(
                 while token_byte < byte:
                     token_byte += token_offsets[values[token] + 1] - token_offsets[values[token]]
                     token += 1
-                if head != tail and token_byte != byte:
+                if head != tail and token_byte != byte:  # a token spans the joint, which tokens of a covered tokenizer never do
                     return False
                 kept[row, piece, side] = token
             for left, right in ((begin, head), (tail, end)):
@@ -157,6 +157,7 @@ def _cut_bytes(text: np.ndarray, draw_1: np.uint64, draw_2: np.uint64) -> tuple[
     num_chars = 0
     for byte in text:
         num_chars += (byte & CONTINUATION_MASK) != CONTINUATION
+    # the upper 32 bits of a draw, as a fraction of 2^32, times the number of places: uniform but for 2^-32, no division (Lemire 2019)
     places = np.uint64(num_chars + 1)
     a = np.int64(((draw_1 >> np.uint64(32)) * places) >> np.uint64(32))
     b = np.int64(((draw_2 >> np.uint64(32)) * places) >> np.uint64(32))
@@ -191,11 +192,11 @@ def _is_joint(text: np.ndarray, at: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _is_letter(byte: int) -> bool:
-    return LETTER_A <= (byte | LOWER_CASE) <= LETTER_Z
+    return LETTER_A <= (byte | LOWER_CASE) <= LETTER_Z  # one bit tells the cases of ASCII apart
 
 
 class Sentinels(NamedTuple):
-    """Where the pool holds each sentinel."""
+    """The position of each sentinel in the pool."""
 
     prefix: int
     middle: int

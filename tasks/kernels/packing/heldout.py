@@ -19,7 +19,7 @@ from starloom.tasks.kernels.tokens.byte_level import Ragged
 
 
 class SpanLosses(NamedTuple):
-    """What the spans of documents amount to; spans of sequences that were not measured are left out."""
+    """The losses of spans of documents; spans of sequences that were not measured are left out."""
 
     doc_id: pa.ChunkedArray
     loss: np.ndarray
@@ -75,7 +75,7 @@ class GroupLoss(NamedTuple):
 
 
 def by_group(parts: list[SpanLosses], groups: dict[str, str], other: str) -> dict[str | None, GroupLoss]:
-    """The loss overall (under None) and of each group, in order of name; groups of which no token was predicted are left out.
+    """Return the loss overall (under None) and of each group, in order of name; groups without predicted tokens are left out.
 
     Args:
         parts: the span losses of each part.

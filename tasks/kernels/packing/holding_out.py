@@ -26,7 +26,7 @@ TOLERANCE = 0.1
 
 
 def hold_out(names: pa.Array | pa.ChunkedArray, num_bytes: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Choose groups to hold out; none of no bytes.
+    """Choose groups to hold out; never one without bytes.
 
     Args:
         names: of n groups, all different.
@@ -70,7 +70,7 @@ def _chosen(num_bytes: np.ndarray, order: np.ndarray, share: float) -> np.ndarra
 
 @njit(cache=True, nogil=True)
 def _exchange_one(num_bytes: np.ndarray, order: np.ndarray, is_chosen: np.ndarray, held: float, wanted: float) -> None:
-    """Put one group in the place of another, if that comes nearer and stays below twice the share."""
+    """Exchange one group for another, if that comes nearer to the share and stays below twice the share."""
     inside = order[is_chosen[order]]
     inside = inside[np.argsort(num_bytes[inside], kind="mergesort")]
     sizes, distance, leaves, comes = num_bytes[inside], abs(held - wanted), -1, -1
@@ -88,7 +88,7 @@ def _exchange_one(num_bytes: np.ndarray, order: np.ndarray, is_chosen: np.ndarra
 
 @njit(cache=True, nogil=True)
 def spelled_bytes(values: np.ndarray, offsets: np.ndarray, token_num_bytes: np.ndarray) -> np.ndarray:
-    """Bytes that each list of tokens spells: int64 [lists].
+    """Return the bytes that each list of tokens spells: int64 [lists].
 
     Args:
         values: token ids of all lists, end to end.

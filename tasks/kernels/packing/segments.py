@@ -49,7 +49,7 @@ class Texts(NamedTuple):
     """where they end."""
 
     def chosen(self, which: np.ndarray) -> Texts:
-        """Some of them, by flag."""
+        """Return some of them, by flag."""
         stretches = Stretches(*(array[which] for array in self.stretches))
         rest = {name: array[which] for name, array in self._asdict().items() if name != "stretches"}
         return Texts(stretches=stretches, **rest)
@@ -96,18 +96,18 @@ def texts_of(layout: Layout, context: np.ndarray, separator: int | None, spelled
 
 
 def _is_new(values: np.ndarray) -> np.ndarray:
-    """Which values differ from the one before."""
+    """Return which values differ from the one before."""
     return np.append(True, values[1:] != values[:-1])[: len(values)]
 
 
 def _at_last(flags: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each place, the value at the last flag until there; the first is flagged."""
+    """Return for each place the value at the last flag until there; the first is flagged."""
     at_last: np.ndarray = values[flags][np.cumsum(flags) - 1]
     return at_last
 
 
 def _separated(layout: Layout, spans: _Spans, context: np.ndarray, separator: int | None) -> np.ndarray:
-    """Numbers (context · sequences + sequence) of the segments in which the separator stands; in text it never does."""
+    """Return numbers (context · sequences + sequence) of the segments in which the separator stands; in text it never does."""
     if separator is None:
         return np.zeros(0, np.int64)
     metadata = np.flatnonzero(spans.role == METADATA)
@@ -140,7 +140,7 @@ def _trim(
 
 @njit(cache=True, nogil=True)
 def _is_whole(values: np.ndarray, offsets: np.ndarray, data: np.ndarray) -> bool:
-    """Tell whether the last character is complete, of text that begins with a character."""
+    """Return whether the last character is complete, of text that begins with a character."""
     num_continuations = 0
     for at in range(len(values) - 1, -1, -1):
         for byte in data[offsets[values[at]] : offsets[values[at] + 1]][::-1]:
@@ -151,7 +151,7 @@ def _is_whole(values: np.ndarray, offsets: np.ndarray, data: np.ndarray) -> bool
 
 
 class Permuted(NamedTuple):
-    """What became of the sequences."""
+    """The sequences after permuting."""
 
     pieces: Pieces
     """Of as many tokens as there were; but the last sequence, if it was not full, may have more."""

@@ -32,7 +32,7 @@ class Pieces(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The sequences and where they come from."""
+    """The sequences and the sources of their tokens."""
 
     tokens: np.ndarray
     """[sequences, sequence length]."""
@@ -45,7 +45,7 @@ _SEQUENCE, _TOKEN_START, _TOKEN_END, _DOC, _BYTE_START, _BYTE_END, _ROLE = range
 
 
 def runs(docs: np.ndarray, role: np.ndarray | int, byte_start: np.ndarray | int, start: np.ndarray | int, stop: np.ndarray | int) -> Pieces:
-    """Give one piece for each document; a single number stands for all."""
+    """Return one piece for each document; a single number stands for all."""
     return Pieces(*np.broadcast_arrays(docs, role, byte_start, start, stop))
 
 
@@ -57,7 +57,7 @@ def in_order(groups: list[Pieces]) -> Pieces:
 
 
 def chosen(pieces: Pieces, which: np.ndarray) -> Pieces:
-    """Give some of the pieces, by number or by flag."""
+    """Return some of the pieces, by number or by flag."""
     return Pieces(*(array[which] for array in pieces))
 
 
@@ -130,7 +130,7 @@ def _lay_out(
 
 
 class Starts(NamedTuple):
-    """Where another context begins in each sequence, 0 first; padding counts as one."""
+    """The positions at which another context begins in each sequence, 0 first; padding counts as one."""
 
     offsets: np.ndarray
     """int32 [sequences + 1]."""

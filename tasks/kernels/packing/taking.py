@@ -59,7 +59,7 @@ def take(weights: np.ndarray, doc_ids: pa.ChunkedArray, contexts: pa.ChunkedArra
 
 
 def split_contexts(contexts: pa.ChunkedArray, is_heldout: np.ndarray) -> pa.ChunkedArray:
-    """Part contexts of which some documents are held out and others not: those held out become one of another name.
+    """Split contexts of which some documents are held out and others not: those held out become one of another name.
 
     Args:
         contexts: of each of n documents.
@@ -89,7 +89,7 @@ def further(draws: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 
 class Headers(NamedTuple):
-    """What stands before all files of a context (`<repo_name>NAME`), kept whichever of them are taken; all arrays [documents]."""
+    """The tokens before all files of a context (`<repo_name>NAME`), kept whichever of them are taken; all arrays [documents]."""
 
     first_row: np.ndarray
     """The first document of the context."""
@@ -100,7 +100,7 @@ class Headers(NamedTuple):
 
 
 def headers(metadata: Ragged, contexts: pa.ChunkedArray, separator: int | None) -> Headers:
-    """Find what of the metadata is the context's: what stands before `<file_sep>` in that of its first document.
+    """Find the context's share of the metadata: what stands before `<file_sep>` in that of its first document.
 
     Args:
         metadata: of each document.

@@ -1,1 +1,1 @@
-"""Personal data: where it could stand, what it is, and how it is replaced."""
+"""PII: screening, detection and replacement."""

@@ -1,4 +1,4 @@
-"""What Presidio finds of e-mail and IP addresses and detect-secrets of keys, without models, network or their packages' weight.
+"""Presidio's detectors of e-mail and IP addresses and detect-secrets' of keys, without models, network or heavy imports.
 
 The detectors are the published ones; here is only how they are loaded and asked. `import presidio_analyzer` would bring
 spaCy and torch, its e-mail recognizer would ask the network for public suffixes, and some plugins of detect-secrets
@@ -27,7 +27,7 @@ MARKED_PLUGINS = (
 
 
 def secrets_on(line: str, plugin: Any) -> list[str]:
-    """The secrets that a plugin of detect-secrets finds on a line and StarCoder's four filters let pass."""
+    """Return the secrets that a plugin of detect-secrets finds on a line and StarCoder's four filters let pass."""
     from detect_secrets.filters import heuristic
 
     kind = type(plugin).__name__
@@ -51,7 +51,7 @@ def secrets_on(line: str, plugin: Any) -> list[str]:
 
 @cache
 def key_plugins(base64_limit: float, hex_limit: float) -> dict[str, Any]:
-    """StarCoder's plugins of detect-secrets by name. None of them asks a network whether a key is valid."""
+    """Return StarCoder's plugins of detect-secrets by name. None of them asks a network whether a key is valid."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     classes = {plugin.__name__: plugin for plugin in get_mapping_from_secret_type_to_class().values()}
@@ -61,7 +61,7 @@ def key_plugins(base64_limit: float, hex_limit: float) -> dict[str, Any]:
 
 @cache
 def pair_scores() -> pii_rules.PairScores:
-    """The model of letter pairs that detect-secrets ships."""
+    """Return the model of letter pairs that detect-secrets ships."""
     from importlib.resources import files
 
     return pii_rules.pair_scores((files("detect_secrets.filters.gibberish") / "rfc.model").read_text())
@@ -69,13 +69,13 @@ def pair_scores() -> pii_rules.PairScores:
 
 @lru_cache(maxsize=65_536)
 def email_matches(token: str) -> tuple[tuple[int, int], ...]:
-    """Spans of a text that Presidio takes for e-mail addresses."""
+    """Return the spans of a text that Presidio takes for e-mail addresses."""
     return _matches(recognizers()["EMAIL"], token)
 
 
 @lru_cache(maxsize=65_536)
 def ip_matches(token: str) -> tuple[tuple[int, int], ...]:
-    """Spans of a text that Presidio takes for IP addresses."""
+    """Return the spans of a text that Presidio takes for IP addresses."""
     return _matches(recognizers()["IP_ADDRESS"], token)
 
 
@@ -85,12 +85,12 @@ def _matches(recognizer: Any, text: str) -> tuple[tuple[int, int], ...]:
 
 @cache
 def recognizers() -> dict[str, Any]:
-    """Presidio's recognizers of e-mail and IP addresses.
+    """Return Presidio's recognizers of e-mail and IP addresses.
 
     The e-mail recognizer takes the list of public suffixes that tldextract bundles: it asks no network, writes no cache.
     And it looks up the host after the `@`. Presidio looks up the whole match as if it were a URL: it takes
     `//github.com/index#crate@1.0.0` and refuses `host/jane@doe.org`.
-    The IP recognizer lacks the pattern of the unspecified address `::`, which is nobody's and stands in every slice.
+    The IP recognizer lacks the pattern of the unspecified address `::`, which is no PII and occurs in every slice.
     """
     import tldextract
 
@@ -118,7 +118,7 @@ RECOGNIZER_PACKAGES = ("presidio_analyzer", "presidio_analyzer.predefined_recogn
 
 
 def _recognizer_classes() -> tuple[Any, Any]:
-    """Presidio's EmailRecognizer and IpRecognizer, without the language models that its package imports at once.
+    """Return Presidio's EmailRecognizer and IpRecognizer, without the language models that its package imports at once.
 
     `import presidio_analyzer` brings spaCy, thinc and torch: 2 s and 280 MB in each worker, for two lists of regular
     expressions. So its packages stand empty while eight modules of it are imported, and are taken away again: whoever
@@ -139,7 +139,7 @@ def _recognizer_classes() -> tuple[Any, Any]:
 
 
 def _stand_in_packages() -> None:
-    """Put packages that know their folder and nothing else in the place of Presidio's."""
+    """Replace Presidio's packages by empty ones that only know their folder."""
     spec = find_spec("presidio_analyzer")
     assert spec is not None
     assert spec.submodule_search_locations is not None

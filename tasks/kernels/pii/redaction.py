@@ -47,8 +47,8 @@ def merge_overlaps(start: np.ndarray, end: np.ndarray, text: np.ndarray, rank: n
     union_end = np.zeros(num, np.int64)
     np.maximum.at(union_end, group, end)
     first = np.flatnonzero(np.diff(group, prepend=-1))
-    spokesman = np.lexsort((rank, start - end, group))[first]
-    return Spans(text[first], start[first], union_end), order[spokesman]
+    representative = np.lexsort((rank, start - end, group))[first]
+    return Spans(text[first], start[first], union_end), order[representative]
 
 
 @njit(cache=True, nogil=True)

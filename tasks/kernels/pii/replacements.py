@@ -32,14 +32,14 @@ SYNTHETIC_FORMS = {
 
 @cache
 def synthetic_values(entity: str, seed: int) -> tuple[str, ...]:
-    """Give the ten e-mail addresses or keys of a seed."""
+    """Return the ten e-mail addresses or keys of a seed."""
     length, alphabet, end = SYNTHETIC_FORMS[entity]
     draws = [hashlib.blake2b(f"{seed} {entity} {number}".encode(), digest_size=length).digest() for number in range(NUM_SYNTHETIC)]
     return tuple("".join(alphabet[byte % len(alphabet)] for byte in draw) + end for draw in draws)
 
 
 def replacement(entity: str, value: bytes, doc_id: str, *, seed: int, placeholders: bool) -> bytes:
-    """Give what stands in place of a value.
+    """Return the replacement of a value.
 
     Args:
         entity: EMAIL, KEY or IP_ADDRESS.

@@ -11,7 +11,7 @@ pii/utils/emails_ip_addresses_detection.py, pii/utils/keys_detection.py, pii/pii
 - Hexadecimal digits have too few letters to tell: both models accept 32 to 54 % of random ones. They are not scored
   (as in detect-secrets itself).
 - Keys of a kind that names itself (`ghp_...`, `AKIA...`) need no further evidence: see WEAK_KINDS.
-- A file that speaks of hashes loses only what looks like a digest, not every key, and `shape` is no longer `sha`.
+- A file that mentions hashes loses only what looks like a digest, not every key, and `shape` is no longer `sha`.
 - Only a day and a month that exist make a date: 12.34.56.78 is an address.
 - Addresses are cut out of the code around them: `email=jane@...`, `f'jane@...`, `\njane@...`.
 
@@ -38,10 +38,10 @@ POPULAR_DNS_SERVERS = (
 """Addresses of public services, kept (bigcode-dataset: pii/pii_redaction.py)."""
 
 RESERVED_EMAIL_DOMAINS = ("example.com", "example.net", "example.org", "example.edu")
-"""Domains reserved for documentation (RFC 2606), where nobody lives; StarCoder's own replacements among them."""
+"""Domains reserved for documentation (RFC 2606), never PII; StarCoder's own replacements among them."""
 
 SERVICE_EMAILS = ("git@github.com", "git@gitlab.com", "git@bitbucket.org", "noreply@github.com")
-"""What stands before the colon of an SSH remote is a login of everybody's."""
+"""What stands before the colon of an SSH remote is a shared login, not PII."""
 
 WEAK_KINDS = frozenset(
     {"Base64HighEntropyString", "HexHighEntropyString", "ArtifactoryDetector", "DiscordBotTokenDetector", "IbmCloudIamDetector"}
@@ -114,7 +114,7 @@ CONFIG_PATHS = r"(?:^|/)\.?env(?:\.[^/]*)?$|(?:\.|/\.?)(?:env|ini|cfg|conf|cnf|p
 
 
 def is_kept_email(address: str, kept: tuple[str, ...], kept_domains: tuple[str, ...]) -> bool:
-    """Tell whether an address is nobody's: a service's, or of a reserved domain or one below it."""
+    """Return whether an address is no PII: a service's, or of a reserved domain or one below it."""
     address = address.lower()
     domain = address.rpartition("@")[2]
     return address in kept or any(domain == reserved or domain.endswith("." + reserved) for reserved in kept_domains)
@@ -126,7 +126,7 @@ def bare_address(value: str) -> str:
 
 
 def is_personal_ip(value: str, around: str, kept: tuple[str, ...]) -> bool:
-    """Tell whether an IP address could be somebody's.
+    """Return whether an IP address can identify a person.
 
     Args:
         value: the address, bare.
@@ -164,12 +164,12 @@ def gibberish_score(value: str, scores: PairScores) -> float:
 
 
 def is_hex(value: str) -> bool:
-    """Tell whether there are only hexadecimal digits (and hyphens)."""
+    """Return whether there are only hexadecimal digits (and hyphens)."""
     return not set(value) - set(string.hexdigits + "-")
 
 
 def is_hash(value: str, line_before: str, *, file_speaks_of_hashes: bool) -> bool:
-    """Tell whether a string is a digest rather than a key, by its length and what is said about it."""
+    """Return whether a string is a digest rather than a key, by its length and the words around it."""
     if _SUBRESOURCE_INTEGRITY.match(value):
         return True
     if len(value) in STARCODER_DIGEST_LENGTHS and any(word in line_before.lower() for word in HASH_WORDS):
@@ -178,13 +178,13 @@ def is_hash(value: str, line_before: str, *, file_speaks_of_hashes: bool) -> boo
     return is_digest and file_speaks_of_hashes
 
 
-def speaks_of_hashes(content: bytes, max_fraction: float) -> bool:
-    """Tell whether words for hashes are more frequent than this fraction of the number of lines."""
+def mentions_hashes(content: bytes, max_fraction: float) -> bool:
+    """Return whether words for hashes are more frequent than this fraction of the number of lines."""
     return len(_HASH_WORD.findall(content)) > max_fraction * (content.count(b"\n") + 1)
 
 
 def is_word_like(value: str, scores: PairScores, gibberish_limit: float, min_hex_length: int) -> bool:
-    """Tell whether a string is like words, or is hexadecimal and short like an identifier."""
+    """Return whether a string is like words, or is hexadecimal and short like an identifier."""
     if is_hex(value):
         return len(value) < min_hex_length
     return gibberish_score(value, scores) <= gibberish_limit

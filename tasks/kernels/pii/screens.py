@@ -54,7 +54,7 @@ NUM_QUAD_DOTS, NUM_IPV6_COLONS = 3, 7
 
 
 def _classes() -> np.ndarray:
-    """Give the classes of each of the 256 bytes, uint8."""
+    """Return the classes of each of the 256 bytes, uint8."""
     digits, lower = "0123456789", "abcdefghijklmnopqrstuvwxyz"
     word = digits + lower + lower.upper() + "_"
     table = np.zeros(256, np.uint8)
@@ -90,7 +90,7 @@ def _at_characters(data: np.ndarray, start: int, stop: int) -> tuple[int, int]:
 
 @njit(cache=True, nogil=True)
 def _has_domain(data: np.ndarray, classes: np.ndarray, at: int) -> bool:
-    """Tell whether a dotted name follows the `@` at `at`."""
+    """Return whether a dotted name follows the `@` at `at`."""
     here, end = at + 1, len(data)
     if here >= end or not classes[data[here]] & WORD:
         return False
@@ -125,7 +125,7 @@ def _email_tokens(data: np.ndarray, classes: np.ndarray, found: np.ndarray) -> i
 
 @njit(cache=True, nogil=True)
 def _is_quad(data: np.ndarray, classes: np.ndarray, dot: int) -> bool:
-    """Tell whether the dot at `dot` is the first of three between four numbers."""
+    """Return whether the dot at `dot` is the first of three between four numbers."""
     if dot == 0 or not classes[data[dot - 1]] & DIGIT:
         return False
     here, end, dots = dot, len(data), 0
@@ -141,7 +141,7 @@ def _is_quad(data: np.ndarray, classes: np.ndarray, dot: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _after_colons(data: np.ndarray, classes: np.ndarray, first: int) -> tuple[int, bool]:
-    """Give the end of the run of hexadecimal digits and colons, and whether it can be an IPv6 address.
+    """Return the end of the run of hexadecimal digits and colons, and whether it can be an IPv6 address.
 
     The detector's match starts after no word character and ends before none, so it is all of the run.
 
@@ -190,7 +190,7 @@ def _ip_tokens(data: np.ndarray, classes: np.ndarray, found: np.ndarray) -> int:
 
 @njit(cache=True, nogil=True)
 def _is_random(data: np.ndarray, classes: np.ndarray, start: int, stop: int, base64_limit: float, hex_limit: float) -> bool:
-    """Tell whether a string passes the entropy limit of the hexadecimal or of the Base64 plugin."""
+    """Return whether a string passes the entropy limit of the hexadecimal or of the Base64 plugin."""
     length = stop - start
     all_hex, all_digits = True, True
     counts = np.zeros(128, np.int64)

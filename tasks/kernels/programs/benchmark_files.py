@@ -1,6 +1,6 @@
 """Files of benchmarks: JSON lines, gzipped or not, one problem a line.
 
-Guarantee: what is read is text; whatever else a file may be, a `ValueError` says which line of it, and why.
+Guarantee: what is read is text; for anything else a `ValueError` names the line and the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHOWN_FIELDS = 12
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The problems of a file in its order, each with its place: (`name, line n`, problem).
+    """Return the problems of a file in its order, each with its place: (`name, line n`, problem).
 
     Raises:
         ValueError: if it cannot be read, a line is no JSON object, or it holds none.
@@ -45,7 +45,7 @@ def _object(line: str, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def text_of(problem: dict[str, Any], name: str, where: str, *, or_number: bool = False) -> str:
-    """A field that is text; with `or_number` an integer will do.
+    """Return a field that is text; with `or_number` an integer is accepted too.
 
     Raises:
         ValueError: if it is missing, anything else, or holds half a surrogate pair, which JSON can spell and UTF-8 cannot.

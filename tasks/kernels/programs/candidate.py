@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def limit(limits: dict[str, int]) -> None:
-    """Lower this process's resource limits for good, e.g. {"RLIMIT_AS": 1 << 29}; one that is lower already stands."""
+    """Lower this process's resource limits for good, e.g. {"RLIMIT_AS": 1 << 29}; a lower one is kept."""
     for name, value in limits.items():
         kind = getattr(resource, name)
         # One more second of processor time to die of SIGXCPU, then SIGKILL.
@@ -42,7 +42,7 @@ def limit(limits: dict[str, int]) -> None:
 
 
 def run(program: str) -> tuple[str, str]:
-    """Execute the program in a module of its own; what came of it, and the last line of its error."""
+    """Run the program in a module of its own; return the outcome, and the last line of its error."""
     try:
         code = compile(program, "candidate.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:  # ValueError: a NUL or a lone surrogate
@@ -63,7 +63,7 @@ def run(program: str) -> tuple[str, str]:
 
 
 def last_line(error: BaseException) -> str:
-    """E.g. `NameError: name 'x' is not defined`."""
+    """Return the last line of an error, e.g. `NameError: name 'x' is not defined`."""
     return (traceback.format_exception_only(error)[-1].strip().splitlines() or [type(error).__name__])[-1]
 
 

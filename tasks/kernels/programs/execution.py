@@ -1,4 +1,4 @@
-"""Runs candidate programs, each in a fresh interpreter under limits, and says what came of it.
+"""Execution of candidate programs, each in a fresh interpreter under limits.
 
 A program is a model's completion followed by the tests of a benchmark; it passes if its last line is reached without
 an exception. What the child is given: `RLIMIT_CPU`, `RLIMIT_AS`, `RLIMIT_FSIZE`, `RLIMIT_NOFILE`, `RLIMIT_CORE`,
@@ -43,14 +43,14 @@ POLL_SECONDS = 0.02
 MAX_ANSWER_BYTES = 8192
 CHILD = Path(__file__).with_name("candidate.py")
 PARENT_MARK = "STARLOOM_PARENT"
-"""Who bears it ends with this process, if this process said so (`starloom.tasks.frame.reaper`); the program does not see it."""
+"""Mark of processes that end with this one, if it asked for that (`starloom.tasks.frame.reaper`); the program does not see it."""
 FLAGS = ("-P", "-s", "-S", "-B", "-X", "utf8")
 """No script folder, user site, site-packages or bytecode files; not `-I`, which would ignore the fixed hash seed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use."""
+    """The resource limits of one program."""
 
     cpu_seconds: int = 3
     memory_bytes: int = 512 << 20
@@ -59,7 +59,7 @@ class Limits:
     wall_seconds: int = 15
 
     def resources(self) -> dict[str, int]:
-        """The limits by the names of the `resource` module."""
+        """Return the limits by the names of the `resource` module."""
         return {
             "RLIMIT_CPU": self.cpu_seconds,
             "RLIMIT_AS": self.memory_bytes,
@@ -71,7 +71,7 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-    """What came of a program, and the last line of its error.
+    """The outcome of a program, and the last line of its error.
 
     One of `passed`, `failed` (it raised), `syntax-error`, `timed-out`, `memory`, `exited` (before its last line) and
     `crashed` (by a signal).
@@ -85,7 +85,7 @@ class Outcome(NamedTuple):
 
 
 def run_programs(programs: Sequence[str], limits: Limits, workers: int = 1) -> list[Outcome]:
-    """Run each program; outcomes in the order of the programs, `workers` at a time."""
+    """Run the programs, `workers` at a time; return the outcomes in their order."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return list(pool.map(lambda program: run_program(program, limits), programs))
 
@@ -116,7 +116,7 @@ class _Child:
         self.cpu_seconds = 0.0
 
     def has_ended(self) -> bool:
-        """Look, without waiting."""
+        """Return whether the program has ended, without waiting."""
         return self._reap(os.WNOHANG)
 
     def kill(self) -> None:
@@ -136,7 +136,7 @@ class _Child:
 
 @contextlib.contextmanager
 def _job(program: str, nonce: str, limits: Limits) -> Iterator[IO[bytes]]:
-    """A file without a name, so that nothing of the job is left for the program to read."""
+    """Return an unnamed file with the job, so that nothing of it is left for the program to read."""
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps({"program": program, "nonce": nonce, "limits": limits.resources()}).encode())
         file.seek(0)
@@ -157,7 +157,7 @@ def _start(folder: str, job: IO[bytes], writer: int) -> subprocess.Popen[bytes]:
 
 
 def _answer(child: _Child, reader: int, deadline: float) -> bytes:
-    """What the child wrote, up to a line or the bound; nothing if it ended, or the time did, without a line."""
+    """Return what the child wrote, up to a line or the limit; nothing if it ended, or the time did, without a line."""
     received, is_open = b"", True
     while time.monotonic() < deadline:
         ended = child.has_ended()  # before reading: what it wrote last is still in the pipe
@@ -178,7 +178,7 @@ def _verdict(answer: bytes, nonce: str) -> Outcome:
     except (ValueError, TypeError):
         given = None
     if given != nonce:
-        return Outcome("failed", "it wrote on the descriptor that is for the verdict")
+        return Outcome("failed", "it wrote to the descriptor of the verdict")
     return Outcome(outcome, re.sub(r"0x[0-9a-f]+", "0x…", detail))  # addresses differ from run to run
 
 

@@ -30,16 +30,16 @@ class Problem:
 
     @property
     def stripped_prompt(self) -> str:
-        """What the model is shown."""
+        """The prompt that the model is shown."""
         return self.prompt.strip()
 
     def program(self, completion: str) -> str:
-        """The program that ends without an exception if and only if the completion is right."""
+        """Return the program that ends without an exception if and only if the completion is right."""
         return f"{self.stripped_prompt}{completion}\n{self.test}\ncheck({self.entry_point})\n"
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """The problems of a `.jsonl` file, gzipped or not, in its order.
+    """Read the problems of a `.jsonl` file, gzipped or not, in its order.
 
     Raises:
         ValueError: if a line is no problem or repeats one, naming the line; if there is no problem at all.

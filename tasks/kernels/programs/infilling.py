@@ -45,12 +45,12 @@ def cut_line(text: str, draw: np.uint64) -> Infill | None:
 
 
 def fit(prefix: list[int], suffix: list[int], room_tokens: int) -> tuple[list[int], list[int]]:
-    """What of both sides fits: the end of the prefix and the beginning of the suffix, as even as can be."""
+    """Return what fits of both sides: the end of the prefix and the beginning of the suffix, as even as can be."""
     num_suffix = min(len(suffix), max(room_tokens // 2, room_tokens - len(prefix)))
     num_prefix = min(len(prefix), room_tokens - num_suffix)
     return prefix[len(prefix) - num_prefix :], suffix[:num_suffix]
 
 
 def is_exact_match(answer: str, line: str) -> bool:
-    """Whether the answer is the line, white space around both aside."""
+    """Return whether the answer is the line, ignoring surrounding white space."""
     return answer.strip() == line.strip()

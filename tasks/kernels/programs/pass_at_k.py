@@ -14,7 +14,7 @@ import numpy as np
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The estimate for one problem.
+    """Return the estimate for one problem.
 
     Raises:
         ValueError: unless 0 <= num_correct <= num_samples and 1 <= k <= num_samples: with fewer than k samples

@@ -28,7 +28,7 @@ EXACT_MATCH, MISMATCH, PASSED = "exact-match", "mismatch", "passed"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer is drawn; the names are those of `starloom.model.config.Prompt`."""
+    """The settings of sampling; the names are those of `starloom.model.config.Prompt`."""
 
     max_new_tokens: int
     temperature: float
@@ -46,7 +46,7 @@ class Sentinels(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, and what judges the answer."""
+    """One prompt, and the test that judges the answer."""
 
     benchmark: str
     task_id: str
@@ -85,7 +85,7 @@ def problem_questions(benchmark: str, problem: Problem, num_samples: int, how: D
 
 
 def judge(questions: Sequence[Question], answers: Sequence[str], limits: Limits, workers: int) -> list[str]:
-    """What came of each answer; a program that several answers make is run once."""
+    """Return the outcome of each answer; a program that several answers make is run once."""
     asked = list(zip(questions, answers, strict=True))
     programs = list(dict.fromkeys(question.problem.program(answer) for question, answer in asked if question.problem is not None))
     outcomes = dict(zip(programs, run_programs(programs, limits, workers), strict=True))

@@ -1,1 +1,1 @@
-"""Where source files come from: repositories on this machine, and what a file is by its name."""
+"""Source files: repositories on this machine, and the classification of a file by its name."""

@@ -1,4 +1,4 @@
-"""What a file is, by its name alone: language, kind, vendored or not, generated or not.
+"""Classification of a file by its name alone: language, kind, vendored or not, generated or not.
 
 Names and extensions are those of GitHub Linguist (languages.yml, vendor.yml, generated.rb, MIT licence), cut to the
 languages that The Stack kept or that people look for. Linguist settles an extension claimed by several languages by
@@ -328,7 +328,7 @@ _GENERATED = (
 
 
 def classify(path: str) -> tuple[str, str | None] | None:
-    """Give (kind, language) of a file by its path; None if its name says neither language nor licence.
+    """Return (kind, language) of a file by its path; None if its name says neither language nor licence.
 
     Kinds: license, documentation, notebook, code. A licence file may have no language.
     """
@@ -343,7 +343,7 @@ def classify(path: str) -> tuple[str, str | None] | None:
 
 
 def language_of(path: str) -> str | None:
-    """Give Linguist's name of the language, by whole file name first, then by the longest known extension."""
+    """Return Linguist's name of the language, by whole file name first, then by the longest known extension."""
     names, extensions = _tables()
     name = path.rpartition("/")[2]
     if name in names:
@@ -356,19 +356,19 @@ def language_of(path: str) -> str | None:
 
 
 def is_vendored(path: str) -> bool:
-    """Whether the path is one where people keep other people's code."""
+    """Return whether the path is in a folder for third-party code."""
     return _vendored().search(path) is not None
 
 
 def is_generated(path: str) -> bool:
-    """Whether the name is one that only programs write."""
+    """Return whether the name is one that only generated files have."""
     return _generated().search(path) is not None
 
 
 def license_scope(path: str) -> str:
-    """Give the folder ("" or "a/b/") that a licence file speaks for: its own, or the one above a `licenses` folder.
+    """Return the folder ("" or "a/b/") that a licence file applies to: its own, or the one above a `licenses` folder.
 
-    In the metadata of a vendored wheel (`_vendor/x-1.0.dist-info/LICENSE`) it speaks for the package, `_vendor/x/`.
+    In the metadata of a vendored wheel (`_vendor/x-1.0.dist-info/LICENSE`) it applies to the package, `_vendor/x/`.
     """
     if vendored := _DIST_INFO.match(path):
         above, name, below = vendored.groups()
@@ -386,7 +386,7 @@ def _is_license_path(path: str) -> bool:
 
 @functools.cache
 def _tables() -> tuple[dict[str, str], dict[str, str]]:
-    """Give (language by whole file name, language by extension in lower case)."""
+    """Return (language by whole file name, language by extension in lower case)."""
     names: dict[str, str] = {}
     extensions: dict[str, str] = {}
     for line in _LANGUAGES.replace("\n    ", " ").strip().splitlines():
@@ -401,7 +401,7 @@ def _tables() -> tuple[dict[str, str], dict[str, str]]:
 
 @functools.cache
 def known_languages() -> tuple[str, ...]:
-    """Give all languages that `language_of` can answer, sorted."""
+    """Return all languages that `language_of` can answer, sorted."""
     names, extensions = _tables()
     return tuple(sorted({*names.values(), *extensions.values()}))
 

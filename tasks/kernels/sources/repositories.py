@@ -1,4 +1,4 @@
-"""Where source repositories lie on this machine: what is in them, without reading again what has not changed.
+"""Snapshots of source repositories on this machine, without reading unchanged files again.
 
 A snapshot lists each repository's files with their git blob hashes; it is the identity of what `ingest` will read. Like
 git's index, a cache of (size, times, inode) spares reading files that have not been touched; a file touched within the
@@ -26,7 +26,7 @@ Cache = dict[str, list[Any]]
 known languages that it lists)."""
 
 Holds = Literal["auto", "repositories", "repository"]
-"""What a folder is: one of repositories, or a repository itself."""
+"""The kind of a folder: one of repositories, or a repository itself."""
 
 _RACY_NS = 2_000_000_000
 _CHUNK_BYTES = 1 << 20
@@ -49,7 +49,7 @@ _BUILD_FILES = frozenset(
         ),
     }
 )
-"""What is built, or fetched, lies beside one of these: so a folder that has one is a repository."""
+"""Build files: a folder that has one is a repository."""
 _USUAL_IN_A_REPOSITORY = re.compile(r"li[cs]en[cs]e|copying|readme", re.IGNORECASE)
 _DIST_INFO_LICENSE = re.compile(r"li[cs]en[cs]e|copying|copyright|notice", re.IGNORECASE)
 
@@ -77,7 +77,7 @@ class FileSnapshot(NamedTuple):
 
 @dataclass(frozen=True)
 class RepositorySnapshot:
-    """A repository as it was found. `root` says where on this machine and is no part of its identity."""
+    """A repository as it was found. `root` is its place on this machine and no part of its identity."""
 
     source: str
     repo: str
@@ -90,7 +90,7 @@ class RepositorySnapshot:
     """Of the files that will be read."""
     digest: str
     note: str | None = None
-    """What to say of how it was taken; no part of its identity."""
+    """Message on how it was taken; no part of its identity."""
 
 
 def python_environment(
@@ -153,7 +153,7 @@ def directory(path: str, cache: Cache, *, source: str, holds: Holds = "auto") ->
 
 
 def _sign_of_one(children: list[os.DirEntry[str]]) -> str | None:
-    """Why a folder is itself a repository, and not one of repositories; None if it is one of those."""
+    """Return why a folder is itself a repository, and not one of repositories; None if it is one of those."""
     folders = [set(_names(entry.path)) for entry in children if entry.is_dir(follow_symlinks=False) and entry.name != ".git"]
     names = {entry.name for entry in children}
     if ".git" in names:
@@ -177,7 +177,7 @@ def _names(folder: str) -> list[str]:
 
 
 def partition(snapshots: Iterable[RepositorySnapshot], part_bytes: int) -> list[list[RepositorySnapshot]]:
-    """Cut repositories into parts: a part is a prefix of the hash of (source, name); one over the limit splits in two.
+    """Partition repositories into parts: a part is a prefix of the hash of (source, name); one over the limit splits in two.
 
     A pure function of the set: adding a repository changes only the part that it falls into. A repository is never cut,
     so one that is over the limit by itself is a part by itself.
@@ -187,17 +187,17 @@ def partition(snapshots: Iterable[RepositorySnapshot], part_bytes: int) -> list[
 
 
 def document_id(source: str, repo: str, revision: str | None, path: str) -> str:
-    """First 128 bits of the SHA-256 of the four, in hex."""
+    """Return the first 128 bits of the SHA-256 of the four, in hex."""
     return _hash_of(source, repo, revision, path).hex()[:32]
 
 
 def blob_id(content: bytes) -> str:
-    """Git's hash of a file with this content."""
+    """Return Git's hash of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _split(keyed: Sequence[tuple[bytes, RepositorySnapshot]], depth: int, part_bytes: int) -> Iterator[list[RepositorySnapshot]]:
-    """Parts of repositories that share the first `depth` bits of their hash."""
+    """Return parts of repositories that share the first `depth` bits of their hash."""
     if sum(s.num_bytes for _, s in keyed) <= part_bytes or keyed[0][0] == keyed[-1][0]:
         yield [snapshot for _, snapshot in keyed]
         return
@@ -208,7 +208,7 @@ def _split(keyed: Sequence[tuple[bytes, RepositorySnapshot]], depth: int, part_b
 
 
 def _hash_of(*fields: str | None) -> bytes:
-    """SHA-256 of fields, each behind its length, so that no two lists of fields are written alike."""
+    """Return the SHA-256 of fields, each with its length in front, so that no two lists of fields are written alike."""
     state = hashlib.sha256()
     for field in fields:
         encoded = b"" if field is None else field.encode()
@@ -228,14 +228,14 @@ def _snapshot(
 
 def _check_folder(path: str, hint: str) -> None:
     if not os.path.isdir(path):
-        raise SourceError(f"the source folder {path} does not exist" if not os.path.exists(path) else f"{path} is no folder", hint)
+        raise SourceError(f"the source folder {path} does not exist" if not os.path.exists(path) else f"{path} is not a folder", hint)
 
 
 # ---- a file
 
 
 def _file(path: str, local: str, full: str, status: os.stat_result, cache: Cache) -> FileSnapshot:
-    """A regular file: its blob hash, from the cache if it was not touched since."""
+    """Return a regular file: its blob hash, from the cache if it was not touched since."""
     if classify(path) is None:
         return FileSnapshot(path, local, status.st_size, None, "unknown-language")
     try:
@@ -260,7 +260,7 @@ def _remember(full: str, status: os.stat_result, fact: Any, cache: Cache) -> Any
 
 
 def _hash_file(full: str, size: int) -> str:
-    """Git's blob hash of a file of any size."""
+    """Return Git's blob hash of a file of any size."""
     state = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     with open(full, "rb", buffering=0) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -274,7 +274,7 @@ def _skipped(entry: os.DirEntry[str], above: str, reason: str) -> FileSnapshot:
 
 
 def _text(name: str) -> str:
-    """A file name as text; bytes that are no UTF-8 are written out."""
+    """Return a file name as text; bytes that are no UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -286,7 +286,7 @@ def _folder_snapshot(root: str, repo: str, source: str, cache: Cache) -> Reposit
 
 
 def _walk(root: str, above: str, cache: Cache) -> Iterator[FileSnapshot]:
-    """All files under `root/above`, but git's own and Python's caches; nothing is followed out of the folder."""
+    """Yield all files under `root/above`, but git's own and Python's caches; nothing is followed out of the folder."""
     try:
         entries = list(os.scandir(os.path.join(root, above)))
     except OSError as error:
@@ -314,7 +314,7 @@ def _walked_file(entry: os.DirEntry[str], above: str, cache: Cache) -> FileSnaps
 
 
 def _git_commit(root: str) -> str | None:
-    """The commit that a work tree stands at, read from git's own files; None where there is none."""
+    """Return the commit that a work tree stands at, read from git's own files; None where there is none."""
     git = os.path.join(root, ".git")
     try:
         if os.path.isfile(git):  # a linked work tree or a submodule
@@ -372,7 +372,7 @@ def _normalised(name: str) -> str:
 
 
 def _sample(found: list[_Distribution], sample_bytes: int, seed: int, cache: Cache) -> list[_Distribution]:
-    """Distributions in the order of a hash of (seed, name), each that still fits into `sample_bytes`."""
+    """Sample distributions in the order of a hash of (seed, name), each that still fits into `sample_bytes`."""
     chosen, left = [], sample_bytes
     for distribution in sorted(found, key=lambda d: _hash_of(str(seed), d.name)):
         size = 0 if os.path.exists(distribution.metadata("direct_url.json")) else _declared_bytes(distribution, cache)
@@ -383,7 +383,7 @@ def _sample(found: list[_Distribution], sample_bytes: int, seed: int, cache: Cac
 
 
 def _declared_bytes(distribution: _Distribution, cache: Cache) -> int:
-    """Bytes of files with a known language, as RECORD declares them: no file is touched."""
+    """Return the bytes of files with a known language, as RECORD declares them: no file is touched."""
     record = distribution.metadata("RECORD")
     try:
         status = os.stat(record)
@@ -397,7 +397,7 @@ def _declared_bytes(distribution: _Distribution, cache: Cache) -> int:
 
 
 def _records(distribution: _Distribution) -> Iterator[tuple[str, str, str]]:
-    """(path in the repository, local path, declared size) of the files that are the repository's own."""
+    """Yield (path in the repository, local path, declared size) of the files that are the repository's own."""
     with open(distribution.metadata("RECORD"), encoding="utf-8", errors="surrogateescape", newline="") as stream:
         for row in filter(None, csv.reader(stream)):
             local, size = row[0], row[2] if len(row) > 2 else ""  # noqa: PLR2004 - path, hash, size
@@ -407,7 +407,7 @@ def _records(distribution: _Distribution) -> Iterator[tuple[str, str, str]]:
 
 
 def _repository_path(local: str, dist_info: str) -> str | None:
-    """Where a file of RECORD lies in its repository; None for what the installer wrote or put elsewhere."""
+    """Return the path of a file of RECORD in its repository; None for what the installer wrote or put elsewhere."""
     if local.startswith(dist_info + "/"):
         inner = local[len(dist_info) + 1 :]
         if inner.startswith(("licenses/", "license_files/")):  # PEP 639: below it, paths are those of the source
@@ -422,7 +422,7 @@ def _distribution_snapshot(distribution: _Distribution, source: str, cache: Cach
     if os.path.exists(distribution.metadata("direct_url.json")):
         return _left_out(distribution, source, "direct-url", "installed from a folder or an address, not from an index")
     if not os.path.exists(distribution.metadata("RECORD")):
-        return _left_out(distribution, source, "no-record", "without RECORD nobody knows which files are its own")
+        return _left_out(distribution, source, "no-record", "without RECORD its files are unknown")
     files: dict[str, FileSnapshot] = {}
     repeated = []
     # Its own files first: a licence of the metadata may be a copy of one that lies in the package at the same path.
@@ -442,7 +442,7 @@ def _distribution_snapshot(distribution: _Distribution, source: str, cache: Cach
 
 
 def _left_out(distribution: _Distribution, source: str, reason: str, detail: str) -> RepositorySnapshot:
-    """A distribution that is not read. Its version is left out: our own changes with every release."""
+    """Return a distribution that is not read, as a skipped file. Without its version: our own changes with every release."""
     file = FileSnapshot(".", "", 0, None, reason, detail)
     return _snapshot(source, distribution.name, [file], root=distribution.folder)
 
@@ -461,7 +461,7 @@ def _recorded_file(path: str, local: str, folder: str, cache: Cache) -> FileSnap
 
 
 def _declared_license(distribution: _Distribution) -> str | None:
-    """License-Expression, else License if it is an answer and short, else the classifiers, joined by "; ".
+    """Return License-Expression, else License if it is an answer and short, else the classifiers, joined by "; ".
 
     Without any of these, the beginning of a long License: some paste the whole text there, and it may be the GPL's.
     """
@@ -478,7 +478,7 @@ def _declared_license(distribution: _Distribution) -> str | None:
 
 
 def _metadata_fields(distribution: _Distribution) -> Iterator[tuple[str, str]]:
-    """Header fields of METADATA, names in lower case, continued lines joined by line feeds."""
+    """Return header fields of METADATA, names in lower case, continued lines joined by line feeds."""
     try:
         with open(distribution.metadata("METADATA"), encoding="utf-8", errors="replace") as stream:
             header = stream.read().partition("\n\n")[0]

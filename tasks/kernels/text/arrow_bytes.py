@@ -12,7 +12,7 @@ from pyarrow import types
 
 
 def string_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Give (offsets, data) of a string or binary column without copying its text.
+    """Return (offsets, data) of a string or binary column without copying its text.
 
     Args:
         column: n texts of any Arrow string or binary type, or a dictionary of such.
@@ -35,7 +35,7 @@ def string_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.n
 
 
 def _views(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Give (offsets, data) of an array of at least one text."""
+    """Return (offsets, data) of an array of at least one text."""
     _, offset_buffer, data_buffer = array.buffers()
     wide = types.is_large_string(array.type) or types.is_large_binary(array.type)
     offsets = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
@@ -46,7 +46,7 @@ def _views(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Give the column as one array with plain offsets; 64-bit ones if joined, as text in chunks may pass 2 GiB."""
+    """Return the column as one array with plain offsets; 64-bit ones if joined, as text in chunks may pass 2 GiB."""
     if isinstance(column, pa.ChunkedArray) and column.num_chunks == 1:
         column = column.chunk(0)
     values = column.type.value_type if types.is_dictionary(column.type) else column.type

@@ -28,7 +28,7 @@ MIX_2 = np.uint64(0x94D049BB133111EB)
 
 @njit(cache=True, nogil=True)
 def mix64(z: np.uint64) -> np.uint64:
-    """SplitMix64's finaliser: a bijection of 64 bits in which every bit depends on every other."""
+    """Apply SplitMix64's finaliser: a bijection of 64 bits in which every bit depends on every other."""
     z = (z ^ (z >> np.uint64(30))) * MIX_1
     z = (z ^ (z >> np.uint64(27))) * MIX_2
     return z ^ (z >> np.uint64(31))
@@ -54,5 +54,5 @@ def draw(names: pa.Array | pa.ChunkedArray, seed: int, purpose: str, num: int = 
 
 
 def happens(draws: np.ndarray, probability: float) -> np.ndarray:
-    """Tell which draws fall under a probability: none at 0, all at 1."""
+    """Return which draws fall under a probability: none at 0, all at 1."""
     return (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53 < probability

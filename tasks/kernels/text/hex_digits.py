@@ -13,7 +13,7 @@ _VALUES[_DIGITS] = np.arange(16)
 
 
 def from_hex(column: pa.ChunkedArray, num_digits: int, prefix: str = "") -> NDArray[np.uint8]:
-    """Give the bytes of identifiers.
+    """Return the bytes of identifiers.
 
     Args:
         column: n texts, each `prefix` and `num_digits` lower-case hex digits.
@@ -49,7 +49,7 @@ def _fits(text: str, num_digits: int, prefix: str) -> bool:
 
 
 def to_hex(values: NDArray[np.uint8]) -> pa.StringArray:
-    """Give identifiers in lower-case hex digits from their bytes, uint8 [n, width]."""
+    """Return identifiers in lower-case hex digits from their bytes, uint8 [n, width]."""
     digits = np.stack([_DIGITS[values >> 4], _DIGITS[values & 15]], axis=-1)
     offsets = np.arange(0, 2 * values.size + 1, 2 * values.shape[1], dtype=np.int64)
     return pa.LargeStringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(digits.tobytes())).cast(pa.string())

@@ -1,4 +1,4 @@
-"""Find which of many strings stand in each of many texts, exactly, in one pass over the bytes.
+"""Exact search for many strings in each of many texts, in one pass over the bytes.
 
 A hashed-window search in the sense of Karp and Rabin 1987 ("Efficient randomized pattern-matching algorithms") and Wu
 and Manber 1994 ("A fast algorithm for multi-pattern searching"): the last eight bytes read are one 64-bit word, a table
@@ -155,12 +155,12 @@ def all_matches(text: bytes, patterns: Patterns) -> np.ndarray:
 
 
 def normalised(text: str, *, keep_whitespace: bool) -> str:
-    """Lower-case a text; without whitespace if so asked. What `normalised_column` does for a whole column."""
+    """Lower-case a text, removing whitespace if asked. `normalised_column` does the same for a whole column."""
     return text.lower() if keep_whitespace else "".join(text.lower().split())
 
 
 def normalised_column(column: pa.Array, *, keep_whitespace: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Give (offsets, data) of the normalised texts of a column, exactly as Python would.
+    """Return (offsets, data) of the normalised texts of a column, exactly as Python would.
 
     ASCII is folded in one pass over the bytes. Texts with other characters (6 % of the files of Python packages)
     go through Python one by one: lower case beyond ASCII may be longer or shorter and depend on the next letter.
@@ -188,7 +188,7 @@ def _interleaved(folded: np.ndarray, sizes: np.ndarray, others: dict[int, bytes]
 
 
 def _is_whitespace() -> np.ndarray:
-    """Tell of each byte of ASCII whether Python takes it for whitespace: bool [256]."""
+    """Return for each byte of ASCII whether Python takes it for whitespace: bool [256]."""
     return np.array([byte < BEYOND_ASCII and chr(byte).isspace() for byte in range(256)])
 
 

@@ -1,4 +1,4 @@
-"""Measures of a text that filters judge: lines, their lengths, shares of letters and digits, phrases at its top.
+"""Signals of a text for quality filters: lines, their lengths, shares of letters and digits, phrases at its top.
 
 Definitions are Python's on the decoded text, as in bigcode-dataset preprocessing/filtering.py: lines are those of
 `str.splitlines`, lengths count characters, letters and digits are `str.isalpha` and `str.isalnum` of each character.
@@ -55,7 +55,7 @@ def text_signals(column: pa.ChunkedArray) -> dict[str, np.ndarray | pa.Array]:
 
 
 def _begins_xml(starts: pa.Array) -> pa.Array:
-    """Whether `<?xml version=` lies within the first 100 characters (bigcode-dataset's xml filter)."""
+    """Return whether `<?xml version=` lies within the first 100 characters (bigcode-dataset's xml filter)."""
     whole = pc.utf8_slice_codeunits(starts.cast(pa.large_string()), 0, _XML_CHARS)
     return pc.match_substring(whole, "<?xml version=")
 
@@ -68,7 +68,7 @@ def _slices(begins: np.ndarray, ends: np.ndarray, data: np.ndarray) -> pa.Array:
 
 @functools.cache
 def _classes() -> np.ndarray:
-    """Flags of every code point, uint8 [0x110000]: letter or digit 1, letter 2, ends a line 4."""
+    """Return flags of every code point, uint8 [0x110000]: letter or digit 1, letter 2, ends a line 4."""
     points = np.arange(0x110000, dtype=np.uint32).view("<U1")
     flags = (np.strings.isalnum(points) * _ALNUM + np.strings.isalpha(points) * _ALPHA).astype(np.uint8)
     flags[list(_LINE_BREAKS)] |= _BREAK
@@ -77,7 +77,7 @@ def _classes() -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _measure(offsets: np.ndarray, data: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per text: [chars, lines, longest line, characters in lines, alnum, alpha], and where its first five lines end."""
+    """Return per text: [chars, lines, longest line, characters in lines, alnum, alpha], and where its first five lines end."""
     counts = np.zeros((len(offsets) - 1, 6), np.int64)
     head_ends = offsets[1:].copy()
     for i in range(len(offsets) - 1):
@@ -112,7 +112,7 @@ def _measure(offsets: np.ndarray, data: np.ndarray, classes: np.ndarray) -> tupl
 
 @njit(cache=True, nogil=True)
 def _decode(data: np.ndarray, at: int) -> tuple[np.int64, int]:
-    """Code point at a byte position of valid UTF-8, and its number of bytes."""
+    """Return the code point at a byte position of valid UTF-8, and its number of bytes."""
     lead = np.int64(data[at])
     if lead < 0x80:
         return lead, 1
@@ -126,7 +126,7 @@ def _decode(data: np.ndarray, at: int) -> tuple[np.int64, int]:
 
 @njit(cache=True, nogil=True)
 def _copy_slices(begins: np.ndarray, ends: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and bytes of data[begins[i]:ends[i]], less a character that is cut at the end."""
+    """Return offsets and bytes of data[begins[i]:ends[i]], less a character that is cut at the end."""
     offsets = np.zeros(len(begins) + 1, np.int64)
     for i in range(len(begins)):
         end = ends[i]

@@ -1,4 +1,4 @@
-r"""Words of Unicode text as Python sees them: which characters `\w` matches, and their lower case.
+r"""Words of Unicode text as in Python: the characters that `\w` matches, and their lower case.
 
 Guarantee: `word_characters` equals `re.match(r"\w", c)` and `lower_case(c)` for every code point of this interpreter's
 Unicode (`unicodedata.unidata_version`): another version may know more letters, and so split words elsewhere.
@@ -23,7 +23,7 @@ def lower_case(text: str) -> str:
 
 @functools.cache
 def word_characters() -> NDArray[np.uint32]:
-    """Give for each code point, up to the last word character, its lower case if it is a word character, else 0."""
+    """Return for each code point, up to the last word character, its lower case if it is a word character, else 0."""
     points = np.arange(sys.maxunicode + 1, dtype=np.uint32)
     characters = points.view("<U1")
     is_word = np.strings.isalnum(characters)

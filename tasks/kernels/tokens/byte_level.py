@@ -26,13 +26,13 @@ CHUNK_BYTES = 1 << 18
 """Text given to one call of `tokenizers`, whose encodings take some four hundred bytes a token."""
 
 DRAWN_BY = ("dropout", "alpha", "nbest_size")
-"""Knobs of a model (of BPE; of Unigram) that have it choose among the ways to spell a text."""
+"""Knobs of a model (of BPE; of Unigram) that make its encoding random."""
 _HEAD_BYTES = 8
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_HEAD_BYTES + 1)], np.uint64)
 
 
 class TokenBytes(NamedTuple):
-    """What each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
+    """The bytes that each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
 
     offsets: np.ndarray
     """int64 [vocab + 1]."""
@@ -55,18 +55,18 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Ragged:
-        """The lists of an Arrow column, without a copy where it is one chunk."""
+        """Return the lists of an Arrow column, without a copy where it is one chunk."""
         lists = column.chunk(0) if column.num_chunks == 1 else pa.chunked_array(column.chunks, column.type).combine_chunks()
         offsets = np.asarray(lists.offsets).astype(np.int64)
         return cls(np.asarray(lists.flatten()), offsets - offsets[0])
 
     def to_arrow(self) -> pa.ListArray:
-        """The same lists as an Arrow array."""
+        """Return the same lists as an Arrow array."""
         return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values))
 
 
 def untrained() -> Tokenizer:
-    """Give StarCoder's tokeniser with nothing learnt yet: no normaliser, single digits, GPT-2's pattern."""
+    """Return StarCoder's tokenizer before training: no normaliser, single digits, GPT-2's pattern."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -82,18 +82,18 @@ def load(path: Path) -> Tokenizer:
     """Load a tokenizer.json, or the one of a folder, so that it encodes every text whole, as text.
 
     Raises:
-        ValueError: if `tokenizers` cannot read it, or it draws lots: one text must have one encoding.
+        ValueError: if `tokenizers` cannot read it, or its encoding is random: one text must have one encoding.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
     except Exception as error:
         if type(error) is not Exception:  # that is all that `tokenizers` says of a file that it cannot read
             raise
-        message = f"{path} is no tokenizer.json: {error}"
+        message = f"{path} is not a tokenizer.json: {error}"
         raise ValueError(message) from error
     lots = [f"model.{knob} {value:g}" for knob in DRAWN_BY if (value := getattr(tokenizer.model, knob, None))]
     if lots:
-        message = f"{path} draws lots ({lots[0]}), so one text would have other tokens each time; make it null in that file"
+        message = f"{path} encodes at random ({lots[0]}), so one text would have other tokens each time; set it to null in that file"
         raise ValueError(message)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -102,14 +102,14 @@ def load(path: Path) -> Tokenizer:
 
 
 def byte_of_character() -> dict[str, int]:
-    """Give GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up, in order."""
+    """Return GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for 256 and up, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def token_bytes(tokenizer: Tokenizer) -> TokenBytes:
-    """Give the bytes of every token; those of an added one are its name's."""
+    """Return the bytes of every token; those of an added one are its name's."""
     alphabet = byte_of_character()
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -140,7 +140,7 @@ def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.Chunked
 
 
 def heads(spelled: TokenBytes) -> np.ndarray:
-    """Give the first eight bytes of every token as a little-endian number, zeros after a shorter one: uint64 [vocab]."""
+    """Return the first eight bytes of every token as a little-endian number, zeros after a shorter one: uint64 [vocab]."""
     starts, lengths = spelled.offsets[:-1], spelled.lengths
     padded, numbers = np.append(spelled.data, np.zeros(_HEAD_BYTES, np.uint8)), np.zeros(len(lengths), np.uint64)
     for place in range(_HEAD_BYTES):

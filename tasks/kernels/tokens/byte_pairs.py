@@ -28,8 +28,8 @@ from starloom.tasks.kernels.tokens.pre_token_ids import (
     ID_BITS,
     LANE_BYTES,
     LANES,
+    NO_ID,
     NO_MERGE,
-    NOBODY,
     OVER_BYTES,
     SHORT_BYTES,
     Tables,
@@ -50,14 +50,14 @@ CHUNK_BYTES = 1 << 22
 
 
 def _lines(num_lines: int) -> _Uint64s:
-    """Give zeros from a multiple of 256 bytes on: whole cache lines, and groups of four that differ in two bits of their address."""
+    """Return zeros from a multiple of 256 bytes on: whole cache lines, and groups of four that differ in two bits of their address."""
     room = np.zeros(8 * num_lines + 32, np.uint64)
-    first = -room.ctypes.data // 8 % 32
+    first = -room.ctypes.data // 8 % 32  # words up to the next multiple of 256 bytes: -address modulo 256, in words of eight bytes
     return room[first : first + 8 * num_lines]
 
 
 class _Cache(NamedTuple):
-    """Pre-tokens met lately."""
+    """Pre-tokens met lately, and their ids."""
 
     short: _Uint64s
     """Buckets of those of up to fifteen bytes and four ids."""
@@ -71,7 +71,7 @@ class _Cache(NamedTuple):
 
     @classmethod
     def empty(cls, buckets: int = 1 << 18, slots: int = 1 << 17, text_bytes: int = 1 << 21, num_ids: int = 1 << 19) -> _Cache:
-        """Make room: powers of two of buckets and of slots, and elsewhere for at least one."""
+        """Allocate an empty cache: powers of two of buckets and of slots, and elsewhere at least one entry."""
         elsewhere = np.zeros(text_bytes, np.uint8), np.zeros(num_ids, np.uint32), np.zeros(2, np.int64)
         return cls(_lines(buckets), _lines(slots), *elsewhere)
 
@@ -93,10 +93,12 @@ class _Scratch(NamedTuple):
 
     @classmethod
     def of(cls, cache: _Cache) -> _Scratch:
-        """Make room."""
+        """Allocate the scratch."""
         masks, most = np.zeros((SHORT_BYTES + 2, 4), np.uint64), BLOCK_BYTES + 1
+        # row `size` has 0xFF for the first `size` of sixteen bytes, 0 for the others: read as two words, they mask text behind a pre-token
         masks[:-1, :2] = np.tril(np.full((SHORT_BYTES + 1, 16), 0xFF, np.uint8), -1).view("<u8")
         masks[-1] = masks[-2]
+        # a shift that leaves as many upper bits of a hash as number the buckets: 8 words are one, and they are a power of two
         masks[:-1, 2:] = cache.short.ctypes.data, 65 - (cache.short.size // 8).bit_length()
         masks[-1, 2:] = cache.wide.ctypes.data, 65 - (cache.wide.size // 8).bit_length()
         lanes = _lines(LANES * LANE_BYTES // 64)
@@ -127,7 +129,7 @@ class Model(NamedTuple):
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Model:
-        """Take them from the `model` of a tokenizer.json."""
+        """Build from the `model` of a tokenizer.json."""
         vocabulary, alphabet = state["vocab"], byte_of_character()
         byte_ids, byte_ranks = np.zeros(256, np.uint32), np.full(1 << 16, NO_MERGE, np.uint32)
         byte_ids[[*alphabet.values()]] = [vocabulary[character] for character in alphabet]
@@ -141,7 +143,7 @@ class Model(NamedTuple):
         return cls(byte_ids, byte_ranks, merges, factors, merged.astype(np.uint32))
 
     def tables(self, cache: _Cache, scratch: _Scratch) -> Tables:
-        """Give the addresses of these arrays and of those."""
+        """Return the addresses of these arrays and of those."""
         found = {name: array.ctypes.data for part in (scratch, cache, self) for name, array in part._asdict().items()}
         found |= {"num_places": self.merges.size, "num_factors": self.factors.size}
         found |= {"wide_bytes": cache.wide.nbytes, "texts_end": cache.texts.size, "ids_end": cache.ids.size}
@@ -150,7 +152,7 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoder:
-    """A tokenizer as arrays, with what it has encoded lately."""
+    """A tokenizer as arrays, with a cache of what it has encoded lately."""
 
     split: Split
     model: Model
@@ -159,7 +161,7 @@ class Encoder:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Encoder:
-        """Take the arrays of a tokenizer that `not_covered` has nothing against.
+        """Build from a tokenizer that `not_covered` accepts.
 
         Raises:
             ValueError: it is not covered.
@@ -193,12 +195,12 @@ class Encoder:
         return Ragged(values, lists)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel without the cache."""
+        """Pickle without the cache."""
         return Encoder, (self.split, self.model)
 
 
 def not_covered(tokenizer: Tokenizer) -> str | None:
-    """Say why a tokenizer's ids could differ from those of an `Encoder`; None if they cannot."""
+    """Return why a tokenizer's ids could differ from those of an `Encoder`; None if they cannot."""
     return _reason(json.loads(tokenizer.to_str()))
 
 
@@ -217,13 +219,13 @@ def _reason(state: dict[str, Any]) -> str | None:
         "its pre-tokeniser is none of StarCoder's, GPT-2's and GPT-4's": _split(pre_tokenizer) is None,
         f"it has added tokens that are not special, such as {plain[:1]}": plain,
         f"its vocabulary lacks {len(missing)} of the 256 bytes, such as {missing[:1]}": missing,
-        f"it has ids of {NOBODY} and above": max(model["vocab"].values(), default=0) >= NOBODY,
+        f"it has ids of {NO_ID} and above": max(model["vocab"].values(), default=0) >= NO_ID,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _split(state: dict[str, Any] | None) -> Split | None:
-    """Tell whose pre-tokenisation it is."""
+    """Return which of the known pre-tokenisations it is."""
     steps = [_told(step) for step in (state or {}).get("pretokenizers", [state] if state else [])]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     isolated = {"type": "Split", "pattern": {"Regex": GPT4_PATTERN}, "behavior": "Isolated", "invert": False}
@@ -237,5 +239,5 @@ def _split(state: dict[str, Any] | None) -> Split | None:
 
 
 def _told(step: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what moves no border: `trim_offsets` is about the offsets that `tokenizers` reports."""
+    """Remove what moves no border: `trim_offsets` is about the offsets that `tokenizers` reports."""
     return {key: value for key, value in step.items() if key != "trim_offsets"}

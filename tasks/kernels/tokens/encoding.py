@@ -1,6 +1,6 @@
 """A tokenizer opened to encode columns of text: by our kernel, or by `tokenizers` where that does not cover it.
 
-Opening one takes a third of a second, and what the kernel has met is worth keeping: a process keeps the last two.
+Opening one takes a third of a second, and the kernel's cache is worth keeping: a process keeps the last two.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def open_encoder(path: Path) -> TextEncoder:
     """Open a tokenizer.json, or the one of a folder.
 
     Raises:
-        ValueError: if `tokenizers` cannot read it, or it draws lots.
+        ValueError: if `tokenizers` cannot read it, or its encoding is random.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     return _opened(str(file), hashlib.sha256(file.read_bytes()).hexdigest())

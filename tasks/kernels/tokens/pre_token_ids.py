@@ -28,10 +28,11 @@ _Uint32s = NDArray[np.uint32]
 _Uint64s = NDArray[np.uint64]
 
 _ALL, _ZERO, _ONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), np.uint64(1)
+# Multipliers that spread the bits of a key over the upper ones, which choose the bucket.
 _SPREAD_1, _SPREAD_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)  # of splitmix64 and rrmxmx: odd, bits even
 
 ID_BITS = 20
-NOBODY = (1 << ID_BITS) - 1
+NO_ID = (1 << ID_BITS) - 1
 """An id that no token may have."""
 NO_MERGE = np.uint32(0xFFFFFF00)
 """A rank, eight bits up, that no merge has."""
@@ -60,8 +61,52 @@ AT_ONCE = 8  # starts of pre-tokens that are listed without a look at whether th
 OVER_BYTES = 48  # bytes that are read beyond a pre-token
 
 
+# The tables in memory; numbers are little-endian, offsets in bytes. Addresses are plain integers (`Tables`).
+#
+# Key of a pre-token, 16 bytes in two words (low, high). The size byte is 1 or more, so a key of zeros is an empty slot:
+#
+#      0                                                    15    16
+#     | first fifteen bytes, zeros behind a shorter one    | size |      size: 1 … 254, or 255 for all above
+#
+# Short cache: 2^k buckets, each a cache line of two slots. A hash of the key chooses the bucket. A new pre-token
+# takes the second slot (the first, if that is empty), and what was there moves to the wide cache. Asked for again, it changes
+# places with the first:
+#
+#      0          16                          32         48                          64
+#     | key      | id 0, id 1 | id 2, id 3+n | key      | id 0, id 1 | id 2, id 3+n |      n: number of ids, the top 4 of 64 bits
+#
+# Wide cache: slots of a cache line, for up to thirty bytes and seven ids, or a reference to more. The hash chooses a slot;
+# the group is that and the three others whose addresses differ in bits 6 and 7 (home ^ way << 6), tried in this order:
+#
+#      0     8         16                    32                                        60        64
+#     | low | ~high   | bytes 15 … 29       | up to seven ids                         | number |      at most 30 bytes and 7 ids
+#     | low | ~high   | bytes 15 … 29       | place in texts, 8 | place in ids, 8 |   | number |      more of either
+#
+#     texts: whole bytes of such pre-tokens, end to end      ids: their ids, 4 bytes each, end to end      used: bytes, ids
+#
+# Merges: a perfect hash of pairs of ids. factors[group of the pair], 4 bytes, leads to merges[place], 8 bytes:
+#
+#     63          44 43          24 23           0
+#     | left id     | right id     | rank         |      all ones: empty          merged[rank] is the id that it makes
+#
+#     byte_ids[byte] → id      byte_ranks[byte | next byte << 8] → rank << 8, or NO_MERGE (a pair of bytes needs no hash)
+#
+# Scratch, for the n pre-tokens of a block:
+#
+#     positions   n + 1 starts, 8 bytes each
+#     keys        n rows of 24 bytes: | low | high | address of the bucket |
+#     rows        numbers of those that are in no bucket, 8 bytes each
+#     masks       by size 0 … 15, and a row 16 for longer ones, 32 bytes each: | mask of low | mask of high | table | shift of the hash |
+#     lanes       LANES of LANE_BYTES, each a pre-token that is being merged; place p is that of its p-th byte:
+#
+#      0             1088                      2176           2464            2752  2760   2768             2816
+#     | ids, 4 each | rank << 8 | p, 4 each   | next place   | place before  | row | size | number of ids   |
+#
+# A plain definition of the result is `merged_plainly` in tests/test_kernel_byte_pairs.py.
+
+
 class Tables(NamedTuple):
-    """Where the arrays of a model, a cache and the scratch are, and how large, for they must outlive it.
+    """The addresses and sizes of the arrays of a model, a cache and the scratch, which must outlive it.
 
     Handing an array on to a function counts its references, up and down in atomic steps: a quarter of a microsecond a call.
     """
@@ -120,7 +165,7 @@ _load_8, _store_8 = _memory(8)
 
 @intrinsic
 def _least(_typing: Any, _address: Any) -> Any:
-    """Give the least of sixteen numbers of 32 bits."""
+    """Return the least of sixteen numbers of 32 bits."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         number, vector, name = ir.IntType(32), ir.VectorType(ir.IntType(32), 16), "llvm.vector.reduce.umin.v16i32"
@@ -132,7 +177,7 @@ def _least(_typing: Any, _address: Any) -> Any:
 
 @intrinsic
 def _prefetch(_typing: Any, _address: Any) -> Any:
-    """Ask for a cache line."""
+    """Prefetch a cache line."""
 
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -145,7 +190,7 @@ def _prefetch(_typing: Any, _address: Any) -> Any:
 
 
 def _of_bits(instruction: str, *options: ir.Constant) -> Any:
-    """Make a function that gives what an instruction says of 64 bits."""
+    """Make a function that applies an LLVM instruction to 64 bits."""
 
     @intrinsic
     def give(_typing: Any, _bits: Any) -> Any:
@@ -163,7 +208,7 @@ _lowest = _of_bits("cttz", ir.Constant(ir.IntType(1), 0))
 
 @njit(cache=True, nogil=True)
 def encode(offsets: _Int64s, data: _Bytes, starts: _Uint64s, tables: Tables, copied: _Bytes, values: _Uint32s, lists: _Int64s) -> None:
-    """Encode block by block: where pre-tokens start, their keys, asking for their buckets, then what the buckets hold.
+    """Encode block by block: find where pre-tokens start, their keys, prefetch their buckets, then read the buckets.
 
     `lists[0]` says how many values there are already.
     """
@@ -204,7 +249,7 @@ def encode(offsets: _Int64s, data: _Bytes, starts: _Uint64s, tables: Tables, cop
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _pre_tokens(starts: int, at: int, stop: int, positions: int) -> int:
-    """Give how many pre-tokens of a text lie in the next block, at least one, and where they start and end."""
+    """Return the number of pre-tokens of a text in the next block, at least one, and where they start and end."""
     end = min(stop, at + BLOCK_BYTES)
     first, last = at >> 6, (end - 1) >> 6
     place = positions
@@ -218,7 +263,7 @@ def _pre_tokens(starts: int, at: int, stop: int, positions: int) -> int:
         while place < following:
             for _ in range(AT_ONCE):  # what is too much is written over
                 _store_64(place, word * 64 + _lowest(rest))
-                rest &= rest - _ONE
+                rest &= rest - _ONE  # clears the lowest bit set
                 place += 8
         place = following
     count = (place - positions) >> 3
@@ -233,7 +278,7 @@ def _pre_tokens(starts: int, at: int, stop: int, positions: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _next_start(starts: int, at: int) -> Any:
-    """Give the first start at or after a byte."""
+    """Return the first start at or after a byte."""
     word = at >> 6
     rest = _load(starts + 8 * word) & (_ALL << np.uint64(at & 63))
     while rest == _ZERO:
@@ -244,14 +289,14 @@ def _next_start(starts: int, at: int) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _extent(row: int, tables: Tables) -> tuple[int, int]:
-    """Give the start and the size of a pre-token."""
+    """Return the start and the size of a pre-token."""
     start = _load_64(tables.positions + 8 * row)
     return start, _load_64(tables.positions + 8 * row + 8) - start
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _find_buckets(text: int, count: int, tables: Tables) -> None:
-    """Give the two words of each pre-token and the address of its bucket, or of its wide slot if it is longer."""
+    """Find the two words of each pre-token and the address of its bucket, or of its wide slot if it is longer."""
     for i in range(count):
         start, size = _extent(i, tables)
         mask = tables.masks + 32 * min(size, SHORT_BYTES + 1)
@@ -267,14 +312,14 @@ def _find_buckets(text: int, count: int, tables: Tables) -> None:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _bucket(low: np.uint64, high: np.uint64, mask: int) -> Any:
-    """Give the address of the cache line that two words are sent to."""
+    """Return the address of the cache line that two words are sent to."""
     mixed = (low ^ high * _SPREAD_2) * _SPREAD_1
     return _load_64(mask + 16) + (np.int64(mixed >> _load(mask + 24)) << 6)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _emit_known(keys: int, first: int, count: int, output: Any) -> tuple[int, Any]:
-    """Append the ids of pre-tokens up to the first that is not in its bucket; give its number and where the ids end."""
+    """Append the ids of pre-tokens up to the first that is not in its bucket; return its number and where the ids end."""
     for i in range(first, count):
         key = keys + 24 * i
         low, high, slot = _load(key), _load(key + 8), _load_64(key + 16)
@@ -286,6 +331,7 @@ def _emit_known(keys: int, first: int, count: int, output: Any) -> tuple[int, An
                 _store(word, second_way)
                 _store(word + 32, first_way)
         rest = _load(slot + 24)
+        # always four ids, of which the count says how many stand: the next pre-token writes over the others
         _store(output, _load(slot + 16))
         _store(output + 8, rest & _IDS_MASK)
         output += 4 * np.int64(rest >> _COUNT_SHIFT)
@@ -299,10 +345,10 @@ def _holds(slot: int, low: np.uint64, high: np.uint64) -> bool:
 
 @njit(cache=True, nogil=True)
 def _find_wide(row: int, text: int, size: int, tables: Tables) -> Any:
-    """Give the wide slot of a pre-token, or 0."""
+    """Return the wide slot of a pre-token, or 0."""
     low, high = _load(tables.keys + 24 * row), _load(tables.keys + 24 * row + 8)
     third, fourth = _further(text, size, tables.masks)
-    home = _bucket(low, high, tables.masks + 32 * (SHORT_BYTES + 1))
+    home = _bucket(low, high, tables.masks + 32 * (SHORT_BYTES + 1))  # row 16 of the masks: the wide table
     for way in range(_WAYS):
         slot = home ^ way << 6
         if _holds(slot, low, ~high) and _holds(slot + 16, third, fourth):
@@ -320,14 +366,14 @@ def _find_wide(row: int, text: int, size: int, tables: Tables) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _further(text: int, size: int, masks: int) -> tuple[np.uint64, np.uint64]:
-    """Give the fifteen bytes after the first fifteen of a pre-token."""
+    """Return the fifteen bytes after the first fifteen of a pre-token."""
     mask = masks + 32 * min(max(size - SHORT_BYTES, 0), SHORT_BYTES)
     return _load(text + SHORT_BYTES) & _load(mask), _load(text + SHORT_BYTES + 8) & _load(mask + 8)
 
 
 @njit(cache=True, nogil=True)
 def _emit_wide(slot: int, size: int, tables: Tables, output: int) -> Any:
-    """Append the ids of a wide slot; give where they end."""
+    """Append the ids of a wide slot; return where they end."""
     count = _load_32(slot + 60)
     if size > _WIDE_BYTES or count > _WIDE_IDS:
         return _copy_ids(tables.ids + 4 * _load_64(slot + 40), count, output)
@@ -345,7 +391,7 @@ def _copy_ids(ids: int, count: int, output: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _merge_new(text: int, first: int, last: int, tables: Tables) -> None:
-    """Merge the pre-tokens of some rows that are nowhere yet, and keep them.
+    """Merge the pre-tokens of some rows that are cached nowhere yet, and cache them.
 
     Each merge waits for the one before; those of other pre-tokens, in other lanes, are done meanwhile.
     """
@@ -372,7 +418,7 @@ def _merge_new(text: int, first: int, last: int, tables: Tables) -> None:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _list_unknown(first: int, last: int, tables: Tables) -> int:
-    """List the rows that are not in their bucket, asking for their wide slots; give where the list ends."""
+    """List the rows that are not in their bucket, and prefetch their wide slots; return where the list ends."""
     end = tables.rows
     for row in range(first, last):
         key = tables.keys + 24 * row
@@ -386,7 +432,7 @@ def _list_unknown(first: int, last: int, tables: Tables) -> int:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _is_wide(row: int, text: int, tables: Tables) -> Any:
-    """Tell whether a pre-token has a wide slot, or is too long for one."""
+    """Return whether a pre-token has a wide slot, or is too long for one."""
     start, size = _extent(row, tables)
     return size > _LONG_BYTES or _find_wide(row, text + start, size, tables) != 0
 
@@ -406,7 +452,7 @@ def _begin(row: int, text: int, lane: int, tables: Tables) -> None:
             _begin_byte(i, i + 1 < size, text + start, lane, tables)
         for i in range(size, size + _ABREAST):
             _store_32(lane + _HEADS + 4 * i, NO_MERGE)
-    _store_64(lane + 4 * size, NOBODY << 32 | NOBODY)
+    _store_64(lane + 4 * size, NO_ID << 32 | NO_ID)
     _store_8(lane + _BEFORE, size + 1)
 
 
@@ -421,7 +467,7 @@ def _begin_byte(i: int, has_next: bool, text: int, lane: int, tables: Tables) ->
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _merge_once(lane: int, tables: Tables) -> bool:
-    """Merge the pair of the least rank, the first of them; tell whether there was one.
+    """Merge the pair of the least rank, the first of them; return whether there was one.
 
     A pair is its rank and the place of its left symbol in one number, so that the least is the one to merge; symbols
     stay where they are, linked, and the outermost have neighbours that merge with nothing: no branch.
@@ -448,7 +494,7 @@ def _merge_once(lane: int, tables: Tables) -> bool:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _rank(left: int, right: int, tables: Tables) -> np.uint32:
-    """Give the rank of a pair of ids, eight bits up, or `NO_MERGE`: two loads and no branch."""
+    """Return the rank of a pair of ids, eight bits up, or `NO_MERGE`: two loads and no branch."""
     pair = np.uint64(left << ID_BITS | right)
     factor = np.uint64(_load_32(tables.factors + 4 * _group(pair, tables.num_factors)))
     found = _load(tables.merges + 8 * _place(pair, factor, tables.num_places))
@@ -457,7 +503,7 @@ def _rank(left: int, right: int, tables: Tables) -> np.uint32:
 
 @njit(cache=True, nogil=True)
 def _finish(text: int, lane: int, tables: Tables) -> None:
-    """Put the ids of a lane together and keep them in the pre-token's bucket, or in a wide slot if they are many or it is long."""
+    """Join the ids of a lane and keep them in the pre-token's bucket, or in a wide slot if they are many or it is long."""
     row, count, symbol = _load_64(lane + _ROW), _load_64(lane + _COUNT), 0
     for k in range(count):
         _store_32(lane + 4 * k, _load_32(lane + 4 * symbol))
@@ -517,7 +563,7 @@ def _keep_wide(low: np.uint64, high: np.uint64, text: int, size: int, ids: int, 
 
 @njit(cache=True, nogil=True)
 def _merge_long(text: int, size: int, tables: Tables, output: int) -> Any:
-    """Merge a long pre-token with a heap of ranks and places, as `tokenizers` does, and append its ids; give where they end."""
+    """Merge a long pre-token with a heap of ranks and places, as `tokenizers` does, and append its ids; return where they end."""
     ids, before, after = np.empty(size, np.int64), np.arange(-1, size - 1), np.arange(1, size + 1)
     for i in range(size):
         ids[i] = _load_32(tables.byte_ids + 4 * _load_8(text + i))
@@ -547,13 +593,13 @@ def _merge_long(text: int, size: int, tables: Tables, output: int) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _candidate(left: int, right: int, at: int, tables: Tables) -> Any:
-    """Give the rank of a pair and its place in one number, that of no merge the largest."""
+    """Return the rank of a pair and its place in one number, the largest number for no merge."""
     return np.int64(_rank(left, right, tables) >> np.uint32(8)) << 32 | at
 
 
 @njit(cache=True, nogil=True)
 def pair_tables(pairs: _Uint64s) -> tuple[_Uint64s, _Uint32s]:
-    """Give a perfect hash of pairs of ids, 40 bits each, in the order of their rank; of a pair that comes twice the last rank counts.
+    """Return a perfect hash of pairs of ids, 40 bits each, in the order of their rank; of a repeated pair the last rank counts.
 
     Groups of pairs, the largest first, try multipliers until each of their pairs has a place of its own.
     """
@@ -580,7 +626,7 @@ def pair_tables(pairs: _Uint64s) -> tuple[_Uint64s, _Uint32s]:
 
 @njit(cache=True, nogil=True)
 def _settle(table: _Uint64s, pairs: _Uint64s, members: _Int64s, factor: np.uint32, places: _Int64s) -> bool:
-    """Put the pairs of a group where a factor sends them, if those places are free."""
+    """Place the pairs of a group where a factor sends them, if those places are free."""
     for i in range(members.size):
         pair = pairs[members[i]]
         places[i] = _place(pair, factor, table.size)

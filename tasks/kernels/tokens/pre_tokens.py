@@ -43,7 +43,7 @@ _ZERO, _ONE, _LAST = np.uint64(0), np.uint64(1), np.uint64(63)
 
 @functools.cache
 def character_classes() -> _Bytes:
-    """Give the class of each code point as the installed `tokenizers` has it, uint8 [0x110000]."""
+    """Return the class of each code point as the installed `tokenizers` has it, uint8 [0x110000]."""
     from tokenizers import Regex, pre_tokenizers
 
     patterns = {LETTER: r"\p{L}", NUMBER: r"\p{N}", SPACE: r"\s"}
@@ -90,7 +90,7 @@ def start_bits(offsets: _Int64s, data: _Bytes, split: Split) -> _Uint64s:
 
 @intrinsic
 def _bits_in_range(_typing: Any, _address: Any, _low: Any, _count: Any, _case: Any) -> Any:
-    """Give 64 bits: which of the bytes at an address, or-ed with `case`, lie in low .. low + count - 1."""
+    """Return 64 bits: which of the bytes at an address, or-ed with `case`, lie in low .. low + count - 1."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         byte, number, vector = ir.IntType(8), ir.IntType(32), ir.VectorType(ir.IntType(8), 64)
@@ -102,6 +102,7 @@ def _bits_in_range(_typing: Any, _address: Any, _low: Any, _count: Any, _case: A
 
         address, low, count, case = arguments
         block = builder.load(builder.inttoptr(address, vector.as_pointer()), align=1)
+        # x - low < count, unsigned: one comparison checks both ends, as what is below `low` wraps around to a large number
         shifted = builder.sub(builder.or_(block, spread(case)), spread(low))
         return builder.bitcast(builder.icmp_unsigned("<", shifted, spread(count)), ir.IntType(64))
 
@@ -110,7 +111,7 @@ def _bits_in_range(_typing: Any, _address: Any, _low: Any, _count: Any, _case: A
 
 @intrinsic
 def _byte(_typing: Any, _address: Any) -> Any:
-    """Give a byte as a number."""
+    """Return a byte as a number."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.zext(builder.load(builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())), ir.IntType(64))
@@ -120,7 +121,7 @@ def _byte(_typing: Any, _address: Any) -> Any:
 
 @intrinsic
 def _load(_typing: Any, _address: Any) -> Any:
-    """Give eight bytes as a little-endian number."""
+    """Load eight bytes as a little-endian number."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
@@ -130,7 +131,7 @@ def _load(_typing: Any, _address: Any) -> Any:
 
 @intrinsic
 def _store(_typing: Any, _address: Any, _value: Any) -> Any:
-    """Put eight bytes."""
+    """Store eight bytes."""
 
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
@@ -141,7 +142,7 @@ def _store(_typing: Any, _address: Any, _value: Any) -> Any:
 
 @intrinsic
 def _lowest(_typing: Any, _bits: Any) -> Any:
-    """Give the position of the lowest bit set."""
+    """Return the position of the lowest bit set."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -165,6 +166,8 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
     """
     text, end, table, spilt = np.int64(data.ctypes.data), data.size, np.int64(classes.ctypes.data), np.int64(spill.ctypes.data)
     last_block, marks = np.int64(tail.ctypes.data), np.int64(starts.ctypes.data)
+    # Every variable below is 64 bits, one for each byte of the block; bit 0 is its first byte. `x << 1 | last_x` moves each bit to the
+    # byte after it, with the top bit of the block before carried in; `x >> 1 | next_x << 63` moves it to the byte before.
     num_blocks = end // 64 + 1
     border = starts[0]
     block_at = text if num_blocks > 1 else last_block
@@ -176,9 +179,11 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
         ahead = (block + 1) * 64
         block_at = text + ahead if ahead + 64 <= end else last_block
         following = _classify(block_at, ahead, text, end, table, digits_apart, spilt)
+        # bytes of the same class as the byte before, which go on with its run
         same = letter & (letter << _ONE | last_letter) | number & (number << _ONE | last_number)
         other = ~(letter | number | space | digit)
         same |= other & (other << _ONE | last_other) | space & (space << _ONE | last_space)
+        # " ?" of the pattern: what follows a blank belongs to its pre-token, unless that is a space or a digit set apart
         joined = (blank << _ONE | last_blank) & ~(space | digit)
         found = ~(same | joined) & ~inner | border
         # of a run of spaces, the last is left for what follows, unless that is a digit, which is cut off before
@@ -186,13 +191,13 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
         next_solid = ~(following[2] | following[3] | next_border)
         last = space & (solid >> _ONE | next_solid << _LAST)
         found |= last & ~inner
-        wide = last & inner
-        found = found & ~unmarked | marked
+        wide = last & inner  # a space of several bytes: the mark belongs on its first byte, which is looked up below
+        found = found & ~unmarked | marked  # what a contraction at the end of the block before changed in this one
         marked, unmarked = _ZERO, _ZERO
         quoted = found & quote & (suffix >> _ONE | following[7] << _LAST)
         while quoted != _ZERO:
             at = block * 64 + _lowest(quoted)
-            quoted &= quoted - _ONE
+            quoted &= quoted - _ONE  # clears the lowest bit set
             stop = at + _contraction(text, at, end, marks)
             if stop > at:
                 here, there = _bit(at + 1 - block * 64)
@@ -216,12 +221,13 @@ def _split_gpt2(data: _Bytes, tail: _Bytes, classes: _Bytes, digits_apart: bool,
 def _classify(
     block: int, at: int, text: int, end: int, table: int, digits_apart: bool, spill: int
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Give of 64 bytes which are letters, numbers, spaces, digits apart, not first of a character, ' ', "'", and may follow "'"."""
-    letter = _bits_in_range(block, 0x61, 26, 0x20)
+    """Classify 64 bytes, as bits: letters, numbers, spaces, digits apart, not first of a character, ' ', "'", and may follow "'"."""
+    letter = _bits_in_range(block, 0x61, 26, 0x20)  # 0x20 or-ed in turns A-Z into a-z
     number = _bits_in_range(block, 0x30, 10, 0)
     blank = _bits_in_range(block, 0x20, 1, 0)
-    space = _bits_in_range(block, 0x09, 5, 0) | blank
+    space = _bits_in_range(block, 0x09, 5, 0) | blank  # \t \n \v \f \r
     quote = _bits_in_range(block, 0x27, 1, 0)
+    # the letters that may follow an apostrophe in a contraction: r s t, l m, d, v
     suffix = _bits_in_range(block, 0x72, 3, 0) | _bits_in_range(block, 0x6C, 2, 0)
     suffix |= _bits_in_range(block, 0x64, 1, 0) | _bits_in_range(block, 0x76, 1, 0)
     wide = _bits_in_range(block, 0x80, 128, 0)
@@ -256,7 +262,7 @@ def _classify_wide(
         low = _lowest(wide)
         point, width = _decode(text, start + low, end)
         kind = _byte(table + point)
-        whole = (_ONE << np.uint64(width)) - _ONE
+        whole = (_ONE << np.uint64(width)) - _ONE  # as many ones as the character has bytes
         bits, over = whole << np.uint64(low), _ZERO
         if low + width > 64:
             over = whole >> np.uint64(64 - low)
@@ -285,7 +291,7 @@ def _classify_wide(
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _decode(text: int, at: int, end: int) -> tuple[np.int64 | int, int]:
-    """Give the code point at a byte and its number of bytes; what is no UTF-8 is one NUL a byte."""
+    """Return the code point at a byte and its number of bytes; each byte that is no UTF-8 becomes one NUL."""
     lead, left = _byte(text + at), end - at
     if lead < 0x80:
         return lead, 1
@@ -301,13 +307,13 @@ def _decode(text: int, at: int, end: int) -> tuple[np.int64 | int, int]:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _low_six(address: int) -> Any:
-    """Give what a byte adds to a code point."""
+    """Return the six bits that a continuation byte adds to a code point."""
     return _byte(address) & 0x3F
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _contraction(text: int, at: int, end: int, borders: int) -> int:
-    """Give the bytes of 's, 't, 'm, 'd, 're, 've or 'll, all of one text, at an apostrophe; else 0."""
+    """Return the bytes of 's, 't, 'm, 'd, 're, 've or 'll, all of one text, at an apostrophe; else 0."""
     if _is_marked(borders, at + 1):
         return 0
     first = _byte(text + at + 1)
@@ -321,7 +327,7 @@ def _contraction(text: int, at: int, end: int, borders: int) -> int:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _bit(low: int) -> tuple[np.uint64, np.uint64]:
-    """Give the bit of a position in this block or the next."""
+    """Return the bit of a position in this block or the next."""
     bit = _ONE << np.uint64(low & 63)
     return (bit, _ZERO) if low < 64 else (_ZERO, bit)
 
@@ -344,7 +350,7 @@ def _split_gpt4(offsets: _Int64s, data: _Bytes, classes: _Bytes, starts: _Uint64
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _end_gpt4(text: int, at: int, end: int, table: int) -> Any:
-    """Give the end of the pre-token at a byte."""
+    """Return the end of the pre-token at a byte."""
     byte = _byte(text + at)
     if byte == 0x27:
         length = _contraction_any_case(text, at, end)
@@ -372,7 +378,7 @@ def _end_gpt4(text: int, at: int, end: int, table: int) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _kind(text: int, at: int, end: int, table: int) -> tuple[np.int64 | int, int]:
-    """Give the class of the character at a byte, without the digit's bit, and where the next one starts."""
+    """Return the class of the character at a byte, without the digit's bit, and where the next one starts."""
     if at >= end:
         return 0, at
     point, width = _decode(text, at, end)
@@ -381,7 +387,7 @@ def _kind(text: int, at: int, end: int, table: int) -> tuple[np.int64 | int, int
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _run(text: int, at: int, end: int, table: int, kind: int) -> int:
-    """Give the end of a run of characters of one class."""
+    """Return the end of a run of characters of one class."""
     while at < end:
         if _byte(text + at) < 0x80:
             if _byte(table + _byte(text + at)) & (LETTER | NUMBER | SPACE) != kind:
@@ -404,7 +410,7 @@ def _line_ends(text: int, at: int, end: int) -> int:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _end_of_space(text: int, at: int, end: int, table: int) -> int:
-    r"""Give the end of what `\s*[\r\n]+|\s+(?!\S)|\s+` matches."""
+    r"""Return the end of what `\s*[\r\n]+|\s+(?!\S)|\s+` matches."""
     start, last, line_end = at, at, at
     while at < end:
         kind, after = _kind(text, at, end, table)
@@ -421,7 +427,7 @@ def _end_of_space(text: int, at: int, end: int, table: int) -> int:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _contraction_any_case(text: int, at: int, end: int) -> int:
-    """Give the bytes of a contraction at an apostrophe, in either case; the long s is an s in the other case."""
+    """Return the bytes of a contraction at an apostrophe, in either case; the long s is an s in the other case."""
     if at + 1 >= end:
         return 0
     first = _byte(text + at + 1) | 0x20

@@ -90,5 +90,5 @@ MOST_STARS = "1000+"
 
 
 def star_bucket(stars: int | None) -> str:
-    """The bucket that StarCoder writes for a number of stars; an unknown number counts as none, as upstream."""
+    """Return the bucket that StarCoder writes for a number of stars; an unknown number counts as none, as upstream."""
     return next((name for most, name in STAR_BUCKETS if (stars or 0) <= most), MOST_STARS)

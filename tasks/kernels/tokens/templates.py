@@ -1,4 +1,4 @@
-r"""The templates of StarCoder and StarCoder2: what stands before a file's text, and which files are read as one.
+r"""The metadata templates of StarCoder and StarCoder2, and the files that form one context.
 
 Sources: StarCoder, bigcode-dataset preprocessing/add_content_with_meta.py: `<reponame>REPO<filename>PATH<gh_stars>BUCKET`
 and a line feed, each field drawn by itself. StarCoder2, arXiv 2402.19173 section 5.1: the files of a repository in

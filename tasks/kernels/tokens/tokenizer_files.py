@@ -1,4 +1,4 @@
-"""Tokenizers made elsewhere: what keeps one from being used here, and the files that transformers reads beside a tokenizer.json.
+"""Tokenizers made elsewhere: checks that one can be used here, and the files that transformers reads beside a tokenizer.json.
 
 Guarantee: with a tokenizer that `misfit` passes, tokens spell the bytes of a probe that the usual normalisers change;
 what a single document needs beyond that, `encode` checks. The files' bytes depend on the special tokens alone.
@@ -26,23 +26,23 @@ PROBE = "\ufeffe\u0301 \ufb01 \u2460 \uff8a\uff9f\u00a0 \u00bd 12\r\n\tIf  x<|en
 
 
 def special_tokens(tokenizer: Tokenizer) -> list[str]:
-    """Names of its special tokens, in order of their ids."""
+    """Return the names of its special tokens, in order of their ids."""
     return [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items()) if token.special]
 
 
 def misfit(tokenizer: Tokenizer) -> str | None:
-    """Tell why a tokenizer could not encode any document byte for byte; None if it could."""
+    """Return why a tokenizer could not encode any document byte for byte; None if it could."""
     alphabet, added = set(byte_of_character()), {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     words = tokenizer.get_vocab(with_added_tokens=False).keys() - added
     strange = sorted(word for word in words if not alphabet.issuperset(word))
     if strange:
-        return f"is no byte-level BPE: its token {strange[0]!r} is not written in bytes"
+        return f"is not a byte-level BPE: its token {strange[0]!r} is not written in bytes"
     if not words >= alphabet:
-        return f"is no byte-level BPE: {len(alphabet - words)} of the 256 bytes are no token"
+        return f"is not a byte-level BPE: {len(alphabet - words)} of the 256 bytes have no token"
     probe = pa.array([PROBE])
     spelled = token_bytes(tokenizer)
     is_misspelt = first_misspelt(encode_texts(tokenizer, probe), spelled, heads(spelled), *string_buffers(probe)) >= 0
-    return f"does not keep text as it is: the tokens of {PROBE!r} spell other bytes" if is_misspelt else None
+    return f"changes text: the tokens of {PROBE!r} spell other bytes" if is_misspelt else None
 
 
 def write_maps(names: Sequence[str], folder: Path) -> None:
