@@ -12,8 +12,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
+
+_Int64s = NDArray[np.int64]
+_Tokens = NDArray[np.unsignedinteger]
 
 ROLES = ("text", "prefix", "middle", "suffix", "metadata", "sentinel", "eod", "pad")
 """What a token is for; a role is stored as its position here. The first four are bytes of the document."""
@@ -26,20 +30,20 @@ NOWHERE = -1
 class Pieces(NamedTuple):
     """Runs of tokens in the order in which they are to be laid; all arrays int64 [pieces]."""
 
-    doc: np.ndarray
-    role: np.ndarray
-    byte_start: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
+    doc: _Int64s
+    role: _Int64s
+    byte_start: _Int64s
+    start: _Int64s
+    stop: _Int64s
     """The run is `pool[start:stop]`."""
 
 
 class Layout(NamedTuple):
     """The sequences and the sources of their tokens."""
 
-    tokens: np.ndarray
+    tokens: _Tokens
     """[sequences, sequence length]."""
-    spans: np.ndarray
+    spans: _Int64s
     """int64 [spans, 7], its columns as named by SPAN_COLUMNS."""
 
 
@@ -47,7 +51,7 @@ SPAN_COLUMNS = ("sequence", "token_start", "token_end", "doc", "byte_start", "by
 _SEQUENCE, _TOKEN_START, _TOKEN_END, _DOC, _BYTE_START, _BYTE_END, _ROLE = range(len(SPAN_COLUMNS))
 
 
-def runs(docs: np.ndarray, role: np.ndarray | int, byte_start: np.ndarray | int, start: np.ndarray | int, stop: np.ndarray | int) -> Pieces:
+def runs(docs: _Int64s, role: _Int64s | int, byte_start: _Int64s | int, start: _Int64s | int, stop: _Int64s | int) -> Pieces:
     """Return one piece for each document; a single number stands for all."""
     return Pieces(*np.broadcast_arrays(docs, role, byte_start, start, stop))
 
@@ -59,13 +63,13 @@ def in_order(groups: list[Pieces]) -> Pieces:
     return chosen(joined, filled[np.argsort(joined.doc[filled], kind="stable")])
 
 
-def chosen(pieces: Pieces, which: np.ndarray) -> Pieces:
+def chosen(pieces: Pieces, which: _Int64s | NDArray[np.bool_]) -> Pieces:
     """Return some of the pieces, by number or by flag."""
     return Pieces(*(array[which] for array in pieces))
 
 
 def lay_out(
-    pool: np.ndarray, pieces: Pieces, token_num_bytes: np.ndarray, sequence_length: int, pad: int, dtype: type[np.unsignedinteger]
+    pool: _Tokens, pieces: Pieces, token_num_bytes: _Int64s, sequence_length: int, pad: int, dtype: type[np.unsignedinteger]
 ) -> Layout:
     """Lay the pieces end to end, cut every `sequence_length` tokens, and fill up the last sequence.
 
@@ -90,16 +94,16 @@ def lay_out(
 
 @njit(cache=True, nogil=True)
 def _lay_out(
-    pool: np.ndarray,
-    doc: np.ndarray,
-    role: np.ndarray,
-    byte_start: np.ndarray,
-    start: np.ndarray,
-    stop: np.ndarray,
-    token_num_bytes: np.ndarray,
+    pool: _Tokens,
+    doc: _Int64s,
+    role: _Int64s,
+    byte_start: _Int64s,
+    start: _Int64s,
+    stop: _Int64s,
+    token_num_bytes: _Int64s,
     sequence_length: int,
-    tokens: np.ndarray,
-    spans: np.ndarray,
+    tokens: _Tokens,
+    spans: _Int64s,
 ) -> int:
     """Fill `tokens` and `spans`; return the number of spans. There are at most as many as pieces and borders."""
     position, last = 0, -1
@@ -135,13 +139,13 @@ def _lay_out(
 class Starts(NamedTuple):
     """The positions at which another context begins in each sequence, 0 first; padding counts as one."""
 
-    offsets: np.ndarray
+    offsets: _Int64s
     """int32 [sequences + 1]."""
-    positions: np.ndarray
+    positions: _Int64s
     """Of sequence i `positions[offsets[i] : offsets[i + 1]]`: int32."""
 
 
-def context_starts(layout: Layout, context: np.ndarray) -> Starts:
+def context_starts(layout: Layout, context: _Int64s) -> Starts:
     """Find the positions at which the context changes, so that attention can stop there.
 
     Args:
