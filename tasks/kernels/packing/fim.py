@@ -69,6 +69,16 @@ class Cuts(NamedTuple):
     """Texts [m, 3, 2], flat, to encode: before and after the kept run of each piece."""
 
 
+class _Room(NamedTuple):
+    """The arrays that `_cut` fills: the text of a stretch, then what `Cuts` has, snippets as offsets and bytes."""
+
+    text: _Bytes
+    kept: _Int64s
+    at: _Int64s
+    snippet_offsets: _Int64s
+    snippet_data: _Bytes
+
+
 def cut(values: _Tokens, stretches: Stretches, spelled: TokenBytes, draws: _Uint64s, *, has_joints: bool) -> Cuts:
     """Cut stretches of documents in three where the draws say.
 
@@ -88,7 +98,8 @@ def cut(values: _Tokens, stretches: Stretches, spelled: TokenBytes, draws: _Uint
     text = np.empty(num_bytes.max(initial=0), np.uint8)
     snippet_offsets = np.zeros(num * 6 + 1, np.int64)
     snippet_data = np.empty(num_bytes.sum(), np.uint8)
-    if not _cut(values, *stretches, *spelled, draws, has_joints, text, kept, at, snippet_offsets, snippet_data):
+    room = _Room(text, kept, at, snippet_offsets, snippet_data)
+    if not _cut(values, stretches, *spelled, draws, has_joints, room):
         raise ValueError("a token reaches over a place where this tokenizer never joins text")
     offset_buffer, data_buffer = pa.py_buffer(snippet_offsets), pa.py_buffer(snippet_data[: snippet_offsets[-1]])
     return Cuts(kept, at, pa.LargeStringArray.from_buffers(num * 6, offset_buffer, data_buffer))
@@ -105,21 +116,9 @@ def _num_bytes(values: _Tokens, first: _Int64s, last: _Int64s, lengths: _Int64s)
 
 @njit(cache=True, nogil=True)
 def _cut(
-    values: _Tokens,
-    first: _Int64s,
-    last: _Int64s,
-    is_start: _Flags,
-    is_end: _Flags,
-    token_offsets: _Int64s,
-    token_data: _Bytes,
-    draws: _Uint64s,
-    has_joints: bool,
-    text: _Bytes,
-    kept: _Int64s,
-    at: _Int64s,
-    snippet_offsets: _Int64s,
-    snippet_data: _Bytes,
+    values: _Tokens, stretches: Stretches, token_offsets: _Int64s, token_data: _Bytes, draws: _Uint64s, has_joints: bool, room: _Room
 ) -> bool:
+    (first, last, is_start, is_end), (text, kept, at, snippet_offsets, snippet_data) = stretches, room
     written, snippet = 0, 0
     for row in range(len(first)):
         size = _spell(values[first[row] : last[row]], token_offsets, token_data, text)

@@ -85,7 +85,7 @@ def lay_out(
     num_sequences = -(-num_tokens // sequence_length)
     tokens = np.full((num_sequences, sequence_length), pad, dtype)
     spans = np.empty((len(pieces.doc) + num_sequences + 1, len(SPAN_COLUMNS)), np.int64)
-    num_spans = _lay_out(pool, *pieces, token_num_bytes, sequence_length, tokens.reshape(-1), spans)
+    num_spans = _lay_out(pool, pieces, token_num_bytes, sequence_length, tokens.reshape(-1), spans)
     if num_tokens % sequence_length:
         spans[num_spans] = num_sequences - 1, num_tokens % sequence_length, sequence_length, NOWHERE, NOWHERE, NOWHERE, PAD
         num_spans += 1
@@ -93,19 +93,9 @@ def lay_out(
 
 
 @njit(cache=True, nogil=True)
-def _lay_out(
-    pool: _Tokens,
-    doc: _Int64s,
-    role: _Int64s,
-    byte_start: _Int64s,
-    start: _Int64s,
-    stop: _Int64s,
-    token_num_bytes: _Int64s,
-    sequence_length: int,
-    tokens: _Tokens,
-    spans: _Int64s,
-) -> int:
+def _lay_out(pool: _Tokens, pieces: Pieces, token_num_bytes: _Int64s, sequence_length: int, tokens: _Tokens, spans: _Int64s) -> int:
     """Fill `tokens` and `spans`; return the number of spans. There are at most as many as pieces and borders."""
+    doc, role, byte_start, start, stop = pieces
     position, last = 0, -1
     for piece in range(len(doc)):
         source, at_byte = start[piece], byte_start[piece]

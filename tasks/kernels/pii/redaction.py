@@ -20,7 +20,7 @@ _Int64s = NDArray[np.int64]
 class Spans(NamedTuple):
     """Spans of texts: disjoint, ordered by text and start. Starts and ends are bytes from the start of their text."""
 
-    text: _Bytes
+    text: _Int64s
     start: _Int64s
     end: _Int64s
 
@@ -32,7 +32,7 @@ class Texts(NamedTuple):
     data: _Bytes
 
 
-def merge_overlaps(start: _Int64s, end: _Int64s, text: _Bytes, rank: _Int64s) -> tuple[Spans, _Int64s]:
+def merge_overlaps(start: _Int64s, end: _Int64s, text: _Int64s, rank: _Int64s) -> tuple[Spans, _Int64s]:
     """Join spans that share a byte into their union.
 
     Args:
@@ -56,7 +56,7 @@ def merge_overlaps(start: _Int64s, end: _Int64s, text: _Bytes, rank: _Int64s) ->
 
 
 @njit(cache=True, nogil=True)
-def _groups(text: _Bytes, start: _Int64s, end: _Int64s) -> _Int64s:
+def _groups(text: _Int64s, start: _Int64s, end: _Int64s) -> _Int64s:
     """Number the groups of overlapping spans, which come ordered by text and start."""
     group = np.zeros(len(text), np.int64)
     reach = end[0] if len(end) else 0
@@ -84,16 +84,15 @@ def replace_spans(texts: Texts, spans: Spans, replacements: Texts) -> tuple[Text
     new_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     new_data = np.empty(int(new_offsets[-1]), np.uint8)
     new_start = np.empty(len(spans.text), np.int64)
-    _splice(texts.offsets, texts.data, spans.text, spans.start, spans.end, replacements.offsets, replacements.data,
-            new_offsets, new_data, new_start)  # fmt: skip
-    return Texts(new_offsets, new_data), Spans(spans.text, new_start, new_start + np.diff(replacements.offsets))
+    new_texts = Texts(new_offsets, new_data)
+    _splice(texts, spans, replacements, new_texts, new_start)
+    return new_texts, Spans(spans.text, new_start, new_start + np.diff(replacements.offsets))
 
 
 @njit(cache=True, nogil=True)
-def _splice(
-    offsets: _Int64s, data: _Bytes, text: _Bytes, start: _Int64s, end: _Int64s,
-    piece_offsets: _Int64s, pieces: _Bytes, new_offsets: _Int64s, new_data: _Bytes, new_start: _Int64s,
-) -> None:  # fmt: skip
+def _splice(texts: Texts, spans: Spans, replacements: Texts, new_texts: Texts, new_start: _Int64s) -> None:
+    (offsets, data), (text, start, end) = texts, spans
+    (piece_offsets, pieces), (new_offsets, new_data) = replacements, new_texts
     read, written = 0, 0
     for row in range(len(text)):
         stop = offsets[text[row]] + start[row]

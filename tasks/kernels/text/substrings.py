@@ -81,10 +81,8 @@ def _rarest_windows(patterns: list[bytes], window: int) -> list[int]:
 
 
 @njit(cache=True, nogil=True)
-def _first_matches(
-    offsets: _Int64s, data: _Bytes, window: int, flags: _Bytes, words: _Uint64s, numbers: _Int64s, ends: _Int64s,
-    pattern_offsets: _Int64s, pattern_data: _Bytes, first: _Int64s,
-) -> None:  # fmt: skip
+def _first_matches(offsets: _Int64s, data: _Bytes, patterns: Patterns, first: _Int64s) -> None:
+    window, flags, words, numbers, ends, pattern_offsets, pattern_data = patterns
     mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * window)
     for text in range(len(first)):
         start, stop, word = offsets[text], offsets[text + 1], np.uint64(0)
@@ -116,15 +114,13 @@ def first_matches(offsets: _Int64s, data: _Bytes, patterns: Patterns) -> _Int64s
     """
     first = np.full(len(offsets) - 1, -1, np.int64)
     if len(patterns.numbers):
-        _first_matches(offsets, data, *patterns, first)
+        _first_matches(offsets, data, patterns, first)
     return first
 
 
 @njit(cache=True, nogil=True)
-def _all_matches(
-    text: _Bytes, window: int, flags: _Bytes, words: _Uint64s, numbers: _Int64s, ends: _Int64s,
-    pattern_offsets: _Int64s, pattern_data: _Bytes, found: _Int64s,
-) -> int:  # fmt: skip
+def _all_matches(text: _Bytes, patterns: Patterns, found: _Int64s) -> int:
+    window, flags, words, numbers, ends, pattern_offsets, pattern_data = patterns
     mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * window)
     free_from = np.zeros(len(numbers), np.int64)  # a pattern does not overlap itself
     num, word = 0, np.uint64(0)
@@ -153,10 +149,10 @@ def _all_matches(
 def all_matches(text: bytes, patterns: Patterns) -> _Int64s:
     """Find all places of all patterns in one text: int64 [k, 2], (byte, number of the pattern); no pattern overlaps itself."""
     data, found = np.frombuffer(text, np.uint8), np.empty((1024, 2), np.int64)
-    num = _all_matches(data, *patterns, found)
+    num = _all_matches(data, patterns, found)
     if num > len(found):
         found = np.empty((num, 2), np.int64)
-        _all_matches(data, *patterns, found)
+        _all_matches(data, patterns, found)
     return found[:num]
 
 
