@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
+    from numpy.typing import NDArray
 
 TRIVIAL_SOLUTIONS = ("return x + y", "return len(string)", "return n**2", "return ''.join(strings)")
 """HumanEval's solutions 53, 23, 41 and 28, which anybody may write (bigcode-dataset: decontamination/benchmark_data.py).
@@ -99,7 +100,7 @@ def decontaminate(docs: Docs, cfg: Decontaminate, runtime: Runtime) -> Verdicts:
     return _verdicts(docs, np.concatenate(found), needles, cfg)
 
 
-def _verdicts(docs: Docs, found: np.ndarray, needles: list[Needle], cfg: Decontaminate) -> Verdicts:
+def _verdicts(docs: Docs, found: NDArray[np.int64], needles: list[Needle], cfg: Decontaminate) -> Verdicts:
     leaks = [needles[number] if number >= 0 else None for number in found.tolist()]
     return docs.verdicts(
         keep=found < 0,

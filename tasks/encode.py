@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import tokenizers
+    from numpy.typing import NDArray
 
     from starloom.tasks.kernels.tokens.byte_level import Ragged
     from starloom.tasks.kernels.tokens.encoding import TextEncoder
@@ -113,7 +114,7 @@ def _metadata(encoder: TextEncoder, fields: Fields, names: tuple[str, ...], num_
     return Ragged(ids, np.append(0, np.cumsum(per_document)))
 
 
-def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], fields: Fields) -> np.ndarray:
+def _special_ids(model: tokenizers.Tokenizer, names: tuple[str, ...], fields: Fields) -> NDArray[np.uint32]:
     """Return the ids of the template's special tokens, all of which the tokenizer must have if any is written."""
     import numpy as np
 

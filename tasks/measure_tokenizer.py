@@ -20,6 +20,7 @@ from starloom.tasks.schemas import Docs, Fertility, Tokenizer, TokenizerSample
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from starloom.tasks.kernels.tokens.encoding import TextEncoder
 
@@ -42,13 +43,13 @@ class _Chosen(NamedTuple):
     """The documents that are measured, and totals of the corpus; languages by their place in `names`."""
 
     names: list[str]
-    language: np.ndarray
+    language: NDArray[np.int64]
     """int64 [documents]."""
-    is_chosen: np.ndarray
+    is_chosen: NDArray[np.bool_]
     """bool [documents]."""
-    is_heldout: np.ndarray
+    is_heldout: NDArray[np.bool_]
     """Whether what is measured of a language was not learnt from: bool [languages]."""
-    corpus_bytes: np.ndarray
+    corpus_bytes: NDArray[np.int64]
     """int64 [languages]."""
 
 
@@ -104,7 +105,9 @@ def _choose(docs: Docs, learnt: pa.ChunkedArray, cfg: MeasureTokenizer) -> _Chos
     return _Chosen(names, language, is_chosen, is_heldout, np.bincount(language, size, len(names)).astype(np.int64))
 
 
-def _measured(docs: Docs, chosen: _Chosen, models: list[TextEncoder], runtime: Runtime) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _measured(
+    docs: Docs, chosen: _Chosen, models: list[TextEncoder], runtime: Runtime
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.int64]]]:
     """Count documents and bytes of each language, and the tokens of each tokenizer."""
     import numpy as np
     import pyarrow.compute as pc
@@ -123,7 +126,7 @@ def _measured(docs: Docs, chosen: _Chosen, models: list[TextEncoder], runtime: R
     return documents, num_bytes, tokens
 
 
-def _table(chosen: _Chosen, documents: np.ndarray, num_bytes: np.ndarray, tokens: list[np.ndarray]) -> pa.Table:
+def _table(chosen: _Chosen, documents: NDArray[np.int64], num_bytes: NDArray[np.int64], tokens: list[NDArray[np.int64]]) -> pa.Table:
     """Return a row of all languages together, then one of each, those with most text first."""
     import numpy as np
     import pyarrow as pa

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from starloom.tasks.kernels.packing.fim import Stretches
     from starloom.tasks.kernels.packing.sequences import Layout, Pieces
@@ -151,7 +152,7 @@ def _by_repo(table: pa.Table) -> pa.Table:
     return sums.rename_columns({"num_bytes_sum": "num_bytes"})
 
 
-def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> np.ndarray:
+def _is_chosen(groups: pa.Table, cfg: HoldingOut) -> NDArray[np.bool_]:
     """Choose which groups (a name, num_bytes) are held out, bool [groups]."""
     from starloom.tasks.kernels.packing.holding_out import hold_out
 
@@ -195,7 +196,7 @@ class _Vocabulary(NamedTuple):
     """The encoder, and the special ids that packing needs."""
 
     encoder: TextEncoder
-    special: np.ndarray
+    special: NDArray[np.uint32]
     """Ids of prefix, middle, suffix and end of text, as `Sentinels` orders them."""
     pad: int
     separator: int | None
@@ -207,13 +208,13 @@ class _Part(NamedTuple):
 
     table: pa.Table
     copies: Copies
-    is_heldout: np.ndarray
+    is_heldout: NDArray[np.bool_]
     """[copies]"""
-    may_fim: np.ndarray
+    may_fim: NDArray[np.bool_]
     """Copies that fill-in-the-middle may be applied to: bool [copies]."""
-    draws: np.ndarray
+    draws: NDArray[np.uint64]
     """Of the copy: rate, SPM, two cuts; uint64 [copies, 4]."""
-    context_draws: np.ndarray
+    context_draws: NDArray[np.uint64]
     """Of its context: uint64 [copies, 1]."""
 
 
@@ -301,7 +302,7 @@ def _taken(table: pa.Table, heldout: pa.ChunkedArray, cfg: PackFim) -> _Part:
     return _Part(table, copies, is_heldout, may_fim, draws, draws_of_copies(contexts, copies, cfg.seed, "fim of context", 1))
 
 
-def _documents(part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+def _documents(part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[NDArray[np.unsignedinteger], Pieces]:
     """Return the pieces of all copies in the order of packing, and the pool of tokens that they point into."""
     import numpy as np
 
@@ -336,7 +337,9 @@ def _documents(part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Count
     return pool, in_order(groups)
 
 
-def _is_drawn(draws: np.ndarray, context_draws: np.ndarray, has_separator: np.ndarray, cfg: PackFim) -> np.ndarray:
+def _is_drawn(
+    draws: NDArray[np.uint64], context_draws: NDArray[np.uint64], has_separator: NDArray[np.bool_], cfg: PackFim
+) -> NDArray[np.bool_]:
     """Draw what is permuted: each by itself, but where files are parted first their context and then the file."""
     import numpy as np
 
@@ -347,14 +350,14 @@ def _is_drawn(draws: np.ndarray, context_draws: np.ndarray, has_separator: np.nd
 
 
 def _arranged(
-    sources: list[np.ndarray],
+    sources: list[NDArray[np.unsignedinteger]],
     stretches: Stretches,
-    docs: np.ndarray,
-    byte_start: np.ndarray,
-    draws: np.ndarray,
+    docs: NDArray[np.int64],
+    byte_start: NDArray[np.int64],
+    draws: NDArray[np.uint64],
     cfg: PackFim,
     vocabulary: _Vocabulary,
-) -> tuple[np.ndarray, Pieces]:
+) -> tuple[NDArray[np.unsignedinteger], Pieces]:
     """Cut stretches of the first source where the draws say, and put their pieces in order.
 
     Returns:
@@ -377,7 +380,9 @@ def _arranged(
     return np.concatenate([*sources, encoded.values, vocabulary.special]), pieces
 
 
-def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> Layout:
+def _layout(
+    pool: NDArray[np.unsignedinteger], pieces: Pieces, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]
+) -> Layout:
     """Lay the pieces of one split into sequences."""
     import numpy as np
 
@@ -402,7 +407,9 @@ def _layout(pool: np.ndarray, pieces: Pieces, part: _Part, vocabulary: _Vocabula
     return layout
 
 
-def _permuted(layout: Layout, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]) -> tuple[np.ndarray, Pieces]:
+def _permuted(
+    layout: Layout, part: _Part, vocabulary: _Vocabulary, cfg: PackFim, counts: Counter[str]
+) -> tuple[NDArray[np.unsignedinteger], Pieces]:
     """Permute what each sequence holds of a document, as Megatron-LM does; what then has no room in it is dropped."""
     from starloom.tasks.kernels.packing.segments import permute, texts_of
     from starloom.tasks.kernels.packing.taking import further
@@ -418,7 +425,7 @@ def _permuted(layout: Layout, part: _Part, vocabulary: _Vocabulary, cfg: PackFim
     return pool, permuted.pieces
 
 
-def _growth(stretches: Stretches, arranged: Pieces, which: np.ndarray | slice = slice(None)) -> dict[str, int]:
+def _growth(stretches: Stretches, arranged: Pieces, which: NDArray[np.bool_] | slice = slice(None)) -> dict[str, int]:
     """Count what arranging added to those of the stretches: sentinels, and tokens as pieces are encoded by themselves."""
     from starloom.tasks.kernels.packing.fim import NUM_PIECES, NUM_SENTINELS
 
@@ -428,7 +435,7 @@ def _growth(stretches: Stretches, arranged: Pieces, which: np.ndarray | slice = 
     return {"fim_texts": len(growth), "tokens_of_template": num_sentinels, "tokens_of_resplitting": int(growth.sum()) - num_sentinels}
 
 
-def _count_taken(copies: Copies, header: Headers, first: np.ndarray, num_tokens: np.ndarray, counts: Counter[str]) -> None:
+def _count_taken(copies: Copies, header: Headers, first: NDArray[np.int64], num_tokens: NDArray[np.int64], counts: Counter[str]) -> None:
     """Count the tokens that came in, and those taken again or not at all.
 
     Args:
@@ -464,7 +471,7 @@ def _check(counts: Counter[str], num_places: int) -> None:
     assert counts["tokens_packed"] + counts["pad_tokens"] == num_places, f"{num_places} places hold other tokens: {dict(counts)}"
 
 
-def _packed_table(layout: Layout, context: np.ndarray, split: str, first: int) -> pa.Table:
+def _packed_table(layout: Layout, context: NDArray[np.int64], split: str, first: int) -> pa.Table:
     """Return the rows of Packed, numbered from `first`."""
     import numpy as np
     import pyarrow as pa

@@ -21,6 +21,7 @@ from starloom.tasks.schemas import Docs, Signals, Verdicts
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 SignalName = Literal[
     "num_chars",
@@ -145,7 +146,7 @@ def quality_filter(docs: Docs, signals: Signals, cfg: QualityFilter, runtime: Ru
     return docs.verdicts(*_judge(measured, table.column("language"), cfg.all_rules()))
 
 
-def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
+def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) -> tuple[NDArray[np.bool_], pa.Array, pa.Array, pa.Array]:
     """Return (keep, rule, value, threshold) by the first rule that fails."""
     import numpy as np
     import pyarrow as pa
@@ -165,13 +166,13 @@ def _judge(measured: pa.Table, languages: pa.ChunkedArray, rules: list[Rule]) ->
     return keep, names.take(pa.array(first, mask=keep)), pa.array(value, mask=keep), pa.array(threshold, mask=keep)
 
 
-def _concerns(rule: Rule, languages: pa.ChunkedArray) -> np.ndarray:
+def _concerns(rule: Rule, languages: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Return the rows that a rule applies to. A file of no known language is in no list."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    spoken: np.ndarray = np.ones(len(languages), bool)
+    spoken: NDArray[np.bool_] = np.ones(len(languages), bool)
     if rule.languages:
         spoken = pc.is_in(languages, pa.array(rule.languages, pa.string())).to_numpy()
     if rule.except_languages:

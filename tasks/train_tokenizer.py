@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from numpy.typing import NDArray
 
 ROWS = 512
 SMALLEST_VOCABULARY = 256 + 38
@@ -79,7 +80,7 @@ def train_tokenizer(docs: Docs, cfg: TrainTokenizer, runtime: Runtime) -> tuple[
     return Tokenizer.of(folder), _learnt(docs, allowances)
 
 
-def _train(docs: Docs, allowances: list[np.ndarray], folder: Path, cfg: TrainTokenizer, runtime: Runtime) -> None:
+def _train(docs: Docs, allowances: list[NDArray[np.int64]], folder: Path, cfg: TrainTokenizer, runtime: Runtime) -> None:
     import os
 
     from tokenizers import pre_tokenizers, trainers
@@ -107,7 +108,7 @@ def _train(docs: Docs, allowances: list[np.ndarray], folder: Path, cfg: TrainTok
     write_maps(special_tokens, folder)
 
 
-def _allowances(docs: Docs, cfg: TrainTokenizer) -> list[np.ndarray]:
+def _allowances(docs: Docs, cfg: TrainTokenizer) -> list[NDArray[np.int64]]:
     """Decide how many bytes of each document to learn from: for each part, int64 in order of its rows.
 
     Within a language, documents come in the order of their draws; a language's share of the sample is its share of
@@ -135,7 +136,7 @@ def _allowances(docs: Docs, cfg: TrainTokenizer) -> list[np.ndarray]:
     return np.split(allowance, np.cumsum([len(part) for part in sizes]))[1:-1]
 
 
-def _sample(docs: Docs, allowances: list[np.ndarray], runtime: Runtime) -> Iterator[list[str]]:
+def _sample(docs: Docs, allowances: list[NDArray[np.int64]], runtime: Runtime) -> Iterator[list[str]]:
     """Read the sample, a batch of documents at a time."""
     for done, (part, allowance) in enumerate(zip(docs.parts, allowances, strict=True), start=1):
         row = 0
@@ -152,7 +153,7 @@ def _prefix(text: str, num_bytes: int) -> str:
     return text.encode()[:num_bytes].decode(errors="ignore")
 
 
-def _learnt(docs: Docs, allowances: list[np.ndarray]) -> TokenizerSample:
+def _learnt(docs: Docs, allowances: list[NDArray[np.int64]]) -> TokenizerSample:
     """Return the sample as rows, part by part."""
     import pyarrow as pa
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 DPI = 144
 KILO = 1000
@@ -35,7 +36,7 @@ SMOOTHING_SHARE = 0.03
 """Width of the smoothing window, as a share of the curve."""
 
 
-def loss_curve(steps: np.ndarray, losses: np.ndarray, path: Path, title: str) -> None:
+def loss_curve(steps: NDArray[np.int64], losses: NDArray[np.float64], path: Path, title: str) -> None:
     """Draw the loss of each step, its running mean, and the last value of that.
 
     Args:
@@ -53,9 +54,9 @@ def loss_curve(steps: np.ndarray, losses: np.ndarray, path: Path, title: str) ->
 
 
 def training_curves(
-    steps: np.ndarray,
-    losses: np.ndarray,
-    learning_rates: np.ndarray,
+    steps: NDArray[np.int64],
+    losses: NDArray[np.float64],
+    learning_rates: NDArray[np.float64],
     heldout: Mapping[str, Sequence[Any]],
     path: Path,
     title: str,
@@ -89,7 +90,7 @@ def training_curves(
             above.legend(frameon=False, labelcolor=INK, fontsize=9)
 
 
-def _loss(axes: Axes, steps: np.ndarray, losses: np.ndarray, title: str) -> None:
+def _loss(axes: Axes, steps: NDArray[np.int64], losses: NDArray[np.float64], title: str) -> None:
     smooth = running_mean(np.asarray(losses, np.float64))
     axes.plot(steps, losses, color=PALE, linewidth=1.0, label="each step")
     axes.plot(steps, smooth, color=BLUE, linewidth=2.0, label="running mean")
@@ -104,7 +105,7 @@ def _loss(axes: Axes, steps: np.ndarray, losses: np.ndarray, title: str) -> None
     axes.margins(x=0.02)
 
 
-def running_mean(values: np.ndarray) -> np.ndarray:
+def running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean over the window of 3 % of the curve that ends at each value; values that are not finite do not count."""
     window = max(1, round(len(values) * SMOOTHING_SHARE))
     is_finite = np.isfinite(values)

@@ -20,12 +20,14 @@ Cost: MOST_COMPARISONS a member at most; 24 bytes a member and, in the index, 32
 cluster that is larger than that.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
+
+_Flags = NDArray[np.bool_]
 
 _Integers = NDArray[np.integer]
 _Int64s = NDArray[np.int64]
@@ -114,9 +116,7 @@ def link_similar(parent: _Integers, members: _Integers, starts: _Int64s, evidenc
     return links
 
 
-def keep_apart(
-    nodes: _Int64s, starts: _Int64s, is_spared: NDArray[np.bool_], evidence: Evidence, banding: tuple[int, int], index: Index
-) -> _Int64s:
+def keep_apart(nodes: _Int64s, starts: _Int64s, is_spared: _Flags, evidence: Evidence, banding: tuple[int, int], index: Index) -> _Int64s:
     """Keep those members of each cluster that are similar to none kept before.
 
     Args:
@@ -277,7 +277,7 @@ def _search(
 def _keep_apart(
     nodes: _Int64s,
     starts: _Int64s,
-    is_spared: NDArray[np.bool_],
+    is_spared: _Flags,
     evidence: Evidence,
     bands: int,
     rows: int,
@@ -425,7 +425,7 @@ def _num_slots(num_members: int) -> int:
     return slots
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Return a read-only plain view, memory map or not, so that a kernel meets one type of array and is compiled once."""
     view = np.asarray(array).view()
     view.flags.writeable = False

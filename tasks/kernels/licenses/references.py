@@ -12,8 +12,12 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.licenses.policy import canonical_id
+
+_Uint64s = NDArray[np.uint64]
+_Flags = NDArray[np.bool_]
 
 MIN_CONTAINMENT = 0.8
 _NGRAM = 3
@@ -34,13 +38,13 @@ class _References:
     vocabulary: dict[str, int]
     """Word → number from 1."""
     ids: tuple[str, ...]
-    grams: np.ndarray
+    grams: _Uint64s
     """Distinct n-grams of all texts, sorted, and one last that no text has [grams]."""
-    member: np.ndarray
+    member: _Flags
     """Which text has which n-gram [ids, grams]."""
 
 
-def covering_references(words: list[str]) -> tuple[list[str], np.ndarray]:
+def covering_references(words: list[str]) -> tuple[list[str], _Flags]:
     """Return the licences whose reference text lies in `words`, best first, and which words they cover."""
     known = _references()
     covered = np.zeros(len(words), bool)
@@ -76,9 +80,9 @@ def _references() -> _References:
     return _References(vocabulary, tuple(canonical_id(spdx_id) or spdx_id for spdx_id, _ in LICENSES), grams, member)
 
 
-def _grams(numbers: np.ndarray) -> np.ndarray:
+def _grams(numbers: _Uint64s) -> _Uint64s:
     """Return word 3-grams as one number each: exact, as the vocabulary has less than 2**21 words."""
     count = max(len(numbers) - _NGRAM + 1, 0)
     first, second, third = (numbers[shift : shift + count] for shift in range(_NGRAM))
-    packed: np.ndarray = (first << np.uint64(42)) | (second << np.uint64(21)) | third
+    packed: _Uint64s = (first << np.uint64(42)) | (second << np.uint64(21)) | third
     return packed

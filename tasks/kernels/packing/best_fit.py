@@ -15,9 +15,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.sequences import Pieces, chosen
+
+_Int64s = NDArray[np.int64]
+_Uint64s = NDArray[np.uint64]
+_Tokens = NDArray[np.unsignedinteger]
 
 NONE = -1
 WORD_BITS = 64
@@ -26,13 +31,13 @@ WORD_BITS = 64
 class Slices(NamedTuple):
     """Stretches of contexts in the order in which they are to be laid end to end; all arrays int64 [slices]."""
 
-    item: np.ndarray
-    start: np.ndarray
+    item: _Int64s
+    start: _Int64s
     """First token, counted in the context."""
-    stop: np.ndarray
+    stop: _Int64s
 
 
-def best_fit(sizes: np.ndarray, epochs: np.ndarray, sequence_length: int) -> Slices:
+def best_fit(sizes: _Int64s, epochs: _Int64s, sequence_length: int) -> Slices:
     """Choose which contexts share a sequence.
 
     Args:
@@ -61,22 +66,22 @@ def best_fit(sizes: np.ndarray, epochs: np.ndarray, sequence_length: int) -> Sli
 class _Line(NamedTuple):
     """Contexts that wait for a place, found by how much of them is left; [n] where nothing else is said."""
 
-    sizes: np.ndarray
-    done: np.ndarray
+    sizes: _Int64s
+    done: _Int64s
     """Tokens that have a place."""
-    first: np.ndarray
+    first: _Int64s
     """Of those of which so much is left, the first, or NONE: [sequence length]."""
-    before: np.ndarray
+    before: _Int64s
     """Its neighbours of which as much is left, or NONE."""
-    after: np.ndarray
-    words: np.ndarray
+    after: _Int64s
+    words: _Uint64s
     """A bit for each size that waits."""
-    split: np.ndarray
+    split: _Int64s
     """How many are split already, and which they are: [n + 1]. Some of those have their place by now."""
 
 
 @njit(cache=True, nogil=True)
-def _best_fit(epochs: np.ndarray, length: int, line: _Line, out: np.ndarray) -> int:
+def _best_fit(epochs: _Int64s, length: int, line: _Line, out: _Int64s) -> int:
     """Write the slices in the order of finding; return their number."""
     num, begin, waiting = 0, 0, 0
     while begin < len(epochs):
@@ -99,7 +104,7 @@ def _best_fit(epochs: np.ndarray, length: int, line: _Line, out: np.ndarray) -> 
 
 
 @njit(cache=True, nogil=True)
-def _fill(length: int, line: _Line, out: np.ndarray, num: int) -> int:
+def _fill(length: int, line: _Line, out: _Int64s, num: int) -> int:
     """Fill one sequence."""
     room = length
     while room:
@@ -116,7 +121,7 @@ def _fill(length: int, line: _Line, out: np.ndarray, num: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _place(item: int, size: int, line: _Line, out: np.ndarray, num: int) -> int:
+def _place(item: int, size: int, line: _Line, out: _Int64s, num: int) -> int:
     out[0, num], out[1, num], out[2, num] = item, line.done[item], line.done[item] + size
     line.done[item] += size
     return num + 1
@@ -163,7 +168,7 @@ def _wait_no_more(item: int, line: _Line) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _longest(words: np.ndarray, most: int) -> int:
+def _longest(words: _Uint64s, most: int) -> int:
     """Return the longest waiting size of at most `most`; 0 if there is none."""
     # a bit set of sizes; shifting up and down again clears the bits above `most`
     word, unused = most // WORD_BITS, np.uint64(WORD_BITS - 1 - most % WORD_BITS)
@@ -180,7 +185,7 @@ def _longest(words: np.ndarray, most: int) -> int:
     return word * WORD_BITS + bit
 
 
-def sliced(pool: np.ndarray, pieces: Pieces, slices: Slices, token_num_bytes: np.ndarray) -> Pieces:
+def sliced(pool: _Tokens, pieces: Pieces, slices: Slices, token_num_bytes: _Int64s) -> Pieces:
     """Return the pieces in the order of the slices, cut where those cut.
 
     Args:
@@ -199,16 +204,16 @@ def sliced(pool: np.ndarray, pieces: Pieces, slices: Slices, token_num_bytes: np
 
 @njit(cache=True, nogil=True)
 def _sliced(
-    pool: np.ndarray,
-    doc: np.ndarray,
-    role: np.ndarray,
-    byte_start: np.ndarray,
-    start: np.ndarray,
-    stop: np.ndarray,
-    lengths: np.ndarray,
-    token_num_bytes: np.ndarray,
-    out: np.ndarray,
-    slice_of: np.ndarray,
+    pool: _Tokens,
+    doc: _Int64s,
+    role: _Int64s,
+    byte_start: _Int64s,
+    start: _Int64s,
+    stop: _Int64s,
+    lengths: _Int64s,
+    token_num_bytes: _Int64s,
+    out: _Int64s,
+    slice_of: _Int64s,
 ) -> int:
     """Cut the pieces, which end to end are as long as the slices; return their number then."""
     piece, at, byte, num = 0, start[0] if len(start) else 0, byte_start[0] if len(start) else 0, 0

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.roles import MIDDLE, PREFIX, SENTINEL, SUFFIX
@@ -28,6 +29,12 @@ from starloom.tasks.kernels.packing.sequences import NOWHERE, Pieces
 
 if TYPE_CHECKING:
     from starloom.tasks.kernels.tokens.byte_level import Ragged, TokenBytes
+
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
+_Uint64s = NDArray[np.uint64]
+_Flags = NDArray[np.bool_]
+_Tokens = NDArray[np.unsignedinteger]
 
 
 # UTF-8: bytes 10xxxxxx continue a character; those from 0x80 are no ASCII.
@@ -38,15 +45,15 @@ LETTER_A, LETTER_Z, LOWER_CASE = 0x61, 0x7A, 0x20
 class Stretches(NamedTuple):
     """Runs of tokens to cut, each of whole characters of one document: `values[first:last]`; all arrays [m]."""
 
-    first: np.ndarray
-    last: np.ndarray
-    is_start: np.ndarray
+    first: _Int64s
+    last: _Int64s
+    is_start: _Flags
     """Whether the document begins here."""
-    is_end: np.ndarray
+    is_end: _Flags
     """Whether it ends here."""
 
     @classmethod
-    def whole(cls, tokens: Ragged, docs: np.ndarray) -> Stretches:
+    def whole(cls, tokens: Ragged, docs: _Int64s) -> Stretches:
         """Return these documents as stretches, whole."""
         every = np.ones(len(docs), bool)
         return cls(tokens.offsets[docs], tokens.offsets[docs + 1], every, every)
@@ -55,15 +62,25 @@ class Stretches(NamedTuple):
 class Cuts(NamedTuple):
     """The cuts of m stretches. Axis 1 is prefix, middle, suffix."""
 
-    kept_tokens: np.ndarray
+    kept_tokens: _Int64s
     """int64 [m, 3, 2]: the run of the stretch's own tokens that stays as it is."""
-    bytes: np.ndarray
+    bytes: _Int64s
     """int64 [m, 3, 4]: where the piece begins, its kept run begins and ends, and the piece ends, in the stretch."""
     snippets: pa.Array
     """Texts [m, 3, 2], flat, to encode: before and after the kept run of each piece."""
 
 
-def cut(values: np.ndarray, stretches: Stretches, spelled: TokenBytes, draws: np.ndarray, *, has_joints: bool) -> Cuts:
+class _Room(NamedTuple):
+    """The arrays that `_cut` fills: the text of a stretch, then what `Cuts` has, snippets as offsets and bytes."""
+
+    text: _Bytes
+    kept: _Int64s
+    at: _Int64s
+    snippet_offsets: _Int64s
+    snippet_data: _Bytes
+
+
+def cut(values: _Tokens, stretches: Stretches, spelled: TokenBytes, draws: _Uint64s, *, has_joints: bool) -> Cuts:
     """Cut stretches of documents in three where the draws say.
 
     Args:
@@ -82,14 +99,15 @@ def cut(values: np.ndarray, stretches: Stretches, spelled: TokenBytes, draws: np
     text = np.empty(num_bytes.max(initial=0), np.uint8)
     snippet_offsets = np.zeros(num * 6 + 1, np.int64)
     snippet_data = np.empty(num_bytes.sum(), np.uint8)
-    if not _cut(values, *stretches, *spelled, draws, has_joints, text, kept, at, snippet_offsets, snippet_data):
+    room = _Room(text, kept, at, snippet_offsets, snippet_data)
+    if not _cut(values, stretches, *spelled, draws, has_joints, room):
         raise ValueError("a token reaches over a place where this tokenizer never joins text")
     offset_buffer, data_buffer = pa.py_buffer(snippet_offsets), pa.py_buffer(snippet_data[: snippet_offsets[-1]])
     return Cuts(kept, at, pa.LargeStringArray.from_buffers(num * 6, offset_buffer, data_buffer))
 
 
 @njit(cache=True, nogil=True)
-def _num_bytes(values: np.ndarray, first: np.ndarray, last: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def _num_bytes(values: _Tokens, first: _Int64s, last: _Int64s, lengths: _Int64s) -> _Int64s:
     out = np.zeros(len(first), np.int64)
     for row in range(len(first)):
         for token in values[first[row] : last[row]]:
@@ -99,21 +117,9 @@ def _num_bytes(values: np.ndarray, first: np.ndarray, last: np.ndarray, lengths:
 
 @njit(cache=True, nogil=True)
 def _cut(
-    values: np.ndarray,
-    first: np.ndarray,
-    last: np.ndarray,
-    is_start: np.ndarray,
-    is_end: np.ndarray,
-    token_offsets: np.ndarray,
-    token_data: np.ndarray,
-    draws: np.ndarray,
-    has_joints: bool,
-    text: np.ndarray,
-    kept: np.ndarray,
-    at: np.ndarray,
-    snippet_offsets: np.ndarray,
-    snippet_data: np.ndarray,
+    values: _Tokens, stretches: Stretches, token_offsets: _Int64s, token_data: _Bytes, draws: _Uint64s, has_joints: bool, room: _Room
 ) -> bool:
+    (first, last, is_start, is_end), (text, kept, at, snippet_offsets, snippet_data) = stretches, room
     written, snippet = 0, 0
     for row in range(len(first)):
         size = _spell(values[first[row] : last[row]], token_offsets, token_data, text)
@@ -141,7 +147,7 @@ def _cut(
 
 
 @njit(cache=True, nogil=True)
-def _spell(tokens: np.ndarray, offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> int:
+def _spell(tokens: _Tokens, offsets: _Int64s, data: _Bytes, out: _Bytes) -> int:
     """Write the bytes of some tokens to `out` and return how many; `offsets` and `data` are those of TokenBytes."""
     at = 0
     for token in tokens:
@@ -152,12 +158,12 @@ def _spell(tokens: np.ndarray, offsets: np.ndarray, data: np.ndarray, out: np.nd
 
 
 @njit(cache=True, nogil=True)
-def _cut_bytes(text: np.ndarray, draw_1: np.uint64, draw_2: np.uint64) -> tuple[int, int]:
+def _cut_bytes(text: _Bytes, draw_1: np.uint64, draw_2: np.uint64) -> tuple[int, int]:
     """Turn two draws into two sorted cuts between characters, as byte offsets."""
     num_chars = 0
     for byte in text:
         num_chars += (byte & CONTINUATION_MASK) != CONTINUATION
-    # the upper 32 bits of a draw, as a fraction of 2^32, times the number of places: uniform but for 2^-32, no division (Lemire 2019)
+    # the upper 32 bits of a draw, as a fraction, times the number of places: uniform but for 2^-32, without a division (Lemire 2019)
     places = np.uint64(num_chars + 1)
     a = np.int64(((draw_1 >> np.uint64(32)) * places) >> np.uint64(32))
     b = np.int64(((draw_2 >> np.uint64(32)) * places) >> np.uint64(32))
@@ -165,7 +171,7 @@ def _cut_bytes(text: np.ndarray, draw_1: np.uint64, draw_2: np.uint64) -> tuple[
 
 
 @njit(cache=True, nogil=True)
-def _byte_of_char(text: np.ndarray, char: int) -> int:
+def _byte_of_char(text: _Bytes, char: int) -> int:
     chars = -1
     for byte in range(len(text)):
         chars += (text[byte] & CONTINUATION_MASK) != CONTINUATION
@@ -175,7 +181,7 @@ def _byte_of_char(text: np.ndarray, char: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _kept_run(text: np.ndarray, begin: int, end: int, keeps_head: bool, keeps_tail: bool) -> tuple[int, int]:
+def _kept_run(text: _Bytes, begin: int, end: int, keeps_head: bool, keeps_tail: bool) -> tuple[int, int]:
     """Find the first and the last joint of text[begin:end]; (end, end) if nothing between them can be kept."""
     head, tail = begin, end
     while not keeps_head and head < end and not _is_joint(text, head):
@@ -186,7 +192,7 @@ def _kept_run(text: np.ndarray, begin: int, end: int, keeps_head: bool, keeps_ta
 
 
 @njit(cache=True, nogil=True)
-def _is_joint(text: np.ndarray, at: int) -> bool:
+def _is_joint(text: _Bytes, at: int) -> bool:
     return 0 < at < len(text) and _is_letter(text[at - 1]) and text[at] < FIRST_NON_ASCII and not _is_letter(text[at])
 
 
@@ -214,7 +220,7 @@ NUM_PIECES, NUM_SENTINELS = 3 * len(_BLOCK_ROLES), _BLOCK_ROLES.count(SENTINEL)
 
 
 def arrange(
-    docs: np.ndarray, byte_base: np.ndarray, cuts: Cuts, encoded: Ragged, encoded_at: int, is_spm: np.ndarray, sentinels: Sentinels
+    docs: _Int64s, byte_base: _Int64s, cuts: Cuts, encoded: Ragged, encoded_at: int, is_spm: _Flags, sentinels: Sentinels
 ) -> Pieces:
     """Order the pieces of what was cut, those of a stretch between its sentinels.
 

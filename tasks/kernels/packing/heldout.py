@@ -13,26 +13,27 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from starloom.tasks.kernels.tokens.byte_level import Ragged
+
+_Int64s = NDArray[np.int64]
 
 
 class SpanLosses(NamedTuple):
     """The losses of spans of documents; spans of sequences that were not measured are left out."""
 
     doc_id: pa.ChunkedArray
-    loss: np.ndarray
+    loss: NDArray[np.float64]
     """Nats, summed over the span's tokens: float64 [spans]."""
-    num_tokens: np.ndarray
+    num_tokens: _Int64s
     """Tokens that were predicted: int64 [spans]."""
-    num_bytes: np.ndarray
+    num_bytes: _Int64s
     """Bytes that those spell: int64 [spans]."""
 
 
-def span_losses(
-    rows: np.ndarray, losses: pa.ChunkedArray, tokens: pa.ChunkedArray, spans: pa.Table, token_num_bytes: np.ndarray
-) -> SpanLosses:
+def span_losses(rows: _Int64s, losses: pa.ChunkedArray, tokens: pa.ChunkedArray, spans: pa.Table, token_num_bytes: _Int64s) -> SpanLosses:
     """Sum the losses of one part over the spans of its documents.
 
     Args:

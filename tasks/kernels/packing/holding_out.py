@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.text.draws import draw
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_Int64s = NDArray[np.int64]
+_Flags = NDArray[np.bool_]
+
 
 TOLERANCE = 0.1
 """Of the share: as near as that is near enough to exchange nothing."""
 
 
-def hold_out(names: pa.Array | pa.ChunkedArray, num_bytes: np.ndarray, share: float, seed: int) -> np.ndarray:
+def hold_out(names: pa.Array | pa.ChunkedArray, num_bytes: _Int64s, share: float, seed: int) -> _Flags:
     """Choose groups to hold out; never one without bytes.
 
     Args:
@@ -38,12 +42,12 @@ def hold_out(names: pa.Array | pa.ChunkedArray, num_bytes: np.ndarray, share: fl
         Which are held out, bool [n]: none, if every group is over twice the share.
     """
     order = np.lexsort((num_bytes, draw(names, seed, "heldout")[:, 0])) if len(num_bytes) else np.zeros(0, np.int64)
-    is_chosen: np.ndarray = _chosen(num_bytes.astype(np.float64), order, share)
+    is_chosen: _Flags = _chosen(num_bytes.astype(np.float64), order, share)
     return is_chosen
 
 
 @njit(cache=True, nogil=True)
-def _chosen(num_bytes: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
+def _chosen(num_bytes: _Int64s, order: _Int64s, share: float) -> _Flags:
     is_chosen, total = np.zeros(len(num_bytes), np.bool_), num_bytes.sum()
     wanted, held = share * total, 0.0
     for group in order:
@@ -69,7 +73,7 @@ def _chosen(num_bytes: np.ndarray, order: np.ndarray, share: float) -> np.ndarra
 
 
 @njit(cache=True, nogil=True)
-def _exchange_one(num_bytes: np.ndarray, order: np.ndarray, is_chosen: np.ndarray, held: float, wanted: float) -> None:
+def _exchange_one(num_bytes: _Int64s, order: _Int64s, is_chosen: _Flags, held: float, wanted: float) -> None:
     """Exchange one group for another, if that comes nearer to the share and stays below twice the share."""
     inside = order[is_chosen[order]]
     inside = inside[np.argsort(num_bytes[inside], kind="mergesort")]
@@ -87,7 +91,7 @@ def _exchange_one(num_bytes: np.ndarray, order: np.ndarray, is_chosen: np.ndarra
 
 
 @njit(cache=True, nogil=True)
-def spelled_bytes(values: np.ndarray, offsets: np.ndarray, token_num_bytes: np.ndarray) -> np.ndarray:
+def spelled_bytes(values: NDArray[np.unsignedinteger], offsets: _Int64s, token_num_bytes: _Int64s) -> _Int64s:
     """Return the bytes that each list of tokens spells: int64 [lists].
 
     Args:

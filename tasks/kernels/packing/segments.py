@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.fim import NUM_PIECES, Stretches
@@ -21,6 +22,11 @@ from starloom.tasks.kernels.packing.sequences import Layout, Pieces, chosen, in_
 
 if TYPE_CHECKING:
     from starloom.tasks.kernels.tokens.byte_level import TokenBytes
+
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
+_Flags = NDArray[np.bool_]
+_Tokens = NDArray[np.unsignedinteger]
 
 # The first byte of a character of two, three and four bytes is at least this.
 LEADS_TWO, LEADS_THREE, LEADS_FOUR = 0xC0, 0xE0, 0xF0
@@ -32,25 +38,25 @@ CONTINUATION_MASK, CONTINUATION = 0xC0, 0x80
 class Texts(NamedTuple):
     """The text of each segment, in the order of reading; all arrays [m]."""
 
-    span: np.ndarray
+    span: _Int64s
     """Row of the layout's spans."""
-    doc: np.ndarray
-    number: np.ndarray
+    doc: _Int64s
+    number: _Int64s
     """Which piece of its document it is, from 0."""
-    segment_number: np.ndarray
+    segment_number: _Int64s
     """Which piece of its context its segment is, from 0."""
-    has_separator: np.ndarray
+    has_separator: _Flags
     """Whether `<file_sep>` stands in its segment."""
     stretches: Stretches
     """Its whole characters, in the tokens of all sequences end to end."""
-    byte_start: np.ndarray
+    byte_start: _Int64s
     """Where those begin in the document, and"""
-    byte_end: np.ndarray
+    byte_end: _Int64s
     """where they end."""
 
-    def chosen(self, which: np.ndarray) -> Texts:
+    def chosen(self, which: _Flags) -> Texts:
         """Return some of them, by flag."""
-        stretches = Stretches(*(array[which] for array in self.stretches))
+        stretches = Stretches._make(array[which] for array in self.stretches)
         rest = {name: array[which] for name, array in self._asdict().items() if name != "stretches"}
         return Texts(stretches=stretches, **rest)
 
@@ -58,12 +64,12 @@ class Texts(NamedTuple):
 class _Spans(NamedTuple):
     """Spans of a layout by column, and where each lies in all tokens end to end; all arrays int64 [spans]."""
 
-    sequence: np.ndarray
-    doc: np.ndarray
-    byte_start: np.ndarray
-    role: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
+    sequence: _Int64s
+    doc: _Int64s
+    byte_start: _Int64s
+    role: _Int64s
+    first: _Int64s
+    last: _Int64s
 
     @classmethod
     def of(cls, layout: Layout) -> _Spans:
@@ -72,7 +78,7 @@ class _Spans(NamedTuple):
         return cls(sequence, doc, byte_start, role, base + token_start, base + token_end)
 
 
-def texts_of(layout: Layout, context: np.ndarray, separator: int | None, spelled: TokenBytes) -> Texts:
+def texts_of(layout: Layout, context: _Int64s, separator: int | None, spelled: TokenBytes) -> Texts:
     """Find the text of each segment.
 
     Args:
@@ -95,37 +101,37 @@ def texts_of(layout: Layout, context: np.ndarray, separator: int | None, spelled
     return Texts(found, doc, number, segment_number, has_separator, stretches, byte_start + skipped, byte_start + skipped + num_bytes)
 
 
-def _is_new(values: np.ndarray) -> np.ndarray:
+def _is_new(values: _Int64s) -> _Flags:
     """Return which values differ from the one before."""
     return np.append(True, values[1:] != values[:-1])[: len(values)]
 
 
-def _at_last(flags: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _at_last(flags: _Flags, values: _Int64s) -> _Int64s:
     """Return for each place the value at the last flag until there; the first is flagged."""
-    at_last: np.ndarray = values[flags][np.cumsum(flags) - 1]
+    at_last: _Int64s = values[flags][np.cumsum(flags) - 1]
     return at_last
 
 
-def _separated(layout: Layout, spans: _Spans, context: np.ndarray, separator: int | None) -> np.ndarray:
+def _separated(layout: Layout, spans: _Spans, context: _Int64s, separator: int | None) -> _Int64s:
     """Return numbers (context · sequences + sequence) of the segments in which the separator stands; in text it never does."""
     if separator is None:
         return np.zeros(0, np.int64)
     metadata = np.flatnonzero(spans.role == METADATA)
     count = np.append(0, np.cumsum(layout.tokens.reshape(-1) == separator))
     metadata = metadata[count[spans.last[metadata]] > count[spans.first[metadata]]]
-    segments: np.ndarray = context[spans.doc[metadata]] * len(layout.tokens) + spans.sequence[metadata]
+    segments: _Int64s = context[spans.doc[metadata]] * len(layout.tokens) + spans.sequence[metadata]
     return segments
 
 
 @njit(cache=True, nogil=True)
 def _trim(
-    values: np.ndarray,
-    offsets: np.ndarray,
-    data: np.ndarray,
-    first: np.ndarray,
-    last: np.ndarray,
-    skipped: np.ndarray,
-    num_bytes: np.ndarray,
+    values: _Tokens,
+    offsets: _Int64s,
+    data: _Bytes,
+    first: _Int64s,
+    last: _Int64s,
+    skipped: _Int64s,
+    num_bytes: _Int64s,
 ) -> None:
     """Leave out tokens at both ends that spell part of a character, and count bytes: left out in front, and left."""
     for row in range(len(first)):
@@ -139,7 +145,7 @@ def _trim(
 
 
 @njit(cache=True, nogil=True)
-def _is_whole(values: np.ndarray, offsets: np.ndarray, data: np.ndarray) -> bool:
+def _is_whole(values: _Tokens, offsets: _Int64s, data: _Bytes) -> bool:
     """Return whether the last character is complete, of text that begins with a character."""
     num_continuations = 0
     for at in range(len(values) - 1, -1, -1):
@@ -155,7 +161,7 @@ class Permuted(NamedTuple):
 
     pieces: Pieces
     """Of as many tokens as there were; but the last sequence, if it was not full, may have more."""
-    is_permuted: np.ndarray
+    is_permuted: _Flags
     """Which of the texts were, bool [m]."""
     num_dropped: int
     """Tokens that had no room any more."""

@@ -12,9 +12,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.packing.roles import PAD
+
+_Int64s = NDArray[np.int64]
+_Tokens = NDArray[np.unsignedinteger]
 
 NOWHERE = -1
 """In `doc`: of no document. In `byte_start`: not bytes of the document."""
@@ -23,20 +27,20 @@ NOWHERE = -1
 class Pieces(NamedTuple):
     """Runs of tokens in the order in which they are to be laid; all arrays int64 [pieces]."""
 
-    doc: np.ndarray
-    role: np.ndarray
-    byte_start: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
+    doc: _Int64s
+    role: _Int64s
+    byte_start: _Int64s
+    start: _Int64s
+    stop: _Int64s
     """The run is `pool[start:stop]`."""
 
 
 class Layout(NamedTuple):
     """The sequences and the sources of their tokens."""
 
-    tokens: np.ndarray
+    tokens: _Tokens
     """[sequences, sequence length]."""
-    spans: np.ndarray
+    spans: _Int64s
     """int64 [spans, 7], its columns as named by SPAN_COLUMNS."""
 
 
@@ -44,7 +48,7 @@ SPAN_COLUMNS = ("sequence", "token_start", "token_end", "doc", "byte_start", "by
 _SEQUENCE, _TOKEN_START, _TOKEN_END, _DOC, _BYTE_START, _BYTE_END, _ROLE = range(len(SPAN_COLUMNS))
 
 
-def runs(docs: np.ndarray, role: np.ndarray | int, byte_start: np.ndarray | int, start: np.ndarray | int, stop: np.ndarray | int) -> Pieces:
+def runs(docs: _Int64s, role: _Int64s | int, byte_start: _Int64s | int, start: _Int64s | int, stop: _Int64s | int) -> Pieces:
     """Return one piece for each document; a single number stands for all."""
     return Pieces(*np.broadcast_arrays(docs, role, byte_start, start, stop))
 
@@ -56,13 +60,13 @@ def in_order(groups: list[Pieces]) -> Pieces:
     return chosen(joined, filled[np.argsort(joined.doc[filled], kind="stable")])
 
 
-def chosen(pieces: Pieces, which: np.ndarray) -> Pieces:
+def chosen(pieces: Pieces, which: _Int64s | NDArray[np.bool_]) -> Pieces:
     """Return some of the pieces, by number or by flag."""
     return Pieces(*(array[which] for array in pieces))
 
 
 def lay_out(
-    pool: np.ndarray, pieces: Pieces, token_num_bytes: np.ndarray, sequence_length: int, pad: int, dtype: type[np.unsignedinteger]
+    pool: _Tokens, pieces: Pieces, token_num_bytes: _Int64s, sequence_length: int, pad: int, dtype: type[np.unsignedinteger]
 ) -> Layout:
     """Lay the pieces end to end, cut every `sequence_length` tokens, and fill up the last sequence.
 
@@ -78,7 +82,7 @@ def lay_out(
     num_sequences = -(-num_tokens // sequence_length)
     tokens = np.full((num_sequences, sequence_length), pad, dtype)
     spans = np.empty((len(pieces.doc) + num_sequences + 1, len(SPAN_COLUMNS)), np.int64)
-    num_spans = _lay_out(pool, *pieces, token_num_bytes, sequence_length, tokens.reshape(-1), spans)
+    num_spans = _lay_out(pool, pieces, token_num_bytes, sequence_length, tokens.reshape(-1), spans)
     if num_tokens % sequence_length:
         spans[num_spans] = num_sequences - 1, num_tokens % sequence_length, sequence_length, NOWHERE, NOWHERE, NOWHERE, PAD
         num_spans += 1
@@ -86,19 +90,9 @@ def lay_out(
 
 
 @njit(cache=True, nogil=True)
-def _lay_out(
-    pool: np.ndarray,
-    doc: np.ndarray,
-    role: np.ndarray,
-    byte_start: np.ndarray,
-    start: np.ndarray,
-    stop: np.ndarray,
-    token_num_bytes: np.ndarray,
-    sequence_length: int,
-    tokens: np.ndarray,
-    spans: np.ndarray,
-) -> int:
+def _lay_out(pool: _Tokens, pieces: Pieces, token_num_bytes: _Int64s, sequence_length: int, tokens: _Tokens, spans: _Int64s) -> int:
     """Fill `tokens` and `spans`; return the number of spans. There are at most as many as pieces and borders."""
+    doc, role, byte_start, start, stop = pieces
     position, last = 0, -1
     for piece in range(len(doc)):
         source, at_byte = start[piece], byte_start[piece]
@@ -132,13 +126,13 @@ def _lay_out(
 class Starts(NamedTuple):
     """The positions at which another context begins in each sequence, 0 first; padding counts as one."""
 
-    offsets: np.ndarray
+    offsets: _Int64s
     """int32 [sequences + 1]."""
-    positions: np.ndarray
+    positions: _Int64s
     """Of sequence i `positions[offsets[i] : offsets[i + 1]]`: int32."""
 
 
-def context_starts(layout: Layout, context: np.ndarray) -> Starts:
+def context_starts(layout: Layout, context: _Int64s) -> Starts:
     """Find the positions at which the context changes, so that attention can stop there.
 
     Args:

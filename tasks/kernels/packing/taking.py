@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.text.draws import GOLDEN_GAMMA, draw, mix64
 
 if TYPE_CHECKING:
     from starloom.tasks.kernels.tokens.byte_level import Ragged
+
+_Int64s = NDArray[np.int64]
+_Uint64s = NDArray[np.uint64]
+_Flags = NDArray[np.bool_]
 
 
 LAST_PLACE = np.uint64(2**64 - 1)
@@ -26,15 +31,15 @@ LAST_PLACE = np.uint64(2**64 - 1)
 class Copies(NamedTuple):
     """Documents as often as they are taken, in the order of packing; all arrays int64 [copies]."""
 
-    row: np.ndarray
+    row: _Int64s
     """Which document."""
-    epoch: np.ndarray
+    epoch: _Int64s
     """Which copy of it, from 0."""
-    context: np.ndarray
+    context: _Int64s
     """Number of the context, rising; another one in each epoch."""
 
 
-def take(weights: np.ndarray, doc_ids: pa.ChunkedArray, contexts: pa.ChunkedArray, seed: int) -> Copies:
+def take(weights: _Int64s, doc_ids: pa.ChunkedArray, contexts: pa.ChunkedArray, seed: int) -> Copies:
     """Take documents in order.
 
     Args:
@@ -58,7 +63,7 @@ def take(weights: np.ndarray, doc_ids: pa.ChunkedArray, contexts: pa.ChunkedArra
     return Copies(row, epoch, np.cumsum(is_new) - 1)
 
 
-def split_contexts(contexts: pa.ChunkedArray, is_heldout: np.ndarray) -> pa.ChunkedArray:
+def split_contexts(contexts: pa.ChunkedArray, is_heldout: _Flags) -> pa.ChunkedArray:
     """Split contexts of which some documents are held out and others not: those held out become one of another name.
 
     Args:
@@ -73,7 +78,7 @@ def split_contexts(contexts: pa.ChunkedArray, is_heldout: np.ndarray) -> pa.Chun
     return pc.if_else(pa.array(is_parted), pc.binary_join_element_wise(contexts, "heldout", "/"), contexts)
 
 
-def draws_of_copies(names: pa.ChunkedArray, copies: Copies, seed: int, purpose: str, num: int) -> np.ndarray:
+def draws_of_copies(names: pa.ChunkedArray, copies: Copies, seed: int, purpose: str, num: int) -> _Uint64s:
     """Draw `num` numbers for each copy, which depend on the name (one for each document) and the epoch: uint64 [copies, num]."""
     out = np.empty((len(copies.row), num), np.uint64)
     for epoch in np.unique(copies.epoch).tolist():
@@ -82,7 +87,7 @@ def draws_of_copies(names: pa.ChunkedArray, copies: Copies, seed: int, purpose: 
     return out
 
 
-def further(draws: np.ndarray, number: np.ndarray) -> np.ndarray:
+def further(draws: _Uint64s, number: _Int64s) -> _Uint64s:
     """Draw anew for number 1, 2 … of what was drawn for; number 0 has the draws as they are: uint64 like `draws` [m, num]."""
     anew = mix64(draws + number.astype(np.uint64)[:, None] * GOLDEN_GAMMA)
     return np.where(number[:, None] == 0, draws, anew)
@@ -91,11 +96,11 @@ def further(draws: np.ndarray, number: np.ndarray) -> np.ndarray:
 class Headers(NamedTuple):
     """The tokens before all files of a context (`<repo_name>NAME`), kept whichever of them are taken; all arrays [documents]."""
 
-    first_row: np.ndarray
+    first_row: _Int64s
     """The first document of the context."""
-    length: np.ndarray
+    length: _Int64s
     """Of such a first document, how many tokens of its metadata are the context's; else 0."""
-    has_separator: np.ndarray
+    has_separator: _Flags
     """Whether `<file_sep>` opens the document: then its metadata up to there may be the context's."""
 
 

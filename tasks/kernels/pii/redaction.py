@@ -9,26 +9,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
+
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
 
 
 class Spans(NamedTuple):
     """Spans of texts: disjoint, ordered by text and start. Starts and ends are bytes from the start of their text."""
 
-    text: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+    text: _Int64s
+    start: _Int64s
+    end: _Int64s
 
 
 class Texts(NamedTuple):
     """Texts one after another: text i is data[offsets[i]:offsets[i + 1]]."""
 
-    offsets: np.ndarray
-    data: np.ndarray
+    offsets: _Int64s
+    data: _Bytes
 
 
-def merge_overlaps(start: np.ndarray, end: np.ndarray, text: np.ndarray, rank: np.ndarray) -> tuple[Spans, np.ndarray]:
+def merge_overlaps(start: _Int64s, end: _Int64s, text: _Int64s, rank: _Int64s) -> tuple[Spans, _Int64s]:
     """Join spans that share a byte into their union.
 
     Args:
@@ -52,7 +56,7 @@ def merge_overlaps(start: np.ndarray, end: np.ndarray, text: np.ndarray, rank: n
 
 
 @njit(cache=True, nogil=True)
-def _groups(text: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _groups(text: _Int64s, start: _Int64s, end: _Int64s) -> _Int64s:
     """Number the groups of overlapping spans, which come ordered by text and start."""
     group = np.zeros(len(text), np.int64)
     reach = end[0] if len(end) else 0
@@ -80,16 +84,15 @@ def replace_spans(texts: Texts, spans: Spans, replacements: Texts) -> tuple[Text
     new_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     new_data = np.empty(int(new_offsets[-1]), np.uint8)
     new_start = np.empty(len(spans.text), np.int64)
-    _splice(texts.offsets, texts.data, spans.text, spans.start, spans.end, replacements.offsets, replacements.data,
-            new_offsets, new_data, new_start)  # fmt: skip
-    return Texts(new_offsets, new_data), Spans(spans.text, new_start, new_start + np.diff(replacements.offsets))
+    new_texts = Texts(new_offsets, new_data)
+    _splice(texts, spans, replacements, new_texts, new_start)
+    return new_texts, Spans(spans.text, new_start, new_start + np.diff(replacements.offsets))
 
 
 @njit(cache=True, nogil=True)
-def _splice(
-    offsets: np.ndarray, data: np.ndarray, text: np.ndarray, start: np.ndarray, end: np.ndarray,
-    piece_offsets: np.ndarray, pieces: np.ndarray, new_offsets: np.ndarray, new_data: np.ndarray, new_start: np.ndarray,
-) -> None:  # fmt: skip
+def _splice(texts: Texts, spans: Spans, replacements: Texts, new_texts: Texts, new_start: _Int64s) -> None:
+    (offsets, data), (text, start, end) = texts, spans
+    (piece_offsets, pieces), (new_offsets, new_data) = replacements, new_texts
     read, written = 0, 0
     for row in range(len(text)):
         stop = offsets[text[row]] + start[row]
@@ -101,7 +104,7 @@ def _splice(
 
 
 @njit(cache=True, nogil=True)
-def _copy(source: np.ndarray, start: int, stop: int, target: np.ndarray, written: int) -> int:
+def _copy(source: _Bytes, start: int, stop: int, target: _Bytes, written: int) -> int:
     """Append a span to what is written; byte by byte, as slices take numba seconds to compile."""
     for at in range(start, stop):
         target[written] = source[at]

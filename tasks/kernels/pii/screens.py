@@ -27,8 +27,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
+
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
 
 REACH = 512
 """Bytes that a token extends beyond its outermost sign."""
@@ -53,7 +57,7 @@ BEYOND_ASCII, CONTINUATION_MASK = 0x80, 0xC0
 NUM_QUAD_DOTS, NUM_IPV6_COLONS = 3, 7
 
 
-def _classes() -> np.ndarray:
+def _classes() -> _Bytes:
     """Return the classes of each of the 256 bytes, uint8."""
     digits, lower = "0123456789", "abcdefghijklmnopqrstuvwxyz"
     word = digits + lower + lower.upper() + "_"
@@ -79,7 +83,7 @@ QUOTE, APOSTROPHE, EQUALS, SPACE, TAB, RETURN = (ord(character) for character in
 
 
 @njit(cache=True, nogil=True)
-def _at_characters(data: np.ndarray, start: int, stop: int) -> tuple[int, int]:
+def _at_characters(data: _Bytes, start: int, stop: int) -> tuple[int, int]:
     """Move the ends of a span forward to where characters of UTF-8 begin."""
     while start < stop and data[start] & CONTINUATION_MASK == BEYOND_ASCII:
         start += 1
@@ -89,7 +93,7 @@ def _at_characters(data: np.ndarray, start: int, stop: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _has_domain(data: np.ndarray, classes: np.ndarray, at: int) -> bool:
+def _has_domain(data: _Bytes, classes: _Bytes, at: int) -> bool:
     """Return whether a dotted name follows the `@` at `at`."""
     here, end = at + 1, len(data)
     if here >= end or not classes[data[here]] & WORD:
@@ -100,7 +104,7 @@ def _has_domain(data: np.ndarray, classes: np.ndarray, at: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _email_tokens(data: np.ndarray, classes: np.ndarray, found: np.ndarray) -> int:
+def _email_tokens(data: _Bytes, classes: _Bytes, found: _Int64s) -> int:
     num, here, end, floor = 0, 0, len(data), 0
     while here < end:
         if data[here] != AT or here == 0 or not classes[data[here - 1]] & LOCAL_END:
@@ -124,7 +128,7 @@ def _email_tokens(data: np.ndarray, classes: np.ndarray, found: np.ndarray) -> i
 
 
 @njit(cache=True, nogil=True)
-def _is_quad(data: np.ndarray, classes: np.ndarray, dot: int) -> bool:
+def _is_quad(data: _Bytes, classes: _Bytes, dot: int) -> bool:
     """Return whether the dot at `dot` is the first of three between four numbers."""
     if dot == 0 or not classes[data[dot - 1]] & DIGIT:
         return False
@@ -140,7 +144,7 @@ def _is_quad(data: np.ndarray, classes: np.ndarray, dot: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _after_colons(data: np.ndarray, classes: np.ndarray, first: int) -> tuple[int, bool]:
+def _after_colons(data: _Bytes, classes: _Bytes, first: int) -> tuple[int, bool]:
     """Return the end of the run of hexadecimal digits and colons, and whether it can be an IPv6 address.
 
     The detector's match starts after no word character and ends before none, so it is all of the run.
@@ -164,7 +168,7 @@ def _after_colons(data: np.ndarray, classes: np.ndarray, first: int) -> tuple[in
 
 
 @njit(cache=True, nogil=True)
-def _ip_tokens(data: np.ndarray, classes: np.ndarray, found: np.ndarray) -> int:
+def _ip_tokens(data: _Bytes, classes: _Bytes, found: _Int64s) -> int:
     num, here, end, floor = 0, 0, len(data), 0
     while here < end:
         byte, after, wanted = data[here], here + 1, False
@@ -189,7 +193,7 @@ def _ip_tokens(data: np.ndarray, classes: np.ndarray, found: np.ndarray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _is_random(data: np.ndarray, classes: np.ndarray, start: int, stop: int, base64_limit: float, hex_limit: float) -> bool:
+def _is_random(data: _Bytes, classes: _Bytes, start: int, stop: int, base64_limit: float, hex_limit: float) -> bool:
     """Return whether a string passes the entropy limit of the hexadecimal or of the Base64 plugin."""
     length = stop - start
     all_hex, all_digits = True, True
@@ -207,7 +211,7 @@ def _is_random(data: np.ndarray, classes: np.ndarray, start: int, stop: int, bas
 
 
 @njit(cache=True, nogil=True)
-def _quoted_entropy(data: np.ndarray, classes: np.ndarray, base64_limit: float, hex_limit: float, found: np.ndarray) -> int:
+def _quoted_entropy(data: _Bytes, classes: _Bytes, base64_limit: float, hex_limit: float, found: _Int64s) -> int:
     shortest = int(2.0 ** min(base64_limit, hex_limit))  # n characters have at most log2(n) bits each
     num, here, end = 0, 0, len(data)
     while here < end:
@@ -228,7 +232,7 @@ def _quoted_entropy(data: np.ndarray, classes: np.ndarray, base64_limit: float, 
 
 
 @njit(cache=True, nogil=True)
-def _assigned_entropy(data: np.ndarray, classes: np.ndarray, base64_limit: float, hex_limit: float, found: np.ndarray) -> int:
+def _assigned_entropy(data: _Bytes, classes: _Bytes, base64_limit: float, hex_limit: float, found: _Int64s) -> int:
     shortest = int(2.0 ** min(base64_limit, hex_limit))
     num, here, end = 0, 0, len(data)
     while here < end:
@@ -253,7 +257,7 @@ def _assigned_entropy(data: np.ndarray, classes: np.ndarray, base64_limit: float
     return num
 
 
-def _spans(kernel: Any, *arguments: Any) -> np.ndarray:
+def _spans(kernel: Any, *arguments: Any) -> _Int64s:
     """Call a kernel with room for its spans; again with more if it says that it found more."""
     found = np.empty((1024, 2), np.int64)
     num = kernel(*arguments, found)
@@ -263,7 +267,7 @@ def _spans(kernel: Any, *arguments: Any) -> np.ndarray:
     return found[:num]
 
 
-def email_tokens(data: np.ndarray) -> np.ndarray:
+def email_tokens(data: _Bytes) -> _Int64s:
     """Find the runs in which an e-mail address could stand: int64 [k, 2] spans of `data`, ordered and disjoint.
 
     Args:
@@ -272,17 +276,17 @@ def email_tokens(data: np.ndarray) -> np.ndarray:
     return _spans(_email_tokens, data, CLASSES)
 
 
-def ip_tokens(data: np.ndarray) -> np.ndarray:
+def ip_tokens(data: _Bytes) -> _Int64s:
     """Find the runs in which an IP address could stand: int64 [k, 2] spans of `data`, ordered and disjoint."""
     return _spans(_ip_tokens, data, CLASSES)
 
 
-def quoted_entropy(data: np.ndarray, base64_limit: float, hex_limit: float) -> np.ndarray:
+def quoted_entropy(data: _Bytes, base64_limit: float, hex_limit: float) -> _Int64s:
     """Find the insides of quoted strings above either limit in bits a character: int64 [k, 2] spans, ordered."""
     return _spans(_quoted_entropy, data, CLASSES, base64_limit, hex_limit)
 
 
-def assigned_entropy(data: np.ndarray, base64_limit: float, hex_limit: float) -> np.ndarray:
+def assigned_entropy(data: _Bytes, base64_limit: float, hex_limit: float) -> _Int64s:
     """Find the bare strings above either limit that end a line after `=` or `:`: int64 [k, 2] spans, ordered."""
     return _spans(_assigned_entropy, data, CLASSES, base64_limit, hex_limit)
 
@@ -334,7 +338,7 @@ def _key_marks_expression() -> Any:
     return re2.compile("|".join(KEY_MARKS.values()).encode(), options)
 
 
-def key_marks(data: np.ndarray) -> np.ndarray:
+def key_marks(data: _Bytes) -> _Int64s:
     """Find the marks of known kinds of key: int64 [k, 2] spans of `data`, ordered and disjoint.
 
     A mark swallowed by another on the same line is not told apart: a line is what a key detector is shown. Of a mark
@@ -346,7 +350,7 @@ def key_marks(data: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _lines_around(data: np.ndarray, spans: np.ndarray, lines: np.ndarray) -> None:
+def _lines_around(data: _Bytes, spans: _Int64s, lines: _Int64s) -> None:
     for row in range(len(spans)):
         start, stop = spans[row]
         if row > 0:
@@ -364,7 +368,7 @@ def _lines_around(data: np.ndarray, spans: np.ndarray, lines: np.ndarray) -> Non
         lines[row, 0], lines[row, 1] = start, stop
 
 
-def lines_around(data: np.ndarray, spans: np.ndarray) -> np.ndarray:
+def lines_around(data: _Bytes, spans: _Int64s) -> _Int64s:
     """Widen ordered spans to the lines they stand on, or to MAX_KEY_CONTEXT bytes of it: int64 [m, 2], ordered, no two equal.
 
     A span with MIN_KEY_CONTEXT bytes after it in the window of the one before is shown there: no text is read often.

@@ -8,10 +8,14 @@ column in several chunks is joined once. Layout: Apache Arrow columnar format, "
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import types
 
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
 
-def string_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
+
+def string_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[_Int64s, _Bytes]:
     """Return (offsets, data) of a string or binary column without copying its text.
 
     Args:
@@ -34,12 +38,12 @@ def string_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.n
     return offsets, data
 
 
-def _views(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def _views(array: pa.Array) -> tuple[_Int64s, _Bytes]:
     """Return (offsets, data) of an array of at least one text."""
     _, offset_buffer, data_buffer = array.buffers()
     wide = types.is_large_string(array.type) or types.is_large_binary(array.type)
-    offsets = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
-    offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64, copy=False)
+    stored = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
+    offsets: _Int64s = stored[array.offset : array.offset + len(array) + 1].astype(np.int64, copy=False)
     first, last = int(offsets[0]), int(offsets[-1])
     data = np.frombuffer(data_buffer, np.uint8)[first:last] if last > first else np.zeros(0, np.uint8)
     return (offsets - first if first else offsets), data

@@ -13,12 +13,15 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_Uint64s = NDArray[np.uint64]
 
 FNV_PRIME = np.uint64(0x100000001B3)
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -35,7 +38,7 @@ def mix64(z: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _draw(offsets: np.ndarray, data: np.ndarray, key: np.uint64, out: np.ndarray) -> None:
+def _draw(offsets: NDArray[np.int64], data: NDArray[np.uint8], key: np.uint64, out: _Uint64s) -> None:
     for row in range(out.shape[0]):
         state = key
         for at in range(offsets[row], offsets[row + 1]):
@@ -44,7 +47,7 @@ def _draw(offsets: np.ndarray, data: np.ndarray, key: np.uint64, out: np.ndarray
             out[row, column] = mix64(state + np.uint64(column + 1) * GOLDEN_GAMMA)
 
 
-def draw(names: pa.Array | pa.ChunkedArray, seed: int, purpose: str, num: int = 1) -> np.ndarray:
+def draw(names: pa.Array | pa.ChunkedArray, seed: int, purpose: str, num: int = 1) -> _Uint64s:
     """Draw `num` numbers, uniform over 64 bits, for each of n names: uint64 [n, num]."""
     offsets, data = string_buffers(names)
     digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
@@ -53,6 +56,6 @@ def draw(names: pa.Array | pa.ChunkedArray, seed: int, purpose: str, num: int = 
     return out
 
 
-def happens(draws: np.ndarray, probability: float) -> np.ndarray:
+def happens(draws: _Uint64s, probability: float) -> NDArray[np.bool_]:
     """Return which draws fall under a probability: none at 0, all at 1."""
     return (draws >> np.uint64(11)).astype(np.float64) * 2.0**-53 < probability

@@ -32,7 +32,7 @@ def from_hex(column: pa.ChunkedArray, num_digits: int, prefix: str = "") -> NDAr
         texts = data.reshape(-1, width)
         values = _VALUES[texts[:, len(prefix) :]]
         if (texts[:, : len(prefix)] == np.frombuffer(prefix.encode(), np.uint8)).all() and (values != _NO_DIGIT).all():
-            found: NDArray[np.uint8] = (values[:, 0::2] << 4) | values[:, 1::2]
+            found: NDArray[np.uint8] = (values[:, 0::2] << np.uint8(4)) | values[:, 1::2]
             return found
     wrong = next(text for text in column.to_pylist() if not _fits(text, num_digits, prefix))
     message = (

@@ -18,12 +18,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
+_Uint64s = NDArray[np.uint64]
+_Flags = NDArray[np.bool_]
 
 MAX_WINDOW = 8
 FLAG_BITS = 16
@@ -37,16 +43,16 @@ class Patterns(NamedTuple):
 
     window: int
     """Bytes of a word, at most eight and at most the length of the shortest pattern."""
-    flags: np.ndarray
+    flags: _Bytes
     """uint8 [2^16], by hash of a word: whether some pattern has it."""
-    words: np.ndarray
+    words: _Uint64s
     """uint64 [m], the patterns' words, ascending."""
-    numbers: np.ndarray
+    numbers: _Int64s
     """int64 [m], which pattern each word belongs to."""
-    ends: np.ndarray
+    ends: _Int64s
     """int64 [m], where in its pattern each word ends."""
-    offsets: np.ndarray
-    data: np.ndarray
+    offsets: _Int64s
+    data: _Bytes
     """Pattern i is data[offsets[i]:offsets[i + 1]]."""
 
 
@@ -75,10 +81,8 @@ def _rarest_windows(patterns: list[bytes], window: int) -> list[int]:
 
 
 @njit(cache=True, nogil=True)
-def _first_matches(
-    offsets: np.ndarray, data: np.ndarray, window: int, flags: np.ndarray, words: np.ndarray, numbers: np.ndarray, ends: np.ndarray,
-    pattern_offsets: np.ndarray, pattern_data: np.ndarray, first: np.ndarray,
-) -> None:  # fmt: skip
+def _first_matches(offsets: _Int64s, data: _Bytes, patterns: Patterns, first: _Int64s) -> None:
+    window, flags, words, numbers, ends, pattern_offsets, pattern_data = patterns
     mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * window)
     for text in range(len(first)):
         start, stop, word = offsets[text], offsets[text + 1], np.uint64(0)
@@ -100,7 +104,7 @@ def _first_matches(
                 row += 1
 
 
-def first_matches(offsets: np.ndarray, data: np.ndarray, patterns: Patterns) -> np.ndarray:
+def first_matches(offsets: _Int64s, data: _Bytes, patterns: Patterns) -> _Int64s:
     """Find for each of n texts the lowest number of a pattern that stands in it, or -1: int64 [n].
 
     Args:
@@ -110,15 +114,13 @@ def first_matches(offsets: np.ndarray, data: np.ndarray, patterns: Patterns) -> 
     """
     first = np.full(len(offsets) - 1, -1, np.int64)
     if len(patterns.numbers):
-        _first_matches(offsets, data, *patterns, first)
+        _first_matches(offsets, data, patterns, first)
     return first
 
 
 @njit(cache=True, nogil=True)
-def _all_matches(
-    text: np.ndarray, window: int, flags: np.ndarray, words: np.ndarray, numbers: np.ndarray, ends: np.ndarray,
-    pattern_offsets: np.ndarray, pattern_data: np.ndarray, found: np.ndarray,
-) -> int:  # fmt: skip
+def _all_matches(text: _Bytes, patterns: Patterns, found: _Int64s) -> int:
+    window, flags, words, numbers, ends, pattern_offsets, pattern_data = patterns
     mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * window)
     free_from = np.zeros(len(numbers), np.int64)  # a pattern does not overlap itself
     num, word = 0, np.uint64(0)
@@ -144,13 +146,13 @@ def _all_matches(
     return num
 
 
-def all_matches(text: bytes, patterns: Patterns) -> np.ndarray:
+def all_matches(text: bytes, patterns: Patterns) -> _Int64s:
     """Find all places of all patterns in one text: int64 [k, 2], (byte, number of the pattern); no pattern overlaps itself."""
     data, found = np.frombuffer(text, np.uint8), np.empty((1024, 2), np.int64)
-    num = _all_matches(data, *patterns, found)
+    num = _all_matches(data, patterns, found)
     if num > len(found):
         found = np.empty((num, 2), np.int64)
-        _all_matches(data, *patterns, found)
+        _all_matches(data, patterns, found)
     return found[:num]
 
 
@@ -159,7 +161,7 @@ def normalised(text: str, *, keep_whitespace: bool) -> str:
     return text.lower() if keep_whitespace else "".join(text.lower().split())
 
 
-def normalised_column(column: pa.Array, *, keep_whitespace: bool) -> tuple[np.ndarray, np.ndarray]:
+def normalised_column(column: pa.Array, *, keep_whitespace: bool) -> tuple[_Int64s, _Bytes]:
     """Return (offsets, data) of the normalised texts of a column, exactly as Python would.
 
     ASCII is folded in one pass over the bytes. Texts with other characters (6 % of the files of Python packages)
@@ -175,7 +177,7 @@ def normalised_column(column: pa.Array, *, keep_whitespace: bool) -> tuple[np.nd
     return _interleaved(folded, sizes, others)
 
 
-def _interleaved(folded: np.ndarray, sizes: np.ndarray, others: dict[int, bytes]) -> tuple[np.ndarray, np.ndarray]:
+def _interleaved(folded: _Bytes, sizes: _Int64s, others: dict[int, bytes]) -> tuple[_Int64s, _Bytes]:
     """Put the texts that Python normalised where they belong among the others."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     pieces, at = [], 0
@@ -187,15 +189,15 @@ def _interleaved(folded: np.ndarray, sizes: np.ndarray, others: dict[int, bytes]
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]), np.concatenate(pieces)
 
 
-def _is_whitespace() -> np.ndarray:
+def _is_whitespace() -> _Flags:
     """Return for each byte of ASCII whether Python takes it for whitespace: bool [256]."""
     return np.array([byte < BEYOND_ASCII and chr(byte).isspace() for byte in range(256)])
 
 
 @njit(cache=True, nogil=True)
 def _fold(
-    offsets: np.ndarray, data: np.ndarray, keep_whitespace: bool, is_whitespace: np.ndarray, folded: np.ndarray,
-    sizes: np.ndarray, is_ascii: np.ndarray,
+    offsets: _Int64s, data: _Bytes, keep_whitespace: bool, is_whitespace: _Flags, folded: _Bytes,
+    sizes: _Int64s, is_ascii: _Flags,
 ) -> None:  # fmt: skip
     written = 0
     for text in range(len(sizes)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from starloom.tasks.kernels.compiled import njit
@@ -21,6 +22,11 @@ from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_Bytes = NDArray[np.uint8]
+_Int64s = NDArray[np.int64]
+_Uint64s = NDArray[np.uint64]
+_Tokens = NDArray[np.unsignedinteger]
 
 CHUNK_BYTES = 1 << 18
 """Text given to one call of `tokenizers`, whose encodings take some four hundred bytes a token."""
@@ -34,13 +40,13 @@ _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_HEAD_BYTES + 1)], np.u
 class TokenBytes(NamedTuple):
     """The bytes that each token id spells: `data[offsets[id] : offsets[id + 1]]`."""
 
-    offsets: np.ndarray
+    offsets: _Int64s
     """int64 [vocab + 1]."""
-    data: np.ndarray
+    data: _Bytes
     """uint8."""
 
     @property
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> _Int64s:
         """Bytes of each token: int64 [vocab]."""
         return np.diff(self.offsets)
 
@@ -48,9 +54,9 @@ class TokenBytes(NamedTuple):
 class Ragged(NamedTuple):
     """Lists of token ids, end to end: list i is `values[offsets[i] : offsets[i + 1]]`."""
 
-    values: np.ndarray
+    values: _Tokens
     """uint32."""
-    offsets: np.ndarray
+    offsets: _Int64s
     """int64 [lists + 1]."""
 
     @classmethod
@@ -122,7 +128,7 @@ def token_bytes(tokenizer: Tokenizer) -> TokenBytes:
 
 def encode_texts(tokenizer: Tokenizer, texts: pa.Array | pa.ChunkedArray) -> Ragged:
     """Encode each text by itself, a bounded number of bytes at a time."""
-    ids: list[np.ndarray] = []
+    ids: list[NDArray[np.uint32]] = []
     for chunk in _chunks(texts):
         encodings = tokenizer.encode_batch_fast(chunk.to_pylist(), add_special_tokens=False)
         ids += [np.array(encoding.ids, np.uint32) for encoding in encodings]
@@ -139,7 +145,7 @@ def _chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.Chunked
         yield texts.slice(start, stop - start)
 
 
-def heads(spelled: TokenBytes) -> np.ndarray:
+def heads(spelled: TokenBytes) -> _Uint64s:
     """Return the first eight bytes of every token as a little-endian number, zeros after a shorter one: uint64 [vocab]."""
     starts, lengths = spelled.offsets[:-1], spelled.lengths
     padded, numbers = np.append(spelled.data, np.zeros(_HEAD_BYTES, np.uint8)), np.zeros(len(lengths), np.uint64)
@@ -148,7 +154,7 @@ def heads(spelled: TokenBytes) -> np.ndarray:
     return numbers
 
 
-def first_misspelt(tokens: Ragged, spelled: TokenBytes, token_heads: np.ndarray, offsets: np.ndarray, data: np.ndarray) -> int:
+def first_misspelt(tokens: Ragged, spelled: TokenBytes, token_heads: _Uint64s, offsets: _Int64s, data: _Bytes) -> int:
     """Find the first list of tokens that does not spell its text, byte by byte; -1 if all do.
 
     Args:
@@ -163,14 +169,14 @@ def first_misspelt(tokens: Ragged, spelled: TokenBytes, token_heads: np.ndarray,
 
 @njit(cache=True, nogil=True)
 def _first_misspelt(
-    values: np.ndarray,
-    lists: np.ndarray,
-    token_offsets: np.ndarray,
-    token_data: np.ndarray,
-    token_heads: np.ndarray,
-    masks: np.ndarray,
-    text_offsets: np.ndarray,
-    text_data: np.ndarray,
+    values: _Tokens,
+    lists: _Int64s,
+    token_offsets: _Int64s,
+    token_data: _Bytes,
+    token_heads: _Uint64s,
+    masks: _Uint64s,
+    text_offsets: _Int64s,
+    text_data: _Bytes,
 ) -> int:
     for row in range(len(lists) - 1):
         at, end = text_offsets[row], text_offsets[row + 1]
@@ -192,7 +198,7 @@ def _first_misspelt(
 
 
 @njit(cache=True, nogil=True)
-def _eight_bytes(data: np.ndarray, at: np.uint64) -> np.uint64:
+def _eight_bytes(data: _Bytes, at: np.uint64) -> np.uint64:
     """Read a little-endian number; the compiler makes one load of it."""
     low = np.uint64(data[at]) | np.uint64(data[at + np.uint64(1)]) << np.uint64(8) | np.uint64(data[at + np.uint64(2)]) << np.uint64(16)
     low |= np.uint64(data[at + np.uint64(3)]) << np.uint64(24) | np.uint64(data[at + np.uint64(4)]) << np.uint64(32)

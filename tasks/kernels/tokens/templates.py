@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from starloom.tasks.kernels.text.draws import draw, happens
 from starloom.tasks.kernels.tokens.special_tokens import METADATA_FIELDS, REPOSITORY_FIELDS, star_bucket
@@ -21,13 +22,16 @@ from starloom.tasks.kernels.tokens.special_tokens import METADATA_FIELDS, REPOSI
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_Int64s = NDArray[np.int64]
+_Flags = NDArray[np.bool_]
+
 
 class Fields(NamedTuple):
     """Fields of a template, those of one document one after the other: a special token and the text that follows it."""
 
-    row: np.ndarray
+    row: _Int64s
     """The document, ascending: int64 [fields]."""
-    special: np.ndarray
+    special: _Int64s
     """Position in the template's special tokens: int64 [fields]."""
     text: pa.Array
     """string [fields]."""
@@ -54,7 +58,7 @@ def starcoder(documents: pa.Table, seed: int, rate: float, kinds: Sequence[str])
     return Fields(row, field, pc.binary_join_element_wise(texts, _where(is_last, "\n"), ""))
 
 
-def contexts(documents: pa.Table, seed: int, kinds: Sequence[str]) -> tuple[np.ndarray, pa.Array]:
+def contexts(documents: pa.Table, seed: int, kinds: Sequence[str]) -> tuple[_Int64s, pa.Array]:
     """Put the files of each repository together, in random order.
 
     Args:
@@ -94,12 +98,12 @@ def starcoder2(documents: pa.Table, context: pa.Array, seed: int, rate: float, k
     return Fields(row, field, columns.take(pa.array(field * documents.num_rows + row)).combine_chunks())
 
 
-def _is_file(documents: pa.Table, kinds: Sequence[str]) -> np.ndarray:
-    is_file: np.ndarray = pc.is_in(documents.column("kind"), pa.array(kinds, pa.string())).to_numpy().astype(bool)
+def _is_file(documents: pa.Table, kinds: Sequence[str]) -> _Flags:
+    is_file: _Flags = pc.is_in(documents.column("kind"), pa.array(kinds, pa.string())).to_numpy().astype(bool)
     return is_file
 
 
-def _where(flags: np.ndarray, text: str) -> pa.Array:
+def _where(flags: NDArray[np.bool_], text: str) -> pa.Array:
     return pa.array(["", text]).take(pa.array(flags.astype(np.int64)))
 
 
