@@ -25,6 +25,8 @@ from starloom.tasks.schemas import Docs, Repositories, Skipped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
+
     from starloom.tasks.kernels.sources.repositories import Cache, FileSnapshot, RepositorySnapshot
 
 __all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "partition", "snapshot"]
@@ -129,44 +131,48 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
     """Read the files of one part."""
     import pyarrow as pa
 
-    docs: dict[str, list[Any]] = {name: [] for name in Docs.SCHEMA.names}
-    skipped: dict[str, list[Any]] = {name: [] for name in Skipped.SCHEMA.names}
+    found: list[tuple[RepositorySnapshot, FileSnapshot]] = []
+    contents: list[bytes] = []
+    skipped: list[dict[str, Any]] = []
     ordered = sorted(repositories.snapshots, key=lambda repository: (repository.repo, repository.source))
     for done, repository in enumerate(ordered):
         runtime.progress(done, len(ordered), "repositories")
         if repository.note:
             runtime.tell(repository.note)
         for file in repository.files:
-            kept, row = _read_file(repository, file, cfg.max_file_bytes)
-            columns = docs if kept else skipped
-            for name, value in row.items():
-                columns[name].append(value)
-    return Docs.of(pa.table(docs, schema=Docs.SCHEMA)), Skipped.of(pa.table(skipped, schema=Skipped.SCHEMA))
+            read = _read_file(repository, file, cfg.max_file_bytes)
+            if isinstance(read, bytes):
+                found.append((repository, file))
+                contents.append(read)
+            else:
+                skipped.append(read)
+    return Docs.of(_docs(found, contents)), Skipped.of(pa.Table.from_pylist(skipped, Skipped.SCHEMA))
 
 
-def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> tuple[bool, dict[str, Any]]:
-    """Return the row of a file: (True, of Docs) or (False, of Skipped)."""
+def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> bytes | dict[str, Any]:
+    """Return the content of a file, which is UTF-8, or its row of Skipped."""
     if file.blob is None:
-        return False, _skipped_row(repository, file, file.reason or "unread", detail=file.detail)
+        return _skipped_row(repository, file, file.reason or "unread", detail=file.detail)
     if file.size > max_file_bytes:
-        return False, _skipped_row(repository, file, "too-large", value=file.size, threshold=max_file_bytes)
+        return _skipped_row(repository, file, "too-large", value=file.size, threshold=max_file_bytes)
     content = _verified_content(repository, file)
     if (position := content.find(b"\0")) >= 0:
-        return False, _skipped_row(repository, file, "binary", value=position, detail=f"NUL byte at {position}")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        detail = f"byte 0x{content[error.start]:02x} at {error.start} is not UTF-8"
-        return False, _skipped_row(repository, file, "undecodable", value=error.start, detail=detail)
-    return True, _docs_row(repository, file, text)
+        return _skipped_row(repository, file, "binary", value=position, detail=f"NUL byte at {position}")
+    if not content.isascii():
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            detail = f"byte 0x{content[error.start]:02x} at {error.start} is not UTF-8"
+            return _skipped_row(repository, file, "undecodable", value=error.start, detail=detail)
+    return content
 
 
 def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> bytes:
     full = os.path.join(repository.root, file.local)
     hint = "run again: the plan will see the file as it is now"
     try:
-        with open(full, "rb") as stream:
-            content = stream.read()
+        with open(full, "rb", buffering=0) as stream:
+            content = stream.readall()
     except OSError as error:
         raise InputError(f"{full} could be read when the run was planned, and now: {error.strerror}", hint=hint) from error
     if blob_id(content) != file.blob:
@@ -174,30 +180,31 @@ def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> byt
     return content
 
 
-def _docs_row(repository: RepositorySnapshot, file: FileSnapshot, text: str) -> dict[str, Any]:
-    from starloom.tasks.kernels.sources.languages import classify, is_generated, is_vendored
+def _docs(found: list[tuple[RepositorySnapshot, FileSnapshot]], contents: list[bytes]) -> pa.Table:
+    """The rows of Docs, column by column."""
+    import pyarrow as pa
 
-    kind, language = classify(file.path) or ("code", None)
-    return {
-        "doc_id": document_id(repository.source, repository.repo, repository.revision, file.path),
-        "source": repository.source,
-        "kind": kind,
-        "repo": repository.repo,
-        "revision": repository.revision,
-        "path": file.path,
-        "language": language,
-        "content": text,
-        "size": file.size,
-        "swhid": f"swh:1:cnt:{file.blob}",
-        "declared_license": repository.declared_license,
-        "stars": None,
-        "forks": None,
-        "committed_at": None,
-        "visited_at": None,
-        "url": None,
-        "is_vendor": is_vendored(file.path),
-        "is_generated": is_generated(file.path),
+    from starloom.tasks.kernels.sources.languages import are_generated, are_vendored, classify
+
+    kinds = [classify(file.path) or ("code", None) for _, file in found]
+    paths = pa.array([file.path for _, file in found], pa.string())
+    known = {
+        "doc_id": [document_id(repository.source, repository.repo, repository.revision, file.path) for repository, file in found],
+        "source": [repository.source for repository, _ in found],
+        "kind": [kind for kind, _ in kinds],
+        "repo": [repository.repo for repository, _ in found],
+        "revision": [repository.revision for repository, _ in found],
+        "path": paths,
+        "language": [language for _, language in kinds],
+        "content": contents,
+        "size": [file.size for _, file in found],
+        "swhid": [f"swh:1:cnt:{file.blob}" for _, file in found],
+        "declared_license": [repository.declared_license for repository, _ in found],
+        "is_vendor": are_vendored(paths),
+        "is_generated": are_generated(paths),
     }
+    unknown = [None] * len(found)  # a folder does not tell stars, forks, dates or addresses
+    return pa.table({name: known.get(name, unknown) for name in Docs.SCHEMA.names}, schema=Docs.SCHEMA)
 
 
 def _skipped_row(

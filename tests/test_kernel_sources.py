@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -387,12 +388,12 @@ def test_a_license_file_speaks_for_its_folder_or_the_one_above_a_licenses_folder
 
 
 def test_vendored_and_generated_are_seen_by_path():
-    assert languages.is_vendored("pip/_vendor/rich/a.py")
-    assert languages.is_vendored("web/jquery-3.6.js")
-    assert not languages.is_vendored("src/vendoring.py")
-    assert languages.is_generated("proto/a_pb2.py")
-    assert languages.is_generated("package-lock.json")
-    assert not languages.is_generated("src/a.py")
+    assert languages.are_vendored(pa.array(["pip/_vendor/rich/a.py", "web/jquery-3.6.js", "src/vendoring.py"])).to_pylist() == [
+        True,
+        True,
+        False,
+    ]
+    assert languages.are_generated(pa.array(["proto/a_pb2.py", "package-lock.json", "src/a.py"])).to_pylist() == [True, True, False]
 
 
 def test_the_table_claims_no_extension_or_name_twice():

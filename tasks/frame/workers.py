@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 RETRIES = 2
 """Times that a pool is rebuilt after losing a worker (out of memory, killed) before the run gives up."""
 POLL_SECONDS = 0.2
-THREADS_OF_LIBRARIES = {
+SETTINGS_OF_LIBRARIES = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAYON_NUM_THREADS": "1",
+    "MIMALLOC_PURGE_DELAY": "10000",
 }
-"""One thread per worker: the pool is the parallelism."""
+"""One thread per worker: the pool is the parallelism. And Arrow keeps what it freed for ten seconds (milliseconds here): the next part takes
+as much again, and the system would have to clear every page anew."""
 
 
 class Workers:
@@ -141,8 +143,8 @@ def stopped_error() -> Cancelled:
 
 
 def _settle_in() -> None:
-    """Prepare a worker before it imports anything heavy: one thread a library, Ctrl-C left to the parent, exit with the parent."""
-    os.environ.update(THREADS_OF_LIBRARIES)
+    """Prepare a worker before it imports anything heavy: one thread a library, freed memory kept, Ctrl-C left to the parent, exit with the parent."""
+    os.environ.update(SETTINGS_OF_LIBRARIES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

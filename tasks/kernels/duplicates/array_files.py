@@ -6,14 +6,14 @@ Processes that share the folder share the arrays; several may write to rows of t
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import DTypeLike, NDArray
 
 T = TypeVar("T")
@@ -37,10 +37,10 @@ class ArrayFiles:
             LookupError: if they were not written.
         """
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        missing = [name for name in names if not self.path(f"{kind.__name__}.{name}").exists()]
-        if missing:
-            raise LookupError(f"{', '.join(missing)} of {kind.__name__} is read before it was written")
-        return kind(**{name: self.open(f"{kind.__name__}.{name}", writable=writable) for name in names})
+        try:
+            return kind(**{name: self.open(f"{kind.__name__}.{name}", writable=writable) for name in names})
+        except FileNotFoundError as error:
+            raise LookupError(f"{Path(error.filename).name} of {kind.__name__} is read before it was written") from error
 
     def make(self, kind: type[T], **arrays: tuple[DTypeLike, *tuple[int, ...]]) -> T:
         """Make the arrays of a dataclass, all zero, each of (type, *shape), and map them."""
@@ -55,8 +55,12 @@ class ArrayFiles:
         np.save(self.path(name), array)
 
     def open(self, name: str, *, writable: bool = False) -> NDArray[Any]:
-        """Map an array."""
-        return np.asarray(np.load(self.path(name), mmap_mode="r+" if writable else "r"))
+        """Map an array. `np.load` does the same in three times the time, and a decision over few documents opens thousands."""
+        with self.path(name).open("r+b" if writable else "rb") as file:
+            np.lib.format.read_magic(file)
+            shape, is_fortran, kind = np.lib.format.read_array_header_1_0(file)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+            return np.ndarray(shape, kind, mapped, file.tell(), order="F" if is_fortran else "C")
 
     def path(self, name: str) -> Path:
         """Return the file of an array."""

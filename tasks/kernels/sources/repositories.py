@@ -193,7 +193,9 @@ def document_id(source: str, repo: str, revision: str | None, path: str) -> str:
 
 def blob_id(content: bytes) -> str:
     """Return Git's hash of a file with this content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    state = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    state.update(content)
+    return state.hexdigest()
 
 
 def _split(keyed: Sequence[tuple[bytes, RepositorySnapshot]], depth: int, part_bytes: int) -> Iterator[list[RepositorySnapshot]]:
@@ -209,11 +211,8 @@ def _split(keyed: Sequence[tuple[bytes, RepositorySnapshot]], depth: int, part_b
 
 def _hash_of(*fields: str | None) -> bytes:
     """Return the SHA-256 of fields, each with its length in front, so that no two lists of fields are written alike."""
-    state = hashlib.sha256()
-    for field in fields:
-        encoded = b"" if field is None else field.encode()
-        state.update(b"%d:" % (-1 if field is None else len(encoded)) + encoded)
-    return state.digest()
+    encoded = (None if field is None else field.encode() for field in fields)
+    return hashlib.sha256(b"".join(b"-1:" if field is None else b"%d:%b" % (len(field), field) for field in encoded)).digest()
 
 
 def _snapshot(
