@@ -42,7 +42,7 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Taken:
-    """What a command took."""
+    """The time that a command took."""
 
     name: str
     seconds: float

@@ -195,7 +195,7 @@ def _nested(annotation: Any) -> list[type[BaseModel]]:
 
 
 def artifacts_section() -> str:
-    """What every artifact is, and its columns."""
+    """Describe every artifact and its columns."""
     found = []
     for name, kind in ARTIFACTS.items():
         text = _paragraphs(kind.__doc__)

@@ -97,7 +97,7 @@ def _commands(body: str, begin: int, *, is_run: bool) -> list[Command]:
 
 
 def run_page(page: str, folder: Path) -> list[str]:
-    """What each command of a page prints, run in a fresh folder; of those that are not run, what the page shows.
+    """Return what each command of a page prints in a fresh folder; of those that are not run, what the page shows.
 
     Raises:
         RuntimeError: if a command fails.
@@ -177,7 +177,7 @@ def _masked(line: str, *, is_loose: bool) -> str:
 
 
 def quoted(shown: str, outputs: list[str]) -> str | None:
-    """What is shown, as one of the outputs has it; None where none has."""
+    """Find what is shown, as one of the outputs has it; None where none has."""
     found = next((lines for output in outputs if (lines := aligned(shown, output, is_loose=True)) is not None), None)
     return None if found is None else "".join(f"{line}\n" for line in found)
 

@@ -137,7 +137,7 @@ def _chain(run: Run, step: StepState) -> list[StepState]:
 
 
 def _trained(question: Question, step: StepState, until_step: int | None) -> Trained:
-    """What one training saw, by `until_step`."""
+    """Return what one training saw, by `until_step`."""
     rows, run = question.rows, question.run
     packed, batches = input_of(step, "Packed"), output_of(step, "Batches")
     packer = producer(run, packed["artifact"]) if packed else None
@@ -151,7 +151,7 @@ def _trained(question: Question, step: StepState, until_step: int | None) -> Tra
 
 
 def _seen_of_packings(trainings: list[Trained], begins: NDArray[np.int64]) -> list[tuple[StepState, list[Exposure]]]:
-    """What was seen of each packing in all trainings together, their steps counted on from one to the next."""
+    """Return what was seen of each packing in all trainings together, their steps counted on from one to the next."""
     packings: dict[str, tuple[StepState, list[Exposure]]] = {}
     for trained, begin in zip(trainings, begins[:-1].tolist(), strict=True):
         seen = [each._replace(first=_later(each.first, begin), last=_later(each.last, begin)) for each in trained.exposures]
@@ -168,7 +168,7 @@ def _later(steps: NDArray[np.int64], begin: int) -> NDArray[np.int64]:
 
 
 def _both(one: Exposure, other: Exposure) -> Exposure:
-    """What two trainings saw, of which the other came after the one."""
+    """Add up what two trainings saw, of which the other came after the one."""
     return Exposure(np.where(one.first < 0, other.first, one.first), np.maximum(one.last, other.last), one.times + other.times)
 
 

@@ -103,7 +103,7 @@ class Evaluate(Config):
                 raise ConfigError(message, hint=hint)
 
     def too_long(self, context_tokens: int) -> dict[str, bool]:
-        """Whether an answer as long as each knob allows leaves no room for a question that is asked."""
+        """Return whether an answer as long as each knob allows leaves no room for a question that is asked."""
         return {
             "max_new_tokens": bool(self.benchmarks) and self.max_new_tokens >= context_tokens,
             "infill_max_new_tokens": self.max_infills > 0 and context_tokens - self.infill_max_new_tokens <= NUM_SENTINELS,
@@ -119,7 +119,7 @@ class Evaluate(Config):
         return {"device": device, "precision": precision_of(self.precision, device)}
 
     def identity(self) -> dict[str, Any]:
-        """What shapes answers and scores, as plain JSON values: what is `auto`, as it turns out here."""
+        """Return the knobs that shape answers and scores, as plain JSON values: `auto` as it is resolved here."""
         place = self.place()
         return {**super().identity(), **place, "attention": attention_of("auto", **place)}
 
@@ -247,7 +247,7 @@ def _too_long(knob: str, value: int, context_tokens: int) -> InputError:
 
 
 def _no_room(knob: str, value: int, context_tokens: int) -> tuple[str, str]:
-    """What is wrong with the length of an answer, and what to do."""
+    """Describe what is wrong with the length of an answer, and what to do."""
     return (
         f"{knob} is {value}, which leaves no room for a prompt in the model's context of {context_tokens} tokens",
         f"set {knob} to {context_tokens // 2} or less",

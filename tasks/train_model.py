@@ -426,7 +426,7 @@ def _check_sequences(packed: Packed, architecture: Architecture, initial: Checkp
 
 
 def _unfit(length: int, context_tokens: int, training: str, packing: str, *, can_grow: bool) -> tuple[str, str]:
-    """What is wrong with sequences that a network cannot read, and what to do."""
+    """Describe what is wrong with sequences that a network cannot read, and what to do."""
     grow = f", or {training}.context_tokens to {max(length, 2)} or more" if can_grow else ""
     return (
         f"packed sequences have {length} tokens, and this network reads 2 to {context_tokens} ({training}.context_tokens)",

@@ -37,12 +37,12 @@ def _context_in(folder: str) -> int | None:
 
 
 def is_trained_afresh(tokenizer: Wired | None) -> bool:
-    """Whether a step trains a tokenizer rather than taking one that exists."""
+    """Return whether a step trains a tokenizer rather than taking one that exists."""
     return tokenizer is not None and tokenizer.stage == "train_tokenizer" and tokenizer.config.model_dump()["existing"] is None
 
 
 def first_difference(vocabulary: dict[str, int], folder: Path) -> str | None:
-    """How a tokenizer differs from the one that lies in a checkpoint's folder; None if both mean the same by every number that both know.
+    """Describe how a tokenizer differs from that in a checkpoint's folder; None if each id that both know stands for the same text.
 
     Args:
         vocabulary: token → number, of the tokenizer.

@@ -53,13 +53,13 @@ def attention_of(choice: str, device: str, precision: str) -> str:
 
 @functools.cache
 def has_flash() -> bool:
-    """Whether the package flash-attn is installed."""
+    """Return whether the package flash-attn is installed."""
     return importlib.util.find_spec("flash_attn") is not None
 
 
 @functools.cache
 def has_gpu() -> bool:
-    """Whether torch would find a GPU: it was built for CUDA, and the driver has a device for this process."""
+    """Return whether torch would find a GPU: it was built for CUDA, and the driver has a device for this process."""
     found = importlib.util.find_spec("torch")  # looks, and imports nothing
     places = list(found.submodule_search_locations or ()) if found else []
     version = Path(places[0], "version.py") if places else None

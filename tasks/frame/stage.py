@@ -115,7 +115,7 @@ class Config(BaseModel):
         return found
 
     def continuation(self) -> dict[str, Any]:
-        """What must be equal for work that was left unfinished to be gone on with; less than the identity, where a stage says so."""
+        """Return what must be equal for unfinished work to be continued; less than the identity, where a stage says so."""
         return self.identity()
 
     def check_plan(self, wired: Wired) -> None:

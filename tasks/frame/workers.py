@@ -28,8 +28,8 @@ SETTINGS_OF_LIBRARIES = {
     "RAYON_NUM_THREADS": "1",
     "MIMALLOC_PURGE_DELAY": "10000",
 }
-"""One thread per worker: the pool is the parallelism. And Arrow keeps what it freed for ten seconds (milliseconds here): the next part takes
-as much again, and the system would have to clear every page anew."""
+"""One thread per worker: the pool is the parallelism. And Arrow keeps what it freed for ten seconds (milliseconds here): the next part
+takes as much again, and the system would have to clear every page anew."""
 
 
 class Workers:
@@ -143,7 +143,7 @@ def stopped_error() -> Cancelled:
 
 
 def _settle_in() -> None:
-    """Prepare a worker before it imports anything heavy: one thread a library, freed memory kept, Ctrl-C left to the parent, exit with the parent."""
+    """Prepare a worker before its heavy imports: one thread a library, freed memory kept, Ctrl-C left to the parent, exit with it."""
     os.environ.update(SETTINGS_OF_LIBRARIES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
