@@ -24,13 +24,13 @@ demo: install ## the whole pipeline on the packages of .venv: a trained, evaluat
 	@$(BIN)/starloom run conf/demo.yaml
 
 check: install ## what a developer runs after each change: the quickest tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not long and not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not long and not slow"
 
 test: install ## all tests but the longest, which repeat what shorter ones show on more and larger cases
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not long"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-all: install ## all tests, on many more generated cases (nightly)
-	STARLOOM_TESTS=all $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	STARLOOM_TESTS=all $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: install ## ruff, types, floors
 	$(BIN)/ruff check .

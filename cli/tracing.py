@@ -253,7 +253,7 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
         f"checkpoint {at['artifact']}",
         f"  of {at['step']} in run {found['run']}; {until}",
         *[
-            f"  went on from {short(each['artifact'])} of {each['step']}, {many(each['num_steps'], 'step')}: "
+            f"  continued from {short(each['artifact'])} of {each['step']}, {many(each['num_steps'], 'step')}: "
             "what that saw is counted here too"
             for each in reversed(at["trainings"][:-1])
         ],

@@ -22,24 +22,21 @@ settings.register_profile("house", deadline=None, max_examples=examples(100), su
 settings.load_profile("house")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist a file stays on one worker, for its fixtures; what starts processes begins first, for it takes longest."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with files that have slow tests: xdist gives each file to one worker (`--dist loadfile`), and the last one is waited for."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store of `make_history`, to be read or copied; tests that ask for it carry `xdist_group("history")`."""
+    """A folder with the store of `make_history`, to be read or copied."""
     return make_history(tmp_path_factory.mktemp("history")).parent
 
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server; tests that ask for it carry the mark `xdist_group("prefect")`, so that there is one."""
+    """A Prefect server for all tests of a worker."""
     with serving(tmp_path_factory.mktemp("prefect")) as server:
         yield server
 

@@ -16,7 +16,7 @@ from starloom.lineage.records import Action, Artifact, Components
 from starloom.lineage.store import FORMAT, Store, action_name, object_name
 from tests.corpus import hashes, run_recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -209,4 +209,4 @@ def test_command_prints_one_json_object(corpus, tmp_path, bench_module, monkeypa
 
 def test_command_lists_the_benches():
     done = subprocess.run([sys.executable, "-m", "starloom.bench", "--list"], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == command._names()
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [*command._names(), *command.COMMANDS]

@@ -16,7 +16,7 @@ from starloom.lineage.store import Store, object_name
 from starloom.queries.rows import Rows
 from tests.history import EMAIL
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

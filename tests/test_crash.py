@@ -72,7 +72,6 @@ def test_only_the_parts_that_were_not_finished_are_redone(recipe, tmp_path):
     assert hashes(again) == hashes(done)
 
 
-@pytest.mark.xdist_group("prefect")
 @pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(recipe, tmp_path, how, prefect_server):
     slow = write_recipe(tmp_path / "slow.yaml", make_repositories(tmp_path / "many", num_repos=40, files=30), STAGES, 20_000)

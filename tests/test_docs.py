@@ -110,7 +110,7 @@ def test_a_knob_that_is_in_no_key_is_marked_and_no_other():
     page = reference.STAGES.read_text()
     parts = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     knobs = {name: set(re.findall(r"^\| (`\w+`°?) \|", part, re.MULTILINE)) for name, part in parts}
-    assert {"`parallel`°", "`preset`°", "`precision`", "`threads`"} <= knobs["train_model"]
+    assert {"`log_every_steps`°", "`preset`°", "`precision`", "`parallel`", "`threads`"} <= knobs["train_model"]
     assert {"`sources`°", "`path`°", "`max_file_bytes`", "`holds`"} <= knobs["ingest"]
     assert {"`memory_bytes`°", "`threshold`", "`num_perm`"} <= knobs["near_dedup"]
 
@@ -254,7 +254,6 @@ def tell(script: Path, run: Path, place: str, token: int, capsys, monkeypatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("history")
 def test_the_script_finds_tokens_of_every_role_in_their_files(history, script, capsys, monkeypatch):
     store = Store.open(str(history / "store"))
     run = store.run("strict")
@@ -272,7 +271,6 @@ def test_the_script_finds_tokens_of_every_role_in_their_files(history, script, c
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("history")
 def test_the_script_notices_a_part_that_is_not_what_its_name_says(history, script, tmp_path, capsys, monkeypatch):
     shutil.copytree(history / "store", tmp_path / "store", symlinks=True)
     store = Store.open(str(tmp_path / "store"))

@@ -159,7 +159,7 @@ def test_of_no_text_there_is_nothing_to_say(tmp_path, pair, docs):
 def test_a_reference_is_known_by_its_content_and_must_be_a_tokenizer(tmp_path, pair):
     assert MeasureTokenizer(compare_with=pair[1]).identity()["compare_with"] == {"sha256": file_digest(Path(pair[1]))}
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(InputError, match=r"no\.json is no tokenizer\.json"):
+    with pytest.raises(InputError, match=r"no\.json is not a tokenizer\.json"):
         measured(docs_of(["x"], ["C"]), pair[0], tmp_path, compare_with=str(tmp_path / "no.json"))
     with pytest.raises(ValidationError, match="no file at"):
         MeasureTokenizer(compare_with=str(tmp_path / "absent.json"))

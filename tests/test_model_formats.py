@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_kind_is_refused_by_name(tmp_path, change, named
         load_network(tmp_path, CPU)
 
 
-@pytest.mark.parametrize(("content", "named"), [(None, "has no config.json"), ("[]", "holds list"), ("{", "is no JSON")])
+@pytest.mark.parametrize(("content", "named"), [(None, "has no config.json"), ("[]", "holds list"), ("{", "is not valid JSON")])
 def test_a_config_that_is_none_is_refused(tmp_path, content, named):
     if content is not None:
         (tmp_path / "config.json").write_text(content)

@@ -241,7 +241,13 @@ def test_the_first_fifty_losses_of_the_tiny_preset_are_the_recorded_ones(tmp_pat
     """A change that should not change numerics must not change this curve; `UPDATE_GOLDEN=1` records it again."""
     preset = yaml.safe_load((HOUSE / "conf" / "model" / "tiny.yaml").read_text())
     two = {"family": "starcoder2", "num_heads": 4, "num_key_value_heads": 2, "sliding_window": 16} if name == "starcoder2" else {}
-    knobs = preset["architecture"] | two | preset["training"] | {"num_steps": 50, "attend_across_documents": name == "starcoder"}
+    knobs = (
+        preset["architecture"]
+        | {"vocab_size": ARCHITECTURE["vocab_size"]}
+        | two
+        | preset["training"]
+        | {"num_steps": 50, "attend_across_documents": name == "starcoder"}
+    )
     knobs.pop("checkpoint_every_steps", None)
     trainer = trainer_of(tmp_path, packed, **knobs)
     trainer.run(Interruption())

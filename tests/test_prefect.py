@@ -13,7 +13,7 @@ from tests.corpus import write_recipe
 STAGES = "- license_filter\n- exact_dedup\n- near_dedup\n- redact_pii\n"
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = pytest.mark.slow
 
 
 def run(recipe, store, server, *words):

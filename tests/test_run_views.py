@@ -205,7 +205,6 @@ def test_the_rows_of_a_curve_are_means_of_equal_stretches(checkout):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("prefect")
 def test_prefect_has_the_curve_with_its_numbers(checkout, prefect_server):
     command = [sys.executable, "-m", "starloom.cli", "run", str(checkout.recipe), "--store", str(checkout.store), "--workers", "1"]
     subprocess.run(command, cwd=checkout.root, env=prefect_server.environment, capture_output=True, check=True, timeout=300)

@@ -84,7 +84,7 @@ def test_a_full_disk_is_a_clear_error_and_nothing_is_half_written(tmp_path):
         try:
             storage.write("kept", b"x" * 5000)
         except StoreError as error:
-            assert "no room" in str(error) and "starloom gc" in str(error), error
+            assert "no space left" in str(error) and "starloom gc" in str(error), error
         else:
             raise SystemExit("the write was accepted")
         assert storage.read("kept") == b"before"

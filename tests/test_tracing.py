@@ -21,7 +21,7 @@ from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 from tests.history import EMAIL
 from tests.sizes import examples
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("history")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
