@@ -292,7 +292,7 @@ def test_a_middle_ends_at_a_sentinel_and_a_continuation_does_not(tokenizer, sent
 
 
 def test_a_tokenizer_without_sentinels_cannot_ask_for_a_middle():
-    with pytest.raises(ValueError, match="task 't': the tokenizer has no <fim_suffix>; the network cannot"):
+    with pytest.raises(ValueError, match="task 't': the tokenizer has no <fim_suffix>; fill-in-the-middle is not possible"):
         middle(of_bytes(["<|endoftext|>", "<fim_prefix>", "<fim_middle>"]))
 
 
@@ -347,7 +347,7 @@ def test_the_command_fills_a_gap_and_tells_it_as_json(folder, network, tokenizer
         ([], "give --prompt, or --prefix and --suffix"),
         (["--prompt", "x", "--top-p", "2"], "less than or equal to 1"),
         (["--prompt", "x", "--tokenizer", "nowhere.json"], "nowhere.json is not there"),
-        (["--prompt", "x", "--tokenizer", "config.json"], "config.json is no tokenizer.json"),
+        (["--prompt", "x", "--tokenizer", "config.json"], "config.json is not a tokenizer.json"),
         (["--prompt", "x", "--max-new-tokens", "99"], "max_new_tokens 99 alone fills"),
     ],
 )
