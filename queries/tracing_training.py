@@ -254,7 +254,7 @@ def text_of(run: Run, packer: StepState) -> str:
     encoder = producer(run, tokens["artifact"]) if tokens else None
     docs = input_of(encoder, "Docs") if encoder else None
     if docs is None:
-        raise InputError(f"run {run.id} does not say which text {packer.name} packed", hint="trace another run, with --run")
+        raise InputError(f"run {run.id} does not record which text {packer.name} packed", hint="trace another run, with --run")
     return str(docs["artifact"])
 
 

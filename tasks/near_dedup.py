@@ -48,7 +48,7 @@ class Shingling(Config):
     ngram: int = Field(default=5, gt=0, le=256)
     """Words in a shingle. A file of fewer words, empty ones not counted, is one shingle: only its exact copies resemble it."""
     words: Literal["ascii", "unicode", "runs"] = "ascii"
-    """What words are. `ascii`: what lies between any two characters other than `A-Za-z_0-9`, so that empty words count, case kept
+    """Definition of a word. `ascii`: the text between any two characters other than `A-Za-z_0-9`, so that empty words count, case kept
     (StarCoder); `unicode`: the same of Unicode word characters, in lower case (The Stack v2); `runs`: runs of `A-Za-z_0-9`, case kept. For
     `ascii` and `runs` only its exact copies resemble a file of which more characters are beyond ASCII than are of those."""
     seed: int = Field(default=42, ge=0, lt=2**32)
@@ -65,14 +65,14 @@ class NearDedup(Shingling, Election):
     rows: int | None = Field(default=None, gt=0)
     """Positions of the signature in a band, with `bands`."""
     verify: Literal["none", "estimated", "exact"] = "none"
-    """`none` trusts every collision of a band (StarCoder); `estimated` asks both signatures for the threshold, `exact` the shingles."""
+    """Check of colliding pairs against the threshold: `none` (StarCoder), `estimated` from signatures, `exact` on shingles."""
     clusters: Literal["components", "survivors"] = "components"
-    """Who goes of a cluster: of `components` all but the best (StarCoder), like it or not; of `survivors` whoever resembles a file that
-    stays, the best first. The second needs `verify`."""
+    """Files dropped of a cluster: with `components` all but the best (StarCoder), similar to it or not; with `survivors` those similar to
+    a kept file, the best first. The second needs `verify`."""
     scope: Literal["language", "global"] = "language"
     """Compare files of one language only, as StarCoder did, or all with all."""
     large_cluster: int = Field(default=1000, ge=2)
-    """Warn of clusters of more documents than this: what connects so many may be a template, a header, a chain."""
+    """Warn of clusters of more documents than this threshold: they may be connected by a template, a header, a chain."""
 
     def banding(self) -> tuple[int, int]:
         """Bands, and rows of each."""
@@ -85,9 +85,9 @@ class NearDedup(Shingling, Election):
         if (self.bands is None) != (self.rows is None):
             raise ValueError("bands and rows go together: give both, or neither")
         if self.clusters == "survivors" and self.verify == "none":
-            raise ValueError("clusters: survivors compares files with those that stay: say by what with verify: estimated or exact")
+            raise ValueError("clusters: survivors compares files with those that are kept: set verify to estimated or exact")
         if self.clusters == "survivors" and self.keep == "none":
-            raise ValueError("clusters: survivors drops files for those that stay, and keep: none lets none stay: leave one of the two out")
+            raise ValueError("clusters: survivors drops files for those that are kept, and keep: none keeps none: leave one of the two out")
         if self.bands is not None and self.rows is not None and self.bands * self.rows > self.num_perm:
             raise ValueError(
                 f"{self.bands} bands of {self.rows} rows need {self.bands * self.rows} permutations; num_perm is {self.num_perm}"

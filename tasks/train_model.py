@@ -76,7 +76,7 @@ class Shape(Config):
     activation: Literal["gelu_tanh", "gelu"] | None = None
     """GELU by its tanh approximation, unless exact is asked for."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Chance that a number is zeroed in training; none unless given, or the checkpoint's. May change."""
+    """Dropout probability in training; none unless given, or the checkpoint's. May change."""
     rope_theta: float | None = Field(None, gt=0)
     """Base of the rotary wavelengths, starcoder2 only; 100,000 unless given. May change."""
     sliding_window: int | None = Field(None, gt=0)
@@ -300,7 +300,7 @@ def train_model(
 def _kept(job: TrainingJob) -> str:
     """Return the folder in which a stopped training continues."""
     steps = [int(path.name.removeprefix("step-")) for path in (job.work / "states").glob("step-*")]
-    return f"the training goes on after step {max(steps):,}" if steps else "the training, which had saved nothing yet, begins again"
+    return f"the training resumes after step {max(steps):,}" if steps else "the training had saved nothing yet and starts again"
 
 
 def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint | None, cfg: TrainModel, folder: Path) -> TrainingJob:
@@ -345,12 +345,12 @@ def _architecture(cfg: TrainModel, vocab_size: int, initial: Checkpoint | None) 
         architecture.check_continues(trained)
     except ValueError as error:
         raise InputError(
-            f"train_model cannot go on from the checkpoint of the step above: {error}",
+            f"train_model cannot continue the checkpoint of the step above: {error}",
             hint="leave that knob out, and take a preset that gives it like the checkpoint or, like finetune, says nothing of the shape",
         ) from error
     if vocab_size > trained.vocab_size:
         raise InputError(
-            f"the tokenizer has {vocab_size:,} tokens, and the checkpoint to go on from knows {trained.vocab_size:,}",
+            f"the tokenizer has {vocab_size:,} tokens, but the checkpoint to continue has {trained.vocab_size:,}",
             hint="take the tokenizer that the checkpoint was trained with: train_tokenizer.existing",
         )
     return architecture
@@ -397,11 +397,11 @@ class _Listener:
         """Return why it ended, in its own words; without any, it was killed."""
         words = "" if self.was_killed else "\n".join(self.words).strip()  # those left behind only say that they lost another
         where = f"after step {self.step:,} of {self.num_steps:,}" if self.step else "before its first step"
-        again = "run the same command again: it goes on from the last state that was saved"
+        again = "run the same command again: it resumes from the last saved state"
         if words and "out of memory" not in words.lower():
-            return StageError(f"the trainer failed {where}; its last words:\n{words}", hint="mend what it names, and " + again)
-        silent = "ended without a word, as one that was killed: often, memory ran out"
-        how = f"ran out of memory; its last words:\n{words}" if words else silent
+            return StageError(f"the trainer failed {where}; its last lines:\n{words}", hint="fix the error, and " + again)
+        silent = "ended without a message, as a killed process does: often, memory ran out"
+        how = f"ran out of memory; its last lines:\n{words}" if words else silent
         lower = "train_model.microbatch_sequences, or set train_model.activation_checkpointing"
         return StageError(f"the trainer {where} {how}", hint=f"if it was memory, lower {lower}; {again}")
 

@@ -284,14 +284,14 @@ def test_a_trainer_that_is_killed_is_said_to_be(num_processes, tmp_path, tokeniz
                         return
 
     packed, knobs = packed_of(4, 3), KNOBS | {"num_steps": 3000, "checkpoint_every_steps": 1, "num_processes": num_processes}
-    with pytest.raises(StageError, match=r"^the trainer after step \d[\d,]* of 3,000 ended without a word") as caught:
+    with pytest.raises(StageError, match=r"^the trainer after step \d[\d,]* of 3,000 ended without a message") as caught:
         train(packed, tokenizer, Runtime(scratch(tmp_path / "s"), on_progress=kill_trainer), **knobs)
     assert "microbatch_sequences" in caught.value.hint
     assert "it goes on from the last state" in caught.value.hint
     assert list((tmp_path / "s" / "work" / "states").glob("step-*"))
 
 
-@pytest.mark.parametrize(("at_step", "kept"), [(0, "had saved nothing yet, begins again"), (3, r"goes on after step \d+$")])
+@pytest.mark.parametrize(("at_step", "kept"), [(0, "had saved nothing yet and starts again"), (3, r"resumes after step \d+$")])
 def test_a_training_that_is_stopped_says_where_it_goes_on(at_step, kept, tmp_path, tokenizer):
     done = [0]
     runtime = Runtime(scratch(tmp_path / "s"), on_progress=lambda step, *_: done.append(step), is_cancelled=lambda: done[-1] >= at_step)
@@ -302,14 +302,14 @@ def test_a_training_that_is_stopped_says_where_it_goes_on(at_step, kept, tmp_pat
 
 def test_a_trainer_that_fails_is_heard_in_its_own_words_and_not_in_its_figures(tmp_path, tokenizer):
     knobs = KNOBS | {"learning_rate": 1e30, "min_learning_rate": 0.0}
-    with pytest.raises(StageError, match=r"^the trainer failed after step \d of 6; its last words:\nTrainingError: step ") as caught:
+    with pytest.raises(StageError, match=r"^the trainer failed after step \d of 6; its last lines:\nTrainingError: step ") as caught:
         train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "s"), **knobs)
     assert "{" not in caught.value.message
 
 
 def test_of_several_trainers_the_reason_is_heard_and_not_their_launcher(tmp_path, tokenizer):
     knobs = KNOBS | {"learning_rate": 1e30, "min_learning_rate": 0.0, "num_processes": 2}
-    with pytest.raises(StageError, match=r"its last words:\nTrainingError: step \d: ") as caught:
+    with pytest.raises(StageError, match=r"its last lines:\nTrainingError: step \d: ") as caught:
         train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "s"), **knobs)
     assert "elastic" not in caught.value.message
 
@@ -369,7 +369,7 @@ def test_a_tokenizer_of_more_tokens_than_the_checkpoint_knows_is_refused_with_bo
     model = tokenizers.Tokenizer.from_file(str(tokenizer.path / "tokenizer.json"))
     model.add_tokens(["one more"])
     model.save(str(tokenizer.path / "tokenizer.json"))
-    with pytest.raises(InputError, match="tokenizer has 28 tokens, and the checkpoint to go on from knows 27"):
+    with pytest.raises(InputError, match="tokenizer has 28 tokens, but the checkpoint to continue has 27"):
         train(packed_of(4), tokenizer, Runtime.alone(tmp_path / "second"), trained, **ROTARY)
 
 
