@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ def test_each_step_is_told_by_what_its_seconds_went_into(tmp_path):
 
 def test_a_step_that_is_not_there_is_a_problem_told(capsys, monkeypatch):
     monkeypatch.setattr(command, "SETTINGS_OF_LIBRARIES", {})
+    monkeypatch.setattr(command, "NEW_OBJECTS_BEFORE_GC", gc.get_threshold()[0])
     assert command.main(["--until", "pack"]) == 2
     assert "pack_fim" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ written); and idle, the seconds in which the process waited, for the disk or for
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from starloom.lineage.errors import StarloomError
-from starloom.tasks.frame.workers import SETTINGS_OF_LIBRARIES
+from starloom.tasks.frame.workers import NEW_OBJECTS_BEFORE_GC, SETTINGS_OF_LIBRARIES
 
 RECIPE = Path(__file__).parents[2] / "conf" / "demo.yaml"
 MB = 1_000_000
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     os.environ.update(SETTINGS_OF_LIBRARIES)  # as in a worker; before Arrow is imported, which reads them then
+    gc.set_threshold(NEW_OBJECTS_BEFORE_GC)
     try:
         time_stages(WARM_MB, options.part_mb, options.until, options.scratch)
         report = time_stages(options.mb, options.part_mb, options.until, options.scratch)
