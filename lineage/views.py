@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import pyarrow as pa
@@ -32,27 +33,28 @@ class Stored:
         return LocalPath(self.name) if self.url is None else open_storage(self.url).local(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PartSource:
     """One part: a table in memory or a stored file, and the verdicts that say which of its rows are still in."""
 
     data: pa.Table | Stored
     verdicts: pa.Table | Stored | None = None
 
+    @cached_property
     def keep(self) -> pa.ChunkedArray | None:
-        """Return row-aligned booleans: the rows kept. None if no verdict was passed."""
+        """Row-aligned booleans: the rows kept, read once. None if no verdict was passed."""
         if self.verdicts is None:
             return None
         return pc.fill_null(_load(self.verdicts, ["keep"]).column("keep"), fill_value=False)
 
     def read(self, columns: list[str] | None) -> pa.Table:
         """Return the rows kept."""
-        table, keep = _load(self.data, columns), self.keep()
+        table, keep = _load(self.data, columns), self.keep
         return table if keep is None else table.filter(keep)
 
     def batches(self, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows kept, batch by batch."""
-        keep, start = self.keep(), 0
+        keep, start = self.keep, 0
         for batch in _stream(self.data, columns, rows):
             live = batch if keep is None else batch.filter(keep.slice(start, batch.num_rows).combine_chunks())
             start += batch.num_rows
@@ -61,7 +63,7 @@ class PartSource:
 
     def num_rows(self) -> int:
         """Return the number of rows kept."""
-        keep = self.keep()
+        keep = self.keep
         if keep is not None:
             return int(pc.sum(keep, min_count=0).as_py())
         if isinstance(self.data, pa.Table):

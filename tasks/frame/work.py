@@ -57,10 +57,12 @@ class PartJob:
 def do_parts(step: ResolvedStep, store: Store, workers: Workers, on_done: Callable[[int, int], None]) -> Action:
     """Run the parts of a part-wise step that are not done, in parallel, and commit the action of the whole step.
 
+    The largest are begun first, so that at the end no worker waits long for another.
+
     `on_done` is told after each part how many are done, of how many.
     """
     actions = list(step.parts)
-    missing = [i for i, action in enumerate(actions) if action is None]
+    missing = sorted((i for i, action in enumerate(actions) if action is None), key=lambda part: -_input_bytes(step, store, part))
     num_done = len(actions) - len(missing)
 
     def count(_: int, action: Action) -> None:
@@ -73,6 +75,14 @@ def do_parts(step: ResolvedStep, store: Store, workers: Workers, on_done: Callab
     for part, action in zip(missing, workers.map(do_part, jobs, count), strict=True):
         actions[part] = action
     return store.commit(step.stage.label, _gathered(step, store, [action for action in actions if action is not None]))
+
+
+def _input_bytes(step: ResolvedStep, store: Store, part: int) -> int:
+    """Bytes of what a part is made from."""
+    if step.inputs.repositories:
+        return sum(repository.num_bytes for repository in step.inputs.repositories[part])
+    tables = [ref.artifact for ref in step.inputs.refs.values() if issubclass(ARTIFACTS[ref.type], Tabular)]
+    return sum(_artifact(store.url, name).parts[part].num_bytes for name in tables)
 
 
 def _part_job(step: ResolvedStep, store: Store, part: int) -> PartJob:
@@ -186,7 +196,7 @@ def _part_input(kind: type[Any], job: PartJob, name: str, store: Store) -> Any:
     if name not in job.refs:  # optional: the plan has wired all others
         return None
     ref = job.refs[name]
-    artifact = store.artifact(ref.artifact)
+    artifact = _artifact(store.url, ref.artifact)
     if issubclass(kind, Files):
         return kind.of(store.folder(artifact))
     return kind([_source(store, ref, artifact, job.part)])
@@ -200,7 +210,7 @@ def _whole_input(kind: type[Any], step: ResolvedStep, name: str, store: Store) -
 
 def opened_ref(store: Store, ref: Ref) -> Tabular | Files:
     """Return the view of an artifact."""
-    kind, artifact = ARTIFACTS[ref.type], store.artifact(ref.artifact)
+    kind, artifact = ARTIFACTS[ref.type], _artifact(store.url, ref.artifact)
     if issubclass(kind, Files):
         return kind.of(store.folder(artifact))
     return kind([_source(store, ref, artifact, i) for i in range(len(artifact.parts))])
@@ -210,7 +220,7 @@ def _source(store: Store, ref: Ref, artifact: Artifact, part: int) -> PartSource
     data = Stored(store.url, object_name(artifact.type, artifact.parts[part].hash))
     if ref.verdicts is None:
         return PartSource(data)
-    judged = store.artifact(ref.verdicts).parts[part]
+    judged = _artifact(store.url, ref.verdicts).parts[part]
     return PartSource(data, None if judged.mask is None else Stored(store.url, object_name("Verdicts", judged.hash)))
 
 
@@ -278,7 +288,7 @@ def _checked_docs(step: str, table: pa.Table, docs: Docs | None) -> dict[str, An
 
 def _checked_verdicts(step: str, table: pa.Table, source: PartSource) -> tuple[pa.Table, dict[str, Any], str | None]:
     text = PartSource(source.data).read(["doc_id", "size"])
-    live, keep = source.keep(), table.column("keep")
+    live, keep = source.keep, table.column("keep")
     if not table.column("doc_id").equals(text.column("doc_id")):
         raise StageError(f"{step} returned verdicts that are not aligned with the documents")
     seen = pa.chunked_array([pa.repeat(True, len(text))]) if live is None else live  # noqa: FBT003 - the value to repeat
@@ -316,6 +326,12 @@ def _sum(column: pa.ChunkedArray) -> int:
 def opened(url: str) -> Store:
     """Return the store, opened once in this process."""
     return Store.open(url)
+
+
+@functools.lru_cache(maxsize=8)
+def _artifact(url: str, name: str) -> Artifact:
+    """An artifact of a store, read once in this process, not once for each of its parts: its name is the hash of what it says."""
+    return opened(url).artifact(name)
 
 
 def made_by() -> dict[str, Any]:

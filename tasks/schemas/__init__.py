@@ -71,7 +71,7 @@ class Docs(Tabular):
             ValueError: if a column's length is not the number of live rows, or `keep` holds a null.
         """
         (source,) = self.sources
-        live = source.keep()
+        live = source.keep
         doc_id = PartSource(source.data).read(["doc_id"]).column("doc_id")
         total = len(doc_id)
         positions = pa.array(range(total)) if live is None else pc.indices_nonzero(live)
