@@ -36,7 +36,7 @@ CHAINS = (
 )
 """Stages of which none needs another chain's."""
 VARIANTS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    ((), ("near_dedup.verify=estimated",), ("near_dedup.verify=none", "near_dedup.words=unicode")),
+    ((), ("near_dedup.verify=estimated",), ("near_dedup.verify=none", "near_dedup.words=unicode"), ("near_dedup.clusters=survivors",)),
     (
         (),
         ("pack_fim.packing=best_fit",),
