@@ -198,7 +198,7 @@ def test_licence_conflicts_spare_what_may_not_be_dropped(runtime: Runtime) -> No
         ({"survivor": [{"source": ["A", "A"]}]}, "'A' is named twice"),
         ({"survivor": [{"source": []}]}, "at least 1 item"),
         ({"drop_from": ["B", "B"]}, "'B' is named twice"),
-        ({"clusters": "survivors"}, "verify: estimated or exact"),
+        ({"clusters": "survivors"}, "set verify to estimated or exact"),
         ({"clusters": "survivors", "verify": "exact", "keep": "none"}, "leave one of the two out"),
     ],
 )
