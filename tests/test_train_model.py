@@ -287,7 +287,7 @@ def test_a_trainer_that_is_killed_is_said_to_be(num_processes, tmp_path, tokeniz
     with pytest.raises(StageError, match=r"^the trainer after step \d[\d,]* of 3,000 ended without a message") as caught:
         train(packed, tokenizer, Runtime(scratch(tmp_path / "s"), on_progress=kill_trainer), **knobs)
     assert "microbatch_sequences" in caught.value.hint
-    assert "it goes on from the last state" in caught.value.hint
+    assert "it resumes from the last saved state" in caught.value.hint
     assert list((tmp_path / "s" / "work" / "states").glob("step-*"))
 
 
