@@ -74,7 +74,7 @@ def measure(work: Path) -> list[Taken]:
 
 
 def line_of(taken: Taken) -> str:
-    """One line for people: the seconds against the bar."""
+    """Return one line for people: the seconds against the bar."""
     bar = "" if taken.bar_seconds is None else f"of {taken.bar_seconds:g} s"
     verdict = "" if taken.bar_seconds is None or taken.seconds <= taken.bar_seconds else "  over"
     return f"{taken.name:<12} {taken.seconds:>8.2f} s {bar:<10} {taken.processor_seconds:>8.1f} s of processors{verdict}"

@@ -50,7 +50,7 @@ name: compile-{chain}
 seed: 1
 stages:
 - ingest:
-    sources: [{{kind: directory, name: kernels, path: {kernels}}}, {{kind: directory, name: planted, path: {planted}}}]
+    sources: [{{kind: directory, name: kernels, path: "{kernels}"}}, {{kind: directory, name: planted, path: "{planted}"}}]
 """
 PLANTED = "aws_key = 'AKIAQYLPMN5HHHFPZAM2'\n" * 3
 """A secret key for the PII stage to find; the kernels' source has none."""

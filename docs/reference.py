@@ -72,7 +72,7 @@ def _between_marks(page: str, section: str) -> str:
 
 
 def stages_page(stages: dict[str, Stage]) -> str:
-    """The page of all stages, in the order of their names."""
+    """Return the page of all stages, in the order of their names."""
     rows = []
     for name, stage in stages.items():
         told = describe(stage)
@@ -98,7 +98,7 @@ def _stage(stage: Stage) -> str:
 
 
 def _knobs(config: type[BaseModel]) -> str:
-    """The table of a config's knobs, and one of each config that is nested in it."""
+    """Return the table of a config's knobs, and one of each config that is nested in it."""
     if not config.model_fields:
         return "It has no knobs.\n"
     found, todo = [], [config]
@@ -133,7 +133,7 @@ def _knob(name: str, field: FieldInfo, *, is_identity: bool) -> list[str]:
 
 
 def spelled(kind: Any) -> str:
-    """A type as a reader of recipes would say it; choices are spelt out."""
+    """Return a type as a reader of recipes would say it; choices are spelt out."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return "file" if any(isinstance(item, CONTENT) for item in inner) else spelled(inner[0])

@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def items(page: str) -> list[Command | Written]:
-    """The commands and files of a page, from top to bottom."""
+    """Return the commands and files of a page, from top to bottom."""
     found: list[Command | Written] = []
     for block in FENCE.finditer(page):
         is_run = not (block["mark"] or "").startswith("not run")
@@ -82,7 +82,7 @@ def items(page: str) -> list[Command | Written]:
 
 
 def commands(page: str) -> list[Command]:
-    """The commands of a page."""
+    """Return the commands of a page."""
     return [item for item in items(page) if isinstance(item, Command)]
 
 
@@ -137,7 +137,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def aligned(shown: str, printed: str, *, is_loose: bool = False) -> list[str] | None:
-    """The lines printed for those shown, with `…` where some were left out; None where the two do not agree.
+    """Return the lines printed for those shown, with `…` where some were left out; None where the two do not agree.
 
     Args:
         shown: as a page has it.
@@ -183,7 +183,7 @@ def quoted(shown: str, outputs: list[str]) -> str | None:
 
 
 def pasted(page: str, outputs: list[str], *, is_quoting: bool = False) -> str:
-    """A page with what its commands print; where lines are left out, with those that are shown, brought up to date.
+    """Return a page with what its commands print; where lines are left out, with those that are shown, brought up to date.
 
     Where what is shown with lines left out is no longer printed, it stays, for somebody to mend.
     """

@@ -17,7 +17,7 @@ def fix_numerics(threads: int, device: torch.device) -> None:
 
 
 def chosen_device(choice: str) -> torch.device:
-    """The device to compute on.
+    """Return the device to compute on.
 
     Raises:
         ValueError: it is to be a GPU, and there is none.

@@ -139,7 +139,7 @@ class States:
 
     @torch.no_grad()
     def _copied(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """The same tree with each tensor copied to the CPU, into the memory of last time."""
+        """Return the same tree with each tensor copied to the CPU, into the memory of last time."""
         tree = self._copied_tree(tensors, "")
         if torch.cuda.is_available():
             torch.cuda.current_stream().synchronize()
@@ -166,7 +166,7 @@ class States:
         return copy.copy_(tensor, non_blocking=True)
 
     def _write(self, step: int, tensors: dict[str, Any], head: str, is_sharded: bool) -> None:
-        """In the background: the whole way to the disk. A failure is noted, for `wait` to raise."""
+        """Write in the background, the whole way to the disk. A failure is noted, for `wait` to raise."""
         aside, path = self.folder / f".{_name_of(step)}{PARTIAL}", self.folder / _name_of(step)
         try:
             # No copying ahead: the writer would open a context on the first GPU for it.
@@ -187,7 +187,7 @@ class States:
                 shutil.rmtree(aside, ignore_errors=True)
 
     def _hashes_of(self, aside: Path, is_sharded: bool) -> dict[str, str]:
-        """The hash of every file, each taken by the process that wrote it."""
+        """Return the hash of every file, each taken by the process that wrote it."""
         names = [path.name for path in aside.glob(f"__{self._rank}_*")] + [".metadata"] * (self._rank == 0)
         try:
             mine: dict[str, str] | str = {name: _sha256(aside / name) for name in names}
@@ -216,7 +216,7 @@ class States:
     # Reading
 
     def newest(self) -> State | None:
-        """The newest state whose files are all as they were written, if there is one; the damaged ones are noted in `damaged`."""
+        """Return the newest state whose files are all as they were written, if there is one; the damaged ones are noted in `damaged`."""
         self.wait()
         for path in reversed(self._gathered(self._paths())[0]):
             faults = [fault for fault in self._gathered(self._fault_of(path)) if fault]
@@ -285,7 +285,7 @@ def _remove(path: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause, which torch hides among its own."""
+    """Return the first cause, which torch hides among its own."""
     if isinstance(error, CheckpointException) and error.failures:
         inner, _ = next(iter(error.failures.values()))
         return f"{type(inner).__name__}: {inner}"

@@ -407,7 +407,7 @@ class Trainer:
         ).hexdigest()
 
     def _digests_of_initial(self) -> list[tuple[str, str]]:
-        """The contents of the checkpoint that was begun with, hashed by the first process for all: name, SHA-256."""
+        """Return the contents of the checkpoint that was begun with, hashed by the first process for all: name, SHA-256."""
         found: list[list[tuple[str, str]]] = [[]]
         if self.job.initial is not None and self.accelerator.is_main_process:
             for path in sorted(self.job.initial.iterdir()):

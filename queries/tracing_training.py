@@ -35,7 +35,7 @@ class Exposure(NamedTuple):
 
 
 def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None) -> list[Exposure]:
-    """For each part of Packed, when its sequences were seen (by `until_step`)."""
+    """Return for each part of Packed when its sequences were seen (by `until_step`)."""
     table = pa.concat_tables([table for _, table in rows.tables(batches, ["step", "part", "row"])])
     step, part, row = (table.column(name).to_numpy().astype(np.int64) for name in ("step", "part", "row"))
     order = np.argsort(step, kind="stable")
@@ -52,7 +52,7 @@ def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None) -
 
 
 def packers(run: Run) -> list[StepState]:
-    """The steps that packed sequences and kept where they came from."""
+    """Return the steps that packed sequences and kept where they came from."""
     return [step for step in run.steps if "Spans" in step.outputs and "Packed" in step.outputs]
 
 
@@ -67,7 +67,7 @@ def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[i
 
 
 def _text_spans(spans: pa.Table) -> pa.Table:
-    """The spans that hold text, of every copy of a document, and how many tokens each has."""
+    """Return the spans that hold text, of every copy of a document, and how many tokens each has."""
     text = spans.filter(pc.is_in(spans.column("role"), value_set=pa.array(DOCUMENT_ROLES)))
     tokens = pc.cast(pc.subtract(text.column("token_end"), text.column("token_start")), pa.int64())
     return text.append_column("tokens", tokens)
@@ -126,7 +126,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
 
 
 def _chain(run: Run, step: StepState) -> list[StepState]:
-    """The trainings that a checkpoint went through, the first one first."""
+    """Return the trainings that a checkpoint went through, the first one first."""
     chain = [step]
     while (initial := input_of(chain[0], "Checkpoint")) is not None:
         maker = producer(run, initial["artifact"])
@@ -173,7 +173,7 @@ def _both(one: Exposure, other: Exposure) -> Exposure:
 
 
 def _added_up(found: list[pa.Table], num_packings: int) -> pa.Table:
-    """The documents of all parts and packings, each once, those with most tokens first."""
+    """Return the documents of all parts and packings, each once, those with most tokens first."""
     documents = pa.concat_tables(found)
     if num_packings > 1:
         sums = dict.fromkeys(("tokens", "tokens_seen", "sequences", "copies"), "sum")
@@ -198,7 +198,7 @@ def _in_steps_of(documents: pa.Table, trainings: list[Trained], begins: NDArray[
 
 
 def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
-    """The checkpoint made elsewhere that a training went on from, whose documents nobody here knows; None if its weights were fresh."""
+    """Return the checkpoint made elsewhere that a training continued from, whose documents are unknown here; None if there is none."""
     initial = input_of(step, "Checkpoint")
     if initial is None:
         return None
@@ -212,7 +212,7 @@ def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
 
 
 def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: Exposure) -> pa.Table:
-    """Of one part the documents that were seen: identity, tokens (of each copy), sequences, first and last step, copies."""
+    """Return of one part the documents that were seen: identity, tokens (of each copy), sequences, first and last step, copies."""
     spans = _text_spans(rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN))
     sequence = spans.column("sequence").to_numpy()
     columns = {"first": exposure.first[sequence], "last": exposure.last[sequence]}
@@ -249,7 +249,7 @@ def _licenses(rows: Rows, run: Run, part: int, who: pa.Table) -> pa.ChunkedArray
 
 
 def text_of(run: Run, packer: StepState) -> str:
-    """The text that a packing's byte ranges point into."""
+    """Return the text that a packing's byte ranges point into."""
     tokens = input_of(packer, "Tokens")
     encoder = producer(run, tokens["artifact"]) if tokens else None
     docs = input_of(encoder, "Docs") if encoder else None

@@ -63,7 +63,7 @@ class Directory(Config):
     name: str = Field(default="directory", min_length=1)
     """Value of the column `source`."""
     path: RuntimeOnly[LocalFolder]
-    """The folder, relative to the recipe's."""
+    """The folder, relative to the recipe's. A store of Starloom in it is left out."""
     holds: Holds = "auto"
     """Its child folders are the `repositories`, or it is itself the `repository`; auto looks for .git, build files
     (pyproject.toml, package.json …), or files with no repository below, and says so."""
@@ -181,7 +181,7 @@ def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> byt
 
 
 def _docs(found: list[tuple[RepositorySnapshot, FileSnapshot]], contents: list[bytes]) -> pa.Table:
-    """The rows of Docs, column by column."""
+    """Return the rows of Docs, column by column."""
     import pyarrow as pa
 
     from starloom.tasks.kernels.sources.languages import are_generated, are_vendored, classify

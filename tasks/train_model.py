@@ -85,7 +85,7 @@ class Shape(Config):
     """Whether the output matrix is the token embedding, as it usually is."""
 
     def given(self) -> dict[str, Any]:
-        """Those of them that somebody gave."""
+        """Return those of them that somebody gave."""
         return self.model_dump(include=set(Shape.model_fields), exclude_none=True)
 
 
@@ -114,7 +114,7 @@ class Launching(Config):
         return self
 
     def launcher(self, threads: int) -> list[str]:
-        """`accelerate launch` with every value given, so that it asks, guesses and warns about nothing; for one process, none.
+        """Return `accelerate launch` with every value given, so that it asks, guesses and warns about nothing; for one process, none.
 
         Python with torch takes two seconds to start, and a launcher is one more of them.
         """
@@ -246,7 +246,7 @@ def _preset_path(preset: str, folder: str) -> Path:
 
 
 def _preset_knobs(path: Path) -> dict[str, Any]:
-    """All of a preset as one mapping; the vocabulary is the tokenizer's, whatever the preset says."""
+    """Return all of a preset as one mapping; the vocabulary is the tokenizer's, whatever the preset says."""
     import yaml
 
     preset = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -333,7 +333,7 @@ def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint
 
 
 def _architecture(cfg: TrainModel, vocab_size: int, initial: Checkpoint | None) -> Architecture:
-    """The network's shape: as the knobs say, or as the checkpoint to go on from does, where they only change what may change."""
+    """Return the network's shape: as the knobs say, or as the checkpoint to go on from does, where they only change what may change."""
     given = cfg.given()
     if initial is None:
         if problem := cfg.without_checkpoint("train_model"):

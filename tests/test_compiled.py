@@ -5,21 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numba
 import pytest
 
+from starloom.tasks import kernels
 from starloom.tasks.kernels import compiled
 from tests.corpus import write_recipe
 from tests.test_end_to_end import plant
 from tests.test_golden import BEFORE_TRAINING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KERNEL = """
 from starloom.tasks.kernels.compiled import njit
@@ -76,6 +75,13 @@ def test_where_nothing_can_be_written_it_is_kept_beside_the_source(tmp_path, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert load(tmp_path / "one", KERNEL)(1, 2) == 3
     assert list((tmp_path / "one" / "__pycache__").glob("*.nbc"))
+
+
+def test_every_kernel_is_kept_by_contents():
+    root = Path(kernels.__path__[0])
+    found = {path.name: path.read_text() for path in root.rglob("*.py") if path.name != "compiled.py"}
+    assert sum("@njit" in text for text in found.values()) > 10
+    assert [name for name, text in found.items() if re.search(r"^from numba import .*\bnjit\b", text, re.MULTILINE)] == []
 
 
 @pytest.mark.long

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from starloom.flows.run import Request, prepare
 from starloom.lineage.errors import InputError
+from starloom.lineage.store import Store
+from starloom.queries.rows import Rows
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
 from starloom.tasks.kernels.sources import repositories as sources
@@ -218,3 +220,18 @@ def test_what_parts_have_to_say_is_said_once(tmp_path):
     assert sorted(step.notes["told"].split("; ")) == [
         f"the source {name} is taken as one repository, {name}: it has setup.py" for name in ("one", "two")
     ]
+
+
+@pytest.mark.parametrize("holds", ["repositories", "repository"])
+def test_a_store_below_a_source_is_no_part_of_it(tmp_path, holds):
+    write(tmp_path / "all", {"one/a.py": b"x = 1\n", "two/objects/b.py": b"x = 2\n", "two/store.json": b"{}\n"})
+    recipe = tmp_path / "all" / "r.yaml"  # its store lies beside it, and so in the source
+    recipe.write_text(f"stages:\n- ingest: {{sources: [{{kind: directory, name: a, path: {tmp_path / 'all'}, holds: {holds}}}]}}\n")
+    store = str(tmp_path / "all" / ".starloom")
+    first, again = (run_recipe(recipe, store) for _ in range(2))
+    assert again.id == first.id, "nothing to do"
+    docs = first.step("ingest").outputs["Docs"]["artifact"]
+    paths = [path for _, table in Rows(Store.open(store)).tables(docs, ["path"]) for path in table["path"].to_pylist()]
+    above = {"repositories": "", "repository": "two/"}[holds]
+    assert {above + "objects/b.py", above + "store.json"} <= set(paths), "a store.json of somebody else's"
+    assert not any("objects/docs" in path or "actions" in path for path in paths)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for folder in ("bench", "cli", "flows", "lineage", "model", "tasks") for path in sorted((ROOT / folder).rglob("*.py"))]
+FOLDERS = ("bench", "cli", "docs", "flows", "lineage", "model", "queries", "tasks")
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 QUESTION_WORDS = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"}
 
 
@@ -38,4 +39,16 @@ def test_no_docstring_of_a_function_or_class_opens_with_a_question_word():
         for name, word in opening_words(path.read_text())
         if word in QUESTION_WORDS
     ]
+    assert found == []
+
+
+def test_docstrings_of_functions_open_with_a_verb_and_not_an_article():
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
+                "property" in ast.unparse(decorator) for decorator in node.decorator_list
+            )
+            if is_function and (ast.get_docstring(node) or "-").split()[0] in {"A", "All", "An", "Each", "Every", "The", "Those"}:
+                found.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert found == []

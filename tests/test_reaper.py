@@ -30,7 +30,7 @@ STAGES = f"""
 - train_model: {{{SHAPE}, num_steps: 500, log_every_steps: 100000, checkpoint_every_steps: 10}}
 """
 TRAINER = "-m starloom.model.train"
-STATES = "s/tmp/work/*/work/states/step-*"
+STATES = "s/**/states/step-*"
 
 
 @pytest.fixture

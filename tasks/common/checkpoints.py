@@ -15,7 +15,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def known_context_tokens(maker: Wired | None) -> int | None:
-    """The context of the network that a step makes or takes; None where only running it tells."""
+    """Return the context of the network that a step makes or takes; None where only running it tells."""
     if maker is None:
         return None
     knobs = maker.config.model_dump()

@@ -2,7 +2,7 @@
 
 A stage writes keys of its documents, band by band; documents that share one are connected. From then on only documents that
 are connected with another are read. They are numbered anew, in the order of the corpus: nodes. The facts about
-nodes lies in arrays with a row each, which all workers map from files (`kernels/duplicates/workspace.py`).
+nodes lie in arrays with a row each, which all workers map from files (`kernels/duplicates/workspace.py`).
 """
 
 from __future__ import annotations

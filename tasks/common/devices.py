@@ -20,7 +20,7 @@ Device = Literal["cpu", "cuda"]
 
 
 def device_of(choice: str) -> str:
-    """`cpu` or `cuda`; `auto` is a GPU where torch would find one."""
+    """Return `cpu` or `cuda`; `auto` is a GPU where torch would find one."""
     return ("cuda" if has_gpu() else "cpu") if choice == "auto" else choice
 
 
@@ -38,12 +38,12 @@ def check_device(choice: str, step: str) -> None:
 
 
 def precision_of(choice: str, device: str) -> str:
-    """`bf16` or `fp32`, as `starloom.model.numerics.resolved` has it."""
+    """Return `bf16` or `fp32`, as `starloom.model.numerics.resolved` has it."""
     return ("bf16" if device == "cuda" else "fp32") if choice == "auto" else choice
 
 
 def attention_of(choice: str, device: str, precision: str) -> str:
-    """The kernel of the attention as far as this machine decides it; `auto` then depends on torch's version and on the network alone."""
+    """Return the attention kernel as far as this machine decides it; what `auto` becomes then depends on torch and the network alone."""
     if choice != "auto":
         return choice
     if device == "cpu" or precision != "bf16":

@@ -330,7 +330,7 @@ def opened(url: str) -> Store:
 
 @functools.lru_cache(maxsize=8)
 def _artifact(url: str, name: str) -> Artifact:
-    """An artifact of a store, read once in this process, not once for each of its parts: its name is the hash of what it says."""
+    """Return an artifact of a store, read once in this process, not once for each of its parts: its name is the hash of what it says."""
     return opened(url).artifact(name)
 
 

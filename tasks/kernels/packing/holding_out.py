@@ -13,15 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from starloom.tasks.kernels.compiled import njit
 from starloom.tasks.kernels.text.draws import draw
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _Int64s = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 _Flags = NDArray[np.bool_]
 
 
@@ -47,7 +48,7 @@ def hold_out(names: pa.Array | pa.ChunkedArray, num_bytes: _Int64s, share: float
 
 
 @njit(cache=True, nogil=True)
-def _chosen(num_bytes: _Int64s, order: _Int64s, share: float) -> _Flags:
+def _chosen(num_bytes: _Floats, order: _Int64s, share: float) -> _Flags:
     is_chosen, total = np.zeros(len(num_bytes), np.bool_), num_bytes.sum()
     wanted, held = share * total, 0.0
     for group in order:
@@ -73,7 +74,7 @@ def _chosen(num_bytes: _Int64s, order: _Int64s, share: float) -> _Flags:
 
 
 @njit(cache=True, nogil=True)
-def _exchange_one(num_bytes: _Int64s, order: _Int64s, is_chosen: _Flags, held: float, wanted: float) -> None:
+def _exchange_one(num_bytes: _Floats, order: _Int64s, is_chosen: _Flags, held: float, wanted: float) -> None:
     """Exchange one group for another, if that comes nearer to the share and stays below twice the share."""
     inside = order[is_chosen[order]]
     inside = inside[np.argsort(num_bytes[inside], kind="mergesort")]

@@ -144,7 +144,7 @@ def directory(path: str, cache: Cache, *, source: str, holds: Holds = "auto") ->
         name = _text(os.path.basename(os.path.abspath(path))) or source
         note = f"the source {source} is taken as one repository, {name}: {sign or 'holds says so'}"
         return [replace(_folder_snapshot(path, name, source, cache), note=note if sign else None)]
-    folders = [entry for entry in children if entry.is_dir(follow_symlinks=False) and entry.name not in (".git", "__pycache__")]
+    folders = [entry for entry in children if entry.is_dir(follow_symlinks=False) and not _is_left_out(entry)]
     snapshots = [_folder_snapshot(entry.path, _text(entry.name), source, cache) for entry in folders]
     loose = [_skipped(entry, "", "outside-repository") for entry in children if entry.is_symlink() or not entry.is_dir()]
     if loose:
@@ -279,13 +279,16 @@ def _text(name: str) -> str:
 
 # ---- a folder
 
+_STORE, _STORE_BYTES = re.compile(rb'\{"format": \d+\}'), 64
+"""What stands in a store's store.json (`starloom.lineage.store`), and more than it ever takes."""
+
 
 def _folder_snapshot(root: str, repo: str, source: str, cache: Cache) -> RepositorySnapshot:
     return _snapshot(source, repo, _walk(root, "", cache), root=root, revision=_git_commit(root))
 
 
 def _walk(root: str, above: str, cache: Cache) -> Iterator[FileSnapshot]:
-    """Yield all files under `root/above`, but git's own and Python's caches; nothing is followed out of the folder."""
+    """Yield all files under `root/above`, but those of folders that are left out; nothing is followed out of the folder."""
     try:
         entries = list(os.scandir(os.path.join(root, above)))
     except OSError as error:
@@ -293,13 +296,24 @@ def _walk(root: str, above: str, cache: Cache) -> Iterator[FileSnapshot]:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            if entry.name not in (".git", "__pycache__"):
+            if not _is_left_out(entry):
                 yield from _walk(root, f"{above}{entry.name}/", cache)
         elif entry.name != ".git":
             try:
                 yield _skipped(entry, above, "symlink") if entry.is_symlink() else _walked_file(entry, above, cache)
             except OSError as error:  # gone since the folder was listed
                 yield FileSnapshot(_text(above + entry.name), above + entry.name, 0, None, "unreadable", error.strerror)
+
+
+def _is_left_out(folder: os.DirEntry[str]) -> bool:
+    """Return whether a folder is Git's own, Python's cache, or a store of ours, which grows while it is read."""
+    if folder.name in (".git", "__pycache__"):
+        return True
+    try:
+        with open(os.path.join(folder.path, "store.json"), "rb") as file:
+            return _STORE.fullmatch(file.read(_STORE_BYTES)) is not None
+    except OSError:  # it has none, or cannot be read and will be listed as such
+        return False
 
 
 def _walked_file(entry: os.DirEntry[str], above: str, cache: Cache) -> FileSnapshot:

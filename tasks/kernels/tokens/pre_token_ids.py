@@ -102,7 +102,7 @@ OVER_BYTES = 48  # bytes that are read beyond a pre-token
 #      0             1088                      2176           2464            2752  2760   2768             2816
 #     | ids, 4 each | rank << 8 | p, 4 each   | next place   | place before  | row | size | number of ids   |
 #
-# A plain definition of the result is `merged_plainly` in tests/test_kernel_byte_pairs.py.
+# A plain definition of the result is `merge_plainly` in tests/test_kernel_byte_pairs.py.
 
 
 class Tables(NamedTuple):
