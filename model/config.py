@@ -76,7 +76,8 @@ class Training(Frozen):
     eod_token: int | None = Field(None, ge=0)
     """Token that ends a document; written to the checkpoint's config, so that a completion ends there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Precision of the matrix products: auto is bf16 on CUDA and fp32 on CPU. Weights and sums stay fp32."""
+    """Precision of the matrix products: auto is bf16 on CUDA and on a CPU that has instructions for it (AMX), else fp32.
+    Weights and sums stay fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute: auto is a GPU where there is one. In the key as resolved, like the precision, for the bits differ."""
     threads: int = Field(2, gt=0)

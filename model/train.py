@@ -55,7 +55,7 @@ from starloom.model.files import replacing, sweep
 from starloom.model.formats import Weights, save_network
 from starloom.model.loss import IGNORE
 from starloom.model.network import GPT, first_weight, targets_of
-from starloom.model.numerics import autocast, chosen_device, fix_numerics, resolved
+from starloom.model.numerics import autocast, chosen_device, fix_numerics, resolved_to_train
 from starloom.model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
 from starloom.model.spans import documents_of
 from starloom.model.states import PATIENCE, States
@@ -127,7 +127,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patience])
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
-        self.precision = resolved(self.device, self.training.precision)
+        self.precision = resolved_to_train(self.device, self.training.precision)
         self.sequences = self._open_sequences()
         self.step_tokens = self.training.batch_sequences * self.sequences.tokens.shape[1]
         self.reader = Reader(self.sequences, self.training.seed, self.training.batch_sequences, self.rank, self.world)

@@ -490,6 +490,7 @@ def test_what_cannot_run_is_refused_in_the_plan_by_its_knob(done, monkeypatch, s
     _, recipe, store = done
     monkeypatch.setattr(devices, "has_gpu", lambda: False)
     monkeypatch.setattr(devices, "has_flash", lambda: False)
+    monkeypatch.setattr(devices, "has_bf16_matrices", lambda: False)
     with pytest.raises(ConfigError, match=re.escape(message)):
         prepare(Request(str(recipe), (setting,), store.url))
 

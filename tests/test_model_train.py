@@ -168,7 +168,7 @@ def test_in_bf16_and_with_activations_computed_again_it_resumes_to_the_bit(tmp_p
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself, and counts on being able to
 @pytest.mark.parametrize("changed", [{}, {"family": "starcoder2", "num_key_value_heads": 1, "attend_across_documents": False}])
 def test_on_a_gpu_it_learns_what_it_learns_on_a_cpu_and_resumes_within_noise(tmp_path, packed, monkeypatch, changed):
-    changed = changed | {"width": 128, "num_steps": 20, "microbatch_sequences": 2}
+    changed = changed | {"width": 128, "num_steps": 20, "microbatch_sequences": 2, "precision": "auto"}
     undisturbed, first = trainer_of(tmp_path / "undisturbed", packed, **changed), trainer_of(tmp_path / "resumed", packed, **changed)
     assert undisturbed.precision == "bf16"
     for _ in range(9):

@@ -22,13 +22,14 @@ import torch
 from pydantic import ValidationError
 
 from starloom.lineage.errors import Cancelled, InputError, StageError
+from starloom.model import processor
 from starloom.model.architecture import Architecture
 from starloom.model.config import Running, Training
 from starloom.model.formats import save_network
 from starloom.model.network import GPT
-from starloom.model.numerics import chosen_device
+from starloom.model.numerics import chosen_device, resolved, resolved_to_train
 from starloom.tasks.common import devices
-from starloom.tasks.common.devices import device_of, precision_of
+from starloom.tasks.common.devices import device_of, precision_of, training_precision_of
 from starloom.tasks.evaluate import Evaluate
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.kernels.tokens.special_tokens import STARCODER
@@ -79,6 +80,7 @@ def test_what_moves_bits_is_in_the_key_as_it_turns_out_and_an_unfinished_trainin
     assert TrainModel(microbatch_sequences=usual.batch_sequences, parallel="fsdp").identity() == usual.identity(), "one process is alone"
     assert TrainModel(num_processes=2, parallel="fsdp").identity() != TrainModel(num_processes=2).identity()
     monkeypatch.setattr(devices, "has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "has_bf16_matrices", lambda: False)
     cpu = {kind: kind().identity() for kind in (TrainModel, Evaluate)}
     for kind, found in cpu.items():
         assert kind(precision="fp32", device="cpu").identity() == found
@@ -95,6 +97,26 @@ def test_what_moves_bits_is_in_the_key_as_it_turns_out_and_an_unfinished_trainin
     assert [kind().identity()["attention"] for kind in gpu] == ["flash", "flash"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "auto"),
+    [("fpu avx512_bf16 amx_bf16 amx_tile", "bf16"), ("fpu avx512f avx512_bf16", "fp32"), ("fpu amx_bf16x", "fp32"), (None, "fp32")],
+)
+def test_a_training_takes_bf16_where_the_processor_multiplies_matrices_of_it(tmp_path, monkeypatch, flags, auto):
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nbugs\t\t: amx_bf16\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    processor.has_bf16_matrices.cache_clear()
+    try:
+        cpu = torch.device("cpu")
+        assert TrainModel(device="cpu").identity() == TrainModel(device="cpu", precision=auto).identity()
+        assert (resolved_to_train(cpu, "auto"), training_precision_of("auto", "cpu")) == (auto, auto)
+        assert (resolved_to_train(torch.device("cuda"), "auto"), training_precision_of("auto", "cuda")) == ("bf16", "bf16")
+        assert {resolved_to_train(cpu, choice) for choice in ("fp32",)} == {training_precision_of("fp32", "cpu")} == {"fp32"}
+        assert resolved(cpu, "auto") == precision_of("auto", "cpu") == Evaluate(device="cpu").identity()["precision"] == "fp32"
+    finally:
+        processor.has_bf16_matrices.cache_clear()
+
+
 def test_whether_there_is_a_gpu_is_known_without_torch_as_torch_knows_it():
     program = "import sys; from starloom.tasks.common.devices import has_gpu; a = has_gpu(); assert 'torch' not in sys.modules; "
     program += "import torch; assert a == torch.cuda.is_available()"
@@ -103,7 +125,7 @@ def test_whether_there_is_a_gpu_is_known_without_torch_as_torch_knows_it():
 
 def test_the_trainer_is_told_what_the_key_says(tmp_path, tokenizer):
     job = _job(packed_of(2), spans_of(packed_of(2)), tokenizer, None, TrainModel.model_validate(KNOBS), tmp_path)
-    assert (job.training.device, job.training.precision) == (device_of("auto"), precision_of("auto", device_of("auto")))
+    assert (job.training.device, job.training.precision) == (device_of("auto"), training_precision_of("auto", device_of("auto")))
     assert job.running.compile in ("on", "off")
 
 

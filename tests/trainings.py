@@ -18,7 +18,7 @@ HOUSE = Path(__file__).parents[1]
 ARCHITECTURE = {"vocab_size": 64, "context_tokens": 32, "num_layers": 2, "num_heads": 2, "width": 32}
 TRAINING = {
     "num_steps": 150, "batch_sequences": 4, "learning_rate": 3e-3, "min_learning_rate": 3e-4, "warmup_steps": 10,
-    "pad_token": 0, "threads": 1,
+    "pad_token": 0, "threads": 1, "precision": "fp32",
 }  # fmt: skip
 RUNNING = {"checkpoint_every_steps": 9}
 

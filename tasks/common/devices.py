@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from starloom.lineage.errors import ConfigError
+from starloom.model.processor import has_bf16_matrices
 
 Device = Literal["cpu", "cuda"]
 
@@ -40,6 +41,11 @@ def check_device(choice: str, step: str) -> None:
 def precision_of(choice: str, device: str) -> str:
     """Return `bf16` or `fp32`, as `starloom.model.numerics.resolved` has it."""
     return ("bf16" if device == "cuda" else "fp32") if choice == "auto" else choice
+
+
+def training_precision_of(choice: str, device: str) -> str:
+    """Return `bf16` or `fp32`, as `starloom.model.numerics.resolved_to_train` has it."""
+    return "bf16" if choice == "auto" and device == "cpu" and has_bf16_matrices() else precision_of(choice, device)
 
 
 def attention_of(choice: str, device: str, precision: str) -> str:
