@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= auto
 STAMP := .venv/.installed
+# Where it is set, as in many images, every process that a test starts would compile all that it imports once more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo check test test-all lint format docs bench lock clean
 

@@ -175,7 +175,6 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, window: int | None, dropout
     return y_BHTK.transpose(1, 2)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here; documents differ in length: each would be compiled
 def _sdpa_by_document(query: Tensor, key: Tensor, value: Tensor, window: int | None, offsets_N: Tensor, dropout: float) -> Tensor:
     """Call SDPA once per document: what lies outside the blocks of the diagonal is never computed."""
     queries, keys, values = (tensor.flatten(0, 1).unsqueeze(0) for tensor in (query, key, value))
@@ -185,6 +184,15 @@ def _sdpa_by_document(query: Tensor, key: Tensor, value: Tensor, window: int | N
         narrow = None if window is None or window >= end - start else window
         documents.append(_sdpa(queries[:, start:end], keys[:, start:end], values[:, start:end], narrow, dropout))
     return torch.cat(documents, dim=1).view_as(query)
+
+
+@functools.cache
+def keep_from_compilers() -> None:
+    """Have `torch.compile` leave SDPA by document alone: documents differ in length, and each would be compiled.
+
+    For whoever compiles. As a decorator it would load the compiler wherever a network is read: more than a second.
+    """
+    globals()["_sdpa_by_document"] = torch.compiler.disable(_sdpa_by_document)  # type: ignore[no-untyped-call]  # torch has no types here
 
 
 def band(T: int, window: int, device: torch.device) -> Tensor:

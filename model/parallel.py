@@ -29,6 +29,8 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from starloom.model.attention import keep_from_compilers
+
 Source = Callable[[str, torch.Size], Tensor]
 """Returns a whole parameter on the CPU, by its name and shape."""
 ENTRANCES = ("token_losses",)
@@ -60,6 +62,7 @@ def distribute(
         if compile_blocks:
             block.forward = torch.compile(block.forward)
     if compile_blocks:
+        keep_from_compilers()
         torch._dynamo.config.optimize_ddp = False  # noqa: SLF001  # it splits a graph at DDP's buckets; ours are a block each, and it cannot split checkpoints
     is_many, device = accelerator.num_processes > 1, accelerator.device
     if is_many and parallel == "fsdp":

@@ -84,6 +84,7 @@ def test_an_error_is_a_sentence_and_a_remedy_not_a_traceback(capsys, tmp_path, r
     assert json.loads(out)["hint"] == "did you mean 'threshold'?"
 
 
+@pytest.mark.slow
 def test_plan_and_run_as_json(capsys, tmp_path, repositories):
     recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n")
     words = [str(recipe), "--store", str(tmp_path / "s"), "--json"]
@@ -140,6 +141,7 @@ def test_a_plan_knows_what_is_forced_what_failed_and_what_a_step_took(capsys, tm
     assert steps["exact_dedup"]["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_called_killed_and_its_step_too(capsys, tmp_path, repositories):
     recipe = write_recipe(tmp_path / "r.yaml", repositories, "- exact_dedup\n")
     words = [str(recipe), "--store", str(tmp_path / "s")]

@@ -242,6 +242,7 @@ def test_what_was_parsed_is_remembered_by_its_text(tree):
     assert changed.grew
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_project_has_a_digest():
     stages = importlib.import_module("starloom.tasks.frame.stage").registry()
     for name, stage in stages.items():

@@ -84,6 +84,7 @@ def make_run(store, number, steps):
     return run.id, used
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25))
 @given(RUNS, st.sets(st.integers(0, 3)), st.none() | st.integers(0, 4), st.booleans())
 def test_whatever_is_collected_every_run_that_stays_is_whole_and_nothing_else_is_left(

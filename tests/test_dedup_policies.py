@@ -112,6 +112,7 @@ KNOBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
 @given(texts=TEXTS, threshold=st.sampled_from([0.2, 0.34, 0.5, 0.75]), verify=st.sampled_from(["estimated", "exact"]), draw=st.randoms())
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -251,6 +252,7 @@ TEXTS_OF_SOURCES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", ["estimated", "exact"])
 def test_a_cluster_too_large_to_compare_is_searched_by_bands(verify: Any, runtime: Runtime, monkeypatch: Any, tmp_path: Any) -> None:
     """Fewer comparisons than files that stay: what goes resembles what stays, and the result depends on no order and no worker."""
@@ -273,6 +275,7 @@ def test_a_cluster_too_large_to_compare_is_searched_by_bands(verify: Any, runtim
     assert {row["doc_id"]: row for row in again.read().to_pylist()} == judged
 
 
+@pytest.mark.slow
 def test_a_run_and_its_record_say_what_it_warns_of_and_who_went_for_whom(tmp_path: Any, capsys: Any) -> None:
     folder = tmp_path / "repositories" / "chained" / "src"
     folder.mkdir(parents=True)

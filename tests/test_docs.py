@@ -319,6 +319,7 @@ def test_the_demo_uses_every_stage_but_the_one_that_takes_what_others_trained():
     assert {line.stage.name for line in load(ROOT / "conf" / "demo.yaml").steps} == set(stage_names()) - {"import_checkpoint"}
 
 
+@pytest.mark.slow
 def test_the_example_of_a_new_stage_is_a_stage(tmp_path):
     (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     copy_house(tmp_path)

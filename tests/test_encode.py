@@ -100,6 +100,7 @@ def test_the_tokens_spell_the_content(tokenizer, runtime, texts):
         assert not ids or min(ids) >= len(STARCODER), "a special token's name in a file is text"
 
 
+@pytest.mark.slow
 def test_one_long_line_and_many_documents_pass_through_in_order(tokenizer, runtime):
     texts = ["x" * 1_500_000, *(f"doc {i}\n" for i in range(2000)), "é" * 700_000]
     tokens = _encode(_docs(texts), tokenizer, runtime).column("tokens")

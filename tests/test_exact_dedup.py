@@ -65,6 +65,7 @@ ROWS = st.lists(
 ).map(lambda rows: [document(i, *row) for i, row in enumerate(rows)])
 
 
+@pytest.mark.slow
 @given(rows=ROWS, cut=st.integers(0, 12), order=st.randoms(use_true_random=False))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_of_each_content_stays_whatever_the_cut_and_order(rows: list[dict[str, Any]], cut: int, order: Any, runtime: Runtime) -> None:

@@ -113,6 +113,7 @@ def test_a_context_of_which_files_are_held_out_is_in_both_splits_each_with_its_o
     assert sorted(ends) == ["heldout", "train"], "each half ends once"
 
 
+@pytest.mark.slow
 def test_a_run_and_the_plan_after_it_say_what_is_held_out(tmp_path):
     repositories = make_repositories(tmp_path / "repositories", num_repos=10, files=1)
     recipe, store = write_recipe(tmp_path / "r.yaml", repositories, STAGES), tmp_path / "s"

@@ -129,6 +129,7 @@ def test_files_of_the_standard_library(starcoder):
     assert ids(encoder, texts) == expected(tokenizer, texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["x" * 1_000_000, "xy" * 500_000, " " * 1_000_000, "é" * 300_000, "9" * 300_000, "=-" * 300_000, "x1 " * 300_000]
 )

@@ -32,6 +32,7 @@ def digest(path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_loss_curve_bytes_depend_on_the_numbers_alone(tmp_path):
     loss_curve(STEPS, LOSSES, tmp_path / "a.png", "demo")
     with mpl.rc_context({"axes.facecolor": "red", "font.size": 20}):  # somebody else's style
@@ -43,12 +44,14 @@ def test_loss_curve_bytes_depend_on_the_numbers_alone(tmp_path):
     assert b"Software" not in (tmp_path / "a.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [[], [2.0], [np.nan, np.nan], [2.0, np.nan, 3.0]])
 def test_loss_curve_of_hardly_anything(losses, tmp_path):
     loss_curve(np.arange(len(losses)), np.array(losses), tmp_path / "a.png", "demo")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_training_curves_show_each_of_their_numbers(tmp_path):
     heldout = {"step": [50, 100, 100], "language": [None, None, "C"], "loss": [4.0, 3.5, 3.0]}
     numbers = {"steps": STEPS, "losses": LOSSES, "learning_rates": STEPS / 1e5, "heldout": heldout}

@@ -72,6 +72,7 @@ def test_judges_answers_and_runs_equal_ones_once(tmp_path):
     assert log.read_text() == "xx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [OWN, SHARED], ids=["own", "HumanEval"])
 def test_canonical_solutions_pass_and_empty_ones_do_not(path):
     if not path.exists():

@@ -192,6 +192,7 @@ def test_what_lies_across_the_end_of_a_block_is_read_whole(filler: int, texts: l
     assert sets([text], words=words, ngram=3) == [sorted({whole_hash(shingle) for shingle in shingles(text, 3, words)})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["ascii", "unicode"])
 def test_real_files_are_signed_like_datasketch_signs_them(words: str) -> None:
     paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))[::6]
@@ -250,6 +251,7 @@ def test_short_texts_unite_only_with_their_copies() -> None:
     np.testing.assert_array_equal(signatures[3], signatures[8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["ascii", "unicode"])
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "\0" * 1_000_000, "\r\n" * 500_000, "\u202eé" * 200_000, "日" * 300_000])
 def test_a_monstrous_line_is_signed(text: str, words: str) -> None:

@@ -67,6 +67,7 @@ def test_email_tokens_hold_all_that_presidio_finds_in_the_text(text: str) -> Non
     assert_emails_equal(text)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(100))
 @given(st.from_regex(re.compile(recognizers()["EMAIL"].patterns[0].regex, re.IGNORECASE)), PADDING, PADDING)
 def test_email_tokens_of_what_the_pattern_generates(address: str, before: str, after: str) -> None:
@@ -158,6 +159,7 @@ def test_real_source_is_screened_without_loss() -> None:
     assert spans_in_text(text, "IP_ADDRESS")
 
 
+@pytest.mark.slow
 def test_real_lines_with_keys_are_flagged() -> None:
     lines = standard_library(1_200_000).split("\n")
     data = as_data("\n".join(lines))

@@ -69,6 +69,7 @@ def test_texts_are_cut_as_tokenizers_cuts_them(split, texts):
     check(split, texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", REFERENCES)
 @pytest.mark.parametrize("frame", ["a {}b", "1{}{}2", " {}  {}\n", "'{}e'l{}", "({}!{}{}\r\n{}"])
 def test_each_kind_of_code_point_is_cut_as_tokenizers_cuts_it(split, frame):
@@ -76,6 +77,7 @@ def test_each_kind_of_code_point_is_cut_as_tokenizers_cuts_it(split, frame):
     check(split, ["\n.".join(frame.replace("{}", character) for character in CODE_POINTS[:0x2200] + CODE_POINTS[0x2200::499])])
 
 
+@pytest.mark.slow
 def test_classes_are_those_of_tokenizers_for_every_code_point():
     classes = character_classes()
     text = "".join(CODE_POINTS)

@@ -74,6 +74,7 @@ def test_a_program_says_so_in_the_first_five_lines(text, expected):
     assert measured(pa.chunked_array([[text]]))[0]["has_generated_phrase"] is expected
 
 
+@pytest.mark.slow
 def test_long_lines_and_long_files():
     texts = ["x" * 10_000_000, "é\n" * 300_000, "ab\r\n" * 100_000 + "tail"]
     assert measured(pa.chunked_array([texts])) == [plain(text) for text in texts]

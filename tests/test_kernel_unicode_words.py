@@ -5,6 +5,8 @@
 import re
 import sys
 
+import pytest
+
 from starloom.tasks.kernels.text.unicode_words import lower_case, word_characters
 
 
@@ -23,6 +25,7 @@ def test_characters_are_lowered_one_by_one_and_to_one():
     assert [chr(point) for point in range(sys.maxunicode + 1) if len(chr(point).lower()) > 1] == ["İ"]
 
 
+@pytest.mark.slow
 def test_lower_case_moves_no_separator():
     """So that lowering the whole text first, as upstream does, splits where lowering each word does."""
     is_word = re.compile(r"\w")

@@ -129,6 +129,7 @@ def fates(verdicts: list[pa.Table]) -> dict[str, tuple]:
 LAWS = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "with_optional"), JUDGES)
 @LAWS
 @given(CORPORA)
@@ -141,6 +142,7 @@ def test_a_filter_judges_every_document_and_cutting_the_corpus_differently_chang
     assert all(rule for keep, rule, *_ in fates(whole).values() if not keep)  # nothing is dropped without a reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILTERS + REWRITERS)
 @LAWS
 @given(CORPORA)

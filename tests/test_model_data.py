@@ -169,6 +169,7 @@ def test_data_that_cannot_be_trained_on_is_refused(tmp_path):
     assert list(tmp_path.glob(".*.partial")) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(25), deadline=None)
 @given(num=st.integers(1, 40), seed=st.integers(0, 9), worlds=st.lists(st.sampled_from([1, 2, 3, 6]), min_size=1, max_size=6))
 def test_the_stream_goes_on_whatever_the_number_of_processes(num, seed, worlds):

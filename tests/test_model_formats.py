@@ -81,6 +81,7 @@ def assert_same_network(ours, theirs, seed):
     torch.testing.assert_close(*usual, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @slowly
 @given(architecture=architectures(), seed=st.integers(0, 99))
 def test_what_we_write_is_the_same_network_in_transformers(tmp_path, architecture, seed):

@@ -178,6 +178,7 @@ def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", HEAD, HASHES])
 @pytest.mark.parametrize("damage", [flip, truncate, Path.unlink], ids=["flipped", "truncated", "gone"])
 def test_a_damaged_state_is_passed_over_and_named(tmp_path, damage, name):

@@ -327,6 +327,7 @@ def test_only_the_knobs_of_shingling_reach_the_signatures() -> None:
     assert near_dedup.prepared_config(NearDedup(ngram=7)) != near_dedup.prepared_config(NearDedup())
 
 
+@pytest.mark.slow
 def test_signatures_on_disk_are_datasketchs(corpus: list[dict[str, Any]], sketches: dict[str, MinHash], runtime: Runtime) -> None:
     docs = Docs.of(pa.Table.from_pylist(corpus, schema=Docs.SCHEMA))
     table = signatures.function(docs, Shingling(), runtime).read()
@@ -452,6 +453,7 @@ def test_of_texts_without_words_only_copies_go(words: Any, verify: Any, runtime:
     assert len(dropped(verdicts)) == len(OTHER_SCRIPTS)
 
 
+@pytest.mark.slow
 def test_empty_words_count_as_published_and_runs_have_none(runtime: Runtime) -> None:
     """What the published words find similar, for the many brackets that both have, is not by its words alone."""
     rows = [document(i, " ".join(f"{name}_{i}(({{[{name}]}}));" if j < 3 else name for j, name in enumerate("abcdefgh"))) for i in range(2)]

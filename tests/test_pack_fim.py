@@ -131,6 +131,7 @@ texts = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=examples(200))
 @given(texts=texts, length=st.integers(1, 20), rate=st.sampled_from([0, 0.5, 1]), metadata=st.sampled_from(["", "o/r"]))
 def test_every_document_is_rebuilt_through_its_spans(tokenizer, model, runtime, texts, length, rate, metadata):

@@ -137,6 +137,7 @@ def test_every_token_is_packed_or_counted_as_dropped(tokenizer, model, runtime, 
         assert PAD not in row["tokens"] or row["split"] != after["split"]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100))
 @given(repositories=repositories, knobs=knobs, is_v2=st.booleans())
 def test_copies_are_numbered_as_they_are_taken(tokenizer, model, runtime, repositories, knobs, is_v2):

@@ -120,6 +120,7 @@ RULES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.text("a. \n", max_size=8), st.sampled_from(["C", "Go", "R", None])), max_size=8), RULES)
 def test_the_first_failing_rule_is_named_as_a_loop_would(rows, rules):
     docs = documents(rows)

@@ -55,6 +55,7 @@ def read_only(folder: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
     return [tuple(told) for told in json.loads(done.stdout)]
 
 
+@pytest.mark.slow
 def test_a_plan_makes_no_store_and_changes_none(made, tmp_path, capsys):
     recipe, store, _ = made
     assert main(["plan", str(recipe), "--store", str(tmp_path / "new" / "store")]) == 0
@@ -80,6 +81,7 @@ def test_caches_of_a_first_plan_are_kept_by_its_run(made):
     assert {"sources", "code"} >= {path.stem for path in (store / "index").iterdir()} >= {"sources"}
 
 
+@pytest.mark.slow
 def test_a_store_on_a_read_only_disk_can_be_asked_everything(made):
     recipe, store, run = made
     tokenizer = run.step("train_tokenizer").outputs["Tokenizer"]["artifact"]
@@ -90,6 +92,7 @@ def test_a_store_on_a_read_only_disk_can_be_asked_everything(made):
         assert out, words
 
 
+@pytest.mark.slow
 def test_what_would_write_there_is_refused_in_words(made):
     recipe, store, run = made
     asked = [["run", str(recipe), "--no-prefect", "--set", "pack_fim.seed=5"], ["run", str(recipe), "--until", "encode"], ["gc"]]
@@ -100,6 +103,7 @@ def test_what_would_write_there_is_refused_in_words(made):
         assert "Traceback" not in err, words
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_made_is_refused_in_words(made):
     recipe, store, _ = made
     ((code, _, err), (planned, *_)) = read_only(store, *[[verb, str(recipe), "--store", str(store / "other")] for verb in ("run", "plan")])

@@ -186,6 +186,7 @@ def _build(url, ready, go, result):
     result.put(store.commit("s", Action("f" * 64, {"pid": os.getpid()}, {"Docs": part.to_json()})).components)
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_build_one_action_one_result_stands_and_nobody_breaks(tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, result, go = context.Queue(), context.Queue(), context.Event()

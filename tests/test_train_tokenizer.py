@@ -99,6 +99,7 @@ print(_train(_docs(TEXTS), Path(sys.argv[1]))[0])
 """
 
 
+@pytest.mark.slow
 def test_the_same_files_on_any_number_of_threads(tmp_path):
     (tmp_path / "tests_of_tokenizer.py").write_text(Path(__file__).read_text())
     root = Path(__file__).parents[1]
