@@ -164,6 +164,8 @@ class Run:
     made: dict[str, Any] = field(default_factory=dict)
     steps: list[StepState] = field(default_factory=list)
     error: str | None = None
+    flow_run: str | None = None
+    """Id of the orchestrator's run that carried it out."""
 
     def step(self, name: str) -> StepState | None:
         """Return the step of that name."""
