@@ -7,9 +7,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from starloom.queries.fates import funnel
+
 if TYPE_CHECKING:
     from starloom.flows.session import Watcher
-    from starloom.lineage.records import StepState
+    from starloom.lineage.records import Run, StepState
     from starloom.lineage.store import Store
 
 WRITE_SECONDS = 1.0
@@ -74,6 +76,44 @@ class Live:
                 return
             self._written = time.monotonic()
             self._storage.write(self._name, json.dumps({"at": time.time(), "steps": self._steps}).encode())
+
+
+def watched(store: Store, run: Run) -> list[dict[str, Any]]:
+    """Return a row for each step of a run, in order: what it reads, how it stands, and how far it is if it is at work.
+
+    Returns:
+        name, status (pending where it was not reached), reads, seconds, done and total of its unit, documents that it left (None where it
+        judges none), metrics now and `curve`, the course of the metrics: [step, metrics].
+    """
+    record = {step.name: step for step in run.steps}
+    under_way = (progress(store, run.id) or {"steps": {}})["steps"]
+    left = {row["step"]: row["documents"] for row in funnel(run)}
+    rows = []
+    for one in run.plan or [{"name": step.name, "reads": _producers(run, step)} for step in run.steps]:
+        name = one["name"]
+        step, now = record.get(name), under_way.get(name)
+        status = "running" if now else step.status if step else "pending"
+        seconds = time.time() - now["started"] if now else step.seconds if step else None
+        done, total = (now["done"], now["total"]) if now else (step.num_actions, step.num_actions) if step and step.outputs else (0, None)
+        rows.append({
+            "name": name,
+            "status": status,
+            "reads": one["reads"],
+            "seconds": seconds,
+            "done": done,
+            "total": total,
+            "unit": now["unit"] if now else "parts",
+            "documents": left.get(name),
+            "metrics": now["metrics"] if now else {},
+            "curve": now["curve"] if now else [],
+        })  # fmt: skip
+    return rows
+
+
+def _producers(run: Run, step: StepState) -> list[str]:
+    """Return the steps that wrote what a step read; for records without a plan."""
+    read = {ref["artifact"] for ref in step.inputs.values()} | {ref.get("verdicts") for ref in step.inputs.values()}
+    return [above.name for above in run.steps if any(out["artifact"] in read for out in above.outputs.values())]
 
 
 def progress_name(run_id: str) -> str:

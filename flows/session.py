@@ -129,6 +129,7 @@ def new_run(plan: Plan) -> Run:
         status="running",
         started=now.isoformat(timespec="seconds"),
         command=sys.argv[1:],
+        plan=[{"name": step.name, "reads": sorted(set(step.wiring.values()))} for step in plan.steps],
         made=made_by(),
     )
 
