@@ -154,11 +154,20 @@ def _clip(value: Any) -> Any:
 def show_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, Any]:
     """Describe a document: its identity, its fate, and its text as the last step that kept it read it."""
     found = trace(store, f"doc:{doc_id}", run_id=run_id)
-    rows, run = Rows(store), store.run(found["run"])
-    places = [event for event in found["events"] if event["event"] in ("read", "rewritten")]
-    last = places[-1]
-    step = run.step(last["step"])
-    assert step is not None
-    (row,) = rows.take(step.outputs["Docs"]["artifact"], last["part"], [last["row"]], ["content"]).to_pylist()
     told = {name: found[name] for name in ("run", "store", "document", "fate")}
-    return {"kind": "document", **told, "text_of": step.name, "text": row["content"]}
+    return {"kind": "document", **told, **text_of_document(store, store.run(found["run"]), found)}
+
+
+def text_of_document(store: Store, run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the text of a traced document as the last step that wrote it left it, and which step that is.
+
+    Args:
+        store: to query.
+        run: that was traced.
+        found: the trace of the document.
+    """
+    last = [event for event in found["events"] if event["event"] in ("read", "rewritten")][-1]
+    step = run.step(last["step"])
+    assert step is not None, "a trace names steps of its run"
+    (row,) = Rows(store).take(step.outputs["Docs"]["artifact"], last["part"], [last["row"]], ["content"]).to_pylist()
+    return {"text_of": step.name, "text": row["content"]}

@@ -1,0 +1,3 @@
+"""To be filled."""
+from fastapi import APIRouter
+router = APIRouter()
