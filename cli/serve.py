@@ -53,6 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
         plans=plans_of(recipes),
         parts=parts,
         host=arguments.host,
+        port=arguments.port,
         prefect_port=arguments.prefect_port,
         limit=arguments.limit,
         pool=arguments.pool,

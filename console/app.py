@@ -15,18 +15,24 @@ from starloom.console.pages import (
     artifacts,
     checkpoints,
     clusters,
+    comparing,
     documents,
     entrance,
     finding,
     interface,
+    recipes,
     repositories,
     runs,
     sequences,
     steps,
+    triggered,
+    watching,
 )
+from starloom.console.recipes import Recipes
 from starloom.console.rendering import RESPONSES, Page, json_response, make_templates
 from starloom.console.security import Guard, Keeper, guarded
 from starloom.console.stores import Stores
+from starloom.flows.prefect_api import PrefectApi
 from starloom.lineage.errors import ConfigError, CorruptError, InputError, MissingError, StarloomError, StoreError
 
 if TYPE_CHECKING:
@@ -47,6 +53,10 @@ ROUTERS = tuple(
         artifacts,
         finding,
         interface,
+        recipes,
+        triggered,
+        watching,
+        comparing,
     )
 )
 NAVIGATION = (("Recipes", "/recipes"), ("Runs", "/runs"), ("Find", "/find"))
@@ -76,6 +86,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.keeper = Keeper(settings)
     app.state.stores = Stores(settings)
+    app.state.recipes = Recipes(settings)
+    app.state.prefect = PrefectApi(settings.prefect_url, settings.prefect_auth) if settings.prefect_url else None
     app.state.templates = make_templates()
     for router in ROUTERS:
         app.include_router(router)
@@ -116,14 +128,19 @@ def _failed(request: Request, error: Exception) -> Response:
     return _problem(request, SERVER_ERROR, "something went wrong in the console", hint, type(error).__name__)
 
 
-def _problem(
-    request: Request, status: int, message: str, hint: str | None, kind: str, headers: dict[str, str] | None = None
-) -> Response:
+def _problem(request: Request, status: int, message: str, hint: str | None, kind: str, headers: dict[str, str] | None = None) -> Response:
     """Answer an error as `starloom --json` tells it, or as a page."""
     told: dict[str, Any] = {"error": message, "hint": hint, "kind": kind}
     if _wants_html(request):
         response = Page(request, "html", None, None).html(
-            "error.html", status, title="Not found" if status == NOT_FOUND else "Error", crumbs=(), command=None, tables={}, status=status, **told
+            "error.html",
+            status,
+            title="Not found" if status == NOT_FOUND else "Error",
+            crumbs=(),
+            command=None,
+            tables={},
+            status=status,
+            **told,
         )
     else:
         response = json_response(told, status)

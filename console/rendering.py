@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
-from starloom.console import charts, formats
+from starloom.console import charts, curves, formats
 from starloom.console.links import Links, address
 from starloom.console.security import Session, csrf_field, session_of, set_session
 from starloom.console.tables import NUMBERS
@@ -44,11 +44,16 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 def make_templates() -> Environment:
     """Return the templates' environment: every value is escaped, and its invisible characters are spelt."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
     )
     filters = ("chips", "count", "amount", "size", "seconds", "moment", "share", "short", "many", "plain")
     environment.filters.update({name: getattr(formats, name) for name in filters})
-    environment.globals.update(NUMBERS=NUMBERS, charts=charts, is_dict=lambda value: isinstance(value, dict))
+    environment.globals.update(NUMBERS=NUMBERS, charts=charts, curves=curves, is_dict=lambda value: isinstance(value, dict))
     return environment
 
 

@@ -27,8 +27,12 @@ class Settings:
     stores: tuple[tuple[str, str], ...]
     """Name → URL of each store; the first is shown where none is named."""
     recipes: tuple[Path, ...] = ()
+    run_store: str | None = None
+    """URL of the store of every run that is started here; by default that of its recipe."""
     prefect_url: str | None = None
     """Prefect's API."""
+    prefect_auth: str | None = field(default=None, repr=False)
+    """Of its basic auth: user:password."""
     prefect_ui: str | None = None
     """Prefect's pages."""
     viewer_password: str | None = field(default=None, repr=False)

@@ -26,6 +26,7 @@ from starloom.tasks.frame.workers import Workers, stopped_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from starloom.flows.recipe import Recipe
     from starloom.flows.resolver import Resolver
     from starloom.lineage.records import Run, StepState
     from starloom.tasks.frame.step import ResolvedStep
@@ -76,7 +77,7 @@ def prepare(request: Request) -> Prepared:
     recipe = load(path, list(request.settings))
     plan = make_plan(recipe, until=request.until)
     forced = forced_steps(plan, list(request.force), request.start)
-    store = Store.look(request.store or _beside(path, recipe.store or DEFAULT_STORE))
+    store = Store.look(request.store or store_of(recipe))
     previous, before = last_states(store, recipe.name, [step.name for step in plan.steps])
     looks, resolver, resolved = outlook(plan, store, forced, before)
     for step, look in zip(plan.steps, looks, strict=True):
@@ -85,8 +86,10 @@ def prepare(request: Request) -> Prepared:
     return Prepared(plan, store, forced, looks, resolver, resolved, previous)
 
 
-def _beside(recipe: Path, store: str) -> str:
-    return store if "://" in store else str(Path(recipe.parent, store))
+def store_of(recipe: Recipe) -> str:
+    """Return the store of a recipe: a folder beside it, or the one that it names."""
+    store = recipe.store or DEFAULT_STORE
+    return store if "://" in store else str(Path(recipe.path.parent, store))
 
 
 def take_cached(prepared: Prepared, command: list[str] | None = None, flow_run: str | None = None) -> tuple[Run, bool]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SERVER_SECONDS = 120.0
 """How long a server may take to answer: a new database is made first."""
+CONSOLE_SECONDS = 30.0
 POLL_SECONDS = 0.2
 SWEEP_SECONDS = 5.0
 WORKER_QUERY_SECONDS = 0.5
@@ -49,6 +50,8 @@ class Serving:
     parts: tuple[str, ...] = PARTS
     """Of `PARTS`; without `server` the one that PREFECT_API_URL names is used."""
     host: str = "127.0.0.1"
+    port: int = 4300
+    """Of the console."""
     prefect_port: int = 4200
     limit: int = 1
     """Runs at once."""
@@ -144,6 +147,8 @@ class Supervisor:
         settle_prefect(logging="INFO")
         ensure_reaper()
         self.logs.mkdir(parents=True, exist_ok=True)
+        if "console" in serving.parts:
+            check_free(serving.host, serving.port, "--port")
         if "server" in serving.parts and not os.environ.get("PREFECT_API_URL"):
             self._start_server()
         self.api = PrefectApi.from_environment()
@@ -160,6 +165,7 @@ class Supervisor:
             self._start_worker()
         if "console" in serving.parts:
             self._start("console", serving.console_command, {})
+            self._wait_for_console()
 
     def watch(self) -> None:
         """Wait until a signal asks to end, or something that is needed has ended.
@@ -209,6 +215,20 @@ class Supervisor:
         serving = self.serving
         words = ["worker", "start", "--pool", serving.pool, "--type", "process", "--limit", str(serving.limit), "--name", self.worker]
         self._start("worker", [sys.executable, "-m", "prefect", *words], {"PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_SECONDS)})
+
+    def _wait_for_console(self) -> None:
+        import httpx
+
+        deadline = time.monotonic() + CONSOLE_SECONDS
+        url = f"http://{_reachable(self.serving.host)}:{self.serving.port}/healthz"
+        while True:
+            self.services["console"].check()
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(url, timeout=1.0).is_success:
+                    return
+            if time.monotonic() > deadline:
+                raise StarloomError(f"the console does not answer at {url}", hint=f"what it printed is in {self.services['console'].log}")
+            time.sleep(POLL_SECONDS)
 
     def _start(self, name: str, command: list[str], env: dict[str, str]) -> None:
         self.services[name] = Service(name, command, self.logs / f"{name}.log", env)

@@ -51,7 +51,10 @@ def one_document(
 
 def _told(event: dict[str, Any]) -> dict[str, Any]:
     """Return an event with the kind of dot that it has on the page."""
-    return {**event, "dot": event["event"] if event["event"] in ("kept", "dropped") else "dropped" if event["event"] == "not packed" else ""}
+    return {
+        **event,
+        "dot": event["event"] if event["event"] in ("kept", "dropped") else "dropped" if event["event"] == "not packed" else "",
+    }
 
 
 def marks(found: dict[str, Any]) -> list[Mark]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
-from starloom.console.rendering import Here
+from starloom.console.rendering import Here, json_response
 from starloom.console.security import Form, Keeper, set_session
 
 router = APIRouter(include_in_schema=False)
@@ -19,10 +19,10 @@ def first_page() -> Response:
     return RedirectResponse("/runs", 303)
 
 
-@router.get("/health")
+@router.get("/healthz")
 def health() -> Response:
     """Answer that the console lives; nobody need be logged in."""
-    return PlainTextResponse("ok\n")
+    return json_response({"status": "ok"})
 
 
 @router.get("/login")

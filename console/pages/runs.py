@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from starloom.console.pages.watching import live_view
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, facts
+from starloom.flows.live import watched
 from starloom.queries.showing import show_run
 
 if TYPE_CHECKING:
@@ -77,8 +80,23 @@ def one_run(here: Here, run: str) -> Response:
         crumbs=crumbs_of_run(here, record.id)[:-1] + [Crumb(record.id)],
         tables=run_tables(here, found),
         command=here.command("show", record.id),
-        conflicts_text=", ".join(f"{step} {number}" for step, number in conflicts.items()) or ("none" if found["license_conflicts"] else None),
+        can_rerun=_is_offered(here, record.recipe),
+        rerun_with=_settings_of(record.command),
+        **live_view(here, record, watched(here.store, record)),
+        conflicts_text=", ".join(f"{step} {number}" for step, number in conflicts.items())
+        or ("none" if found["license_conflicts"] else None),
     )
+
+
+def _is_offered(here: Page, recipe: str) -> bool:
+    return any(known.name == recipe and known.problem is None for known in here.request.app.state.recipes.all())
+
+
+def _settings_of(command: list[str]) -> list[tuple[str, str]]:
+    """Return the knobs that a run was given, as fields of its recipe's form."""
+    given = [word for flag, word in itertools.pairwise(command) if flag == "--set"]
+    pairs = (setting.partition("=") for setting in given)
+    return [(name, value) for name, _, value in pairs if "." in name]
 
 
 def crumbs_of_run(here: Page, run: str) -> list[Crumb]:
