@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,9 @@ def main(arguments: argparse.Namespace) -> int:
     from starloom.flows.prefect_api import PrefectApi
 
     plans = plans_of(arguments.recipes)
-    api = PrefectApi.from_environment()
-    api.wait_until_up(WAIT_SECONDS)
-    found = deploy(api, plans, pool=arguments.pool, store=arguments.store, console=arguments.console)
+    with contextlib.closing(PrefectApi.from_environment()) as api:
+        api.wait_until_up(WAIT_SECONDS)
+        found = deploy(api, plans, pool=arguments.pool, store=arguments.store, console=arguments.console)
     if arguments.json:
         print_json(
             {

@@ -42,13 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    from starloom.console.settings import settings_of
     from starloom.flows.deploying import plans_of
-    from starloom.flows.serving import PARTS, Serving, Supervisor, run_until_stopped
+    from starloom.flows.serving import PARTS, Serving, Supervisor, protect, run_until_stopped
 
     started = time.monotonic()
     recipes = arguments.recipes or _recipes_here()
     parts = PARTS if arguments.only is None else (arguments.only,)
     console_url = f"http://{arguments.host}:{arguments.port}"
+    if "console" in parts:
+        settings = settings_of(recipes, arguments.store, arguments.host, arguments.port)  # refused before anything is started
+        protect(settings.operator_password or settings.operator_token)
     serving = Serving(
         plans=plans_of(recipes),
         parts=parts,

@@ -125,11 +125,18 @@ class PrefectApi:
                 {"name": name, "type": "process", "base_job_template": template, "description": "Runs of Starloom's recipes."},
             )
 
-    def deploy(self, **deployment: Any) -> str:
-        """Make or replace a deployment of the flow `starloom`; return its id."""
-        flow = self.call("POST", "/flows/", {"name": FLOW, "tags": [TAG]})
-        made = self.call("POST", "/deployments/", {"flow_id": flow["id"], "tags": [TAG], "enforce_parameter_schema": True, **deployment})
-        return str(made["id"])
+    def deploy(self, name: str, **deployment: Any) -> str:
+        """Make a deployment of the flow `starloom`, or change the one of that name, whose schedules stay; return its id."""
+        body = {"tags": [TAG], "enforce_parameter_schema": True, **deployment}
+        try:
+            known = str(self.call("GET", f"/deployments/name/{FLOW}/{name}")["id"])
+        except RefusedError as refused:
+            if refused.status != HTTP_NOT_FOUND:
+                raise
+            flow = self.call("POST", "/flows/", {"name": FLOW, "tags": [TAG]})
+            return str(self.call("POST", "/deployments/", {"name": name, "flow_id": flow["id"], **body})["id"])
+        self.call("PATCH", f"/deployments/{known}", body)
+        return known
 
     def deployments(self) -> list[dict[str, Any]]:
         """Return the deployments of the flow `starloom`, by name."""

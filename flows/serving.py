@@ -134,6 +134,7 @@ class Supervisor:
         self.deployed: list[Deployed] = []
         self.interrupted: list[dict[str, Any]] = []
         """Runs that an earlier process left, marked as crashed now."""
+        self.api: PrefectApi
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -192,6 +193,8 @@ class Supervisor:
         for name, seconds in END_SECONDS.items():
             if name in self.services:
                 self.services.pop(name).end(seconds)
+        if hasattr(self, "api"):
+            self.api.close()
 
     def _sweep(self) -> None:
         """Begin again what lost its worker, wherever that was."""
@@ -249,6 +252,14 @@ def run_until_stopped(supervisor: Supervisor, on_ready: Callable[[Supervisor], N
         supervisor.end()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def protect(password: str | None) -> None:
+    """Have Prefect's server, and all who talk to it, demand the operator's password; one that the environment names is kept."""
+    if password is not None and not os.environ.get("PREFECT_API_URL"):
+        os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", f"operator:{password}")
+    if os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", os.environ["PREFECT_SERVER_API_AUTH_STRING"])
 
 
 def check_free(host: str, port: int, flag: str) -> None:
