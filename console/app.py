@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Every page in data: add ?format=json, or ?format=csv or parquet and a table's name.",
         docs_url=None,
         redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # FastAPI's own route would be outside of the guard
         dependencies=[Depends(guarded)],
         responses=RESPONSES,
     )
@@ -85,8 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(StarloomError, _told)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misasked)
-    app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, failed=_failed)
     return app
 
 
@@ -116,14 +115,19 @@ def _failed(request: Request, error: Exception) -> Response:
     return _problem(request, SERVER_ERROR, "something went wrong in the console", hint, type(error).__name__)
 
 
-def _problem(
-    request: Request, status: int, message: str, hint: str | None, kind: str, headers: dict[str, str] | None = None
-) -> Response:
+def _problem(request: Request, status: int, message: str, hint: str | None, kind: str, headers: dict[str, str] | None = None) -> Response:
     """Answer an error as `starloom --json` tells it, or as a page."""
     told: dict[str, Any] = {"error": message, "hint": hint, "kind": kind}
     if _wants_html(request):
         response = Page(request, "html", None, None).html(
-            "error.html", status, title="Not found" if status == NOT_FOUND else "Error", crumbs=(), command=None, tables={}, status=status, **told
+            "error.html",
+            status,
+            title="Not found" if status == NOT_FOUND else "Error",
+            crumbs=(),
+            command=None,
+            tables={},
+            status=status,
+            **told,
         )
     else:
         response = json_response(told, status)

@@ -44,7 +44,12 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 def make_templates() -> Environment:
     """Return the templates' environment: every value is escaped, and its invisible characters are spelt."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
     )
     filters = ("chips", "count", "amount", "size", "seconds", "moment", "share", "short", "many", "plain")
     environment.filters.update({name: getattr(formats, name) for name in filters})

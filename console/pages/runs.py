@@ -74,10 +74,11 @@ def one_run(here: Here, run: str) -> Response:
         "run.html",
         found,
         title=f"{found['recipe']} {found['run']}",
-        crumbs=crumbs_of_run(here, record.id)[:-1] + [Crumb(record.id)],
+        crumbs=[*crumbs_of_run(here, record.id)[:-1], Crumb(record.id)],
         tables=run_tables(here, found),
         command=here.command("show", record.id),
-        conflicts_text=", ".join(f"{step} {number}" for step, number in conflicts.items()) or ("none" if found["license_conflicts"] else None),
+        conflicts_text=", ".join(f"{step} {number}" for step, number in conflicts.items())
+        or ("none" if found["license_conflicts"] else None),
     )
 
 
