@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Every page in data: add ?format=json, or ?format=csv or parquet and a table's name.",
         docs_url=None,
         redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # FastAPI's own route would be outside of the guard
         dependencies=[Depends(guarded)],
         responses=RESPONSES,
     )
@@ -97,8 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(StarloomError, _told)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _misasked)
-    app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, failed=_failed)
     return app
 
 

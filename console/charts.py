@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WIDTH = 640
-_LABEL = 150
+_LABEL = 180
 _ROW = 26
 _PLOT_HEIGHT = 120
 _GAP = 2
@@ -131,11 +131,16 @@ def histogram(bins: Bins, thresholds: Sequence[float], what: str) -> Markup:
 def _threshold(x: float, threshold: float) -> Markup:
     is_right = x > _WIDTH * 0.7
     return Markup(
-        '<line class="threshold" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{base}"/><text class="threshold{side}" x="{at:.1f}" y="10">{text}</text>'
+        '<line class="threshold" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{base}"/>'
+        '<text class="threshold{side}" x="{at:.1f}" y="10">{text}</text>'
     ).format(
         x=x, base=14 + _PLOT_HEIGHT, side=" end" if is_right else "", at=x - 4 if is_right else x + 4, text=f"threshold {amount(threshold)}"
     )
 
 
 def _svg(kind: str, width: float, height: float, told: str, inner: Markup) -> Markup:
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(kind, width, height, told, inner)
+    """Return a drawing in a box of its own, which scrolls where it is too wide."""
+    return Markup(
+        '<div class="chart-box" tabindex="0" role="group" aria-label="{told}">'
+        '<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">{inner}</svg></div>'
+    ).format(kind=kind, width=width, height=height, told=told, inner=inner)

@@ -41,20 +41,20 @@ def _shown(character: str) -> str:
 
 def count(number: float | None) -> str:
     """Format a count with thousands separators."""
-    return "–" if number is None else f"{number:,}"
+    return "-" if number is None else f"{number:,}"
 
 
 def amount(value: float | None) -> str:
     """Format a measured value: four significant digits, a whole number in full."""
     if value is None:
-        return "–"
+        return "-"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def size(num_bytes: float | None) -> str:
     """Format bytes in a readable unit."""
     if num_bytes is None:
-        return "–"
+        return "-"
     value, unit = float(num_bytes), 0
     while value >= _THOUSAND and unit < len(_UNITS) - 1:
         value, unit = value / _THOUSAND, unit + 1
@@ -64,7 +64,7 @@ def size(num_bytes: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Format a duration."""
     if value is None:
-        return "–"
+        return "-"
     if value < _MINUTE:
         return f"{value:.1f} s"
     whole = round(value)
@@ -73,17 +73,17 @@ def seconds(value: float | None) -> str:
 
 def moment(text: str | None) -> str:
     """Format a time of a record, which is UTC, to the second."""
-    return "–" if not text else text[:19].replace("T", " ")
+    return "-" if not text else text[:19].replace("T", " ")
 
 
 def share(part: float, whole: float) -> str:
     """Format a share in percent."""
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def short(name: str | None) -> str:
     """Shorten a hash for display."""
-    return "–" if name is None else name[:SHORT_HASH]
+    return "-" if name is None else name[:SHORT_HASH]
 
 
 def many(number: int, noun: str, plural: str | None = None) -> str:
@@ -94,5 +94,5 @@ def many(number: int, noun: str, plural: str | None = None) -> str:
 def plain(value: Any) -> str:
     """Format a knob or a note: text as it is, everything else as JSON."""
     if value is None:
-        return "–"
+        return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

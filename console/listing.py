@@ -23,6 +23,8 @@ SHOWN_LINES = 400
 SHOWN_WIDTH = 600
 """Characters of a line that are shown."""
 BEFORE_MARK = 80
+LINES_BEFORE = 100
+"""Lines above the first one shown that are read for the highlighting: it may begin within a string or comment."""
 _MAX_HIGHLIGHTED = 120_000
 """Characters beyond which a text is shown without colours: lexers are slow."""
 
@@ -103,7 +105,11 @@ def listing(
         _cut(text, number, starts[number - 1], _end(text, starts, number), marks, width)
         for number in range(begin, min(begin + num_lines, len(starts) + 1))
     ]
-    painted = _painted(cuts, path, language)
+    before = [
+        _cut(text, number, starts[number - 1], _end(text, starts, number), (), width)
+        for number in range(max(1, begin - LINES_BEFORE), begin)
+    ]
+    painted = _painted(before, cuts, path, language)
     lines = [_line(cut, pieces, marks) for cut, pieces in zip(cuts, painted, strict=True)]
     return Listing(lines, begin, len(starts))
 
@@ -136,25 +142,25 @@ def _cut(text: str, number: int, start: int, end: int, marks: Sequence[Mark], wi
     return _Cut(number, begin, shown, end - start - len(shown))
 
 
-def _painted(cuts: Sequence[_Cut], path: str, language: str | None) -> list[list[tuple[str, str]]]:
-    """Return of each line its pieces: (class of highlighting, text)."""
+def _painted(before: Sequence[_Cut], cuts: Sequence[_Cut], path: str, language: str | None) -> list[list[tuple[str, str]]]:
+    """Return of each line its pieces: (class of highlighting, text); those `before` are read, not returned."""
+    plain = [[("", cut.text)] for cut in cuts]
     if sum(len(cut.text) for cut in cuts) > _MAX_HIGHLIGHTED:
-        return [[("", cut.text)] for cut in cuts]
+        return plain
     from pygments.token import STANDARD_TYPES
 
-    code = "\n".join(cut.text for cut in cuts)
+    code = "\n".join(cut.text for cut in (*before, *cuts))
     lines: list[list[tuple[str, str]]] = [[]]
     reached = 0
     for at, kind, value in lexer_of(path, language).get_tokens_unprocessed(code):
         if at != reached:  # a lexer that leaves something out or says it twice: its colours are not worth a wrong text
-            return [[("", cut.text)] for cut in cuts]
+            return plain
         reached = at + len(value)
-        while kind not in STANDARD_TYPES and kind.parent is not None:
-            kind = kind.parent
+        name = next((STANDARD_TYPES[each] for each in reversed(kind.split()) if each in STANDARD_TYPES), "")
         first, *rest = value.split("\n")
-        lines[-1].append((STANDARD_TYPES.get(kind, ""), first))
-        lines += [[(STANDARD_TYPES.get(kind, ""), piece)] for piece in rest]
-    return lines if reached == len(code) else [[("", cut.text)] for cut in cuts]
+        lines[-1].append((name, first))
+        lines += [[(name, piece)] for piece in rest]
+    return lines[len(before) :] if reached == len(code) else plain
 
 
 def lexer_of(path: str, language: str | None) -> Lexer:

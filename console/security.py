@@ -21,9 +21,11 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Depends, HTTPException, Request
 from markupsafe import Markup
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from starloom.console.settings import Settings
@@ -35,6 +37,8 @@ CSRF_HEADER = "x-csrf-token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 PUBLIC_PATHS = frozenset({"/login", "/healthz"})
+ANY_ROLE_PATHS = frozenset({"/logout"})
+"""What a viewer may change: that they are logged in."""
 MAX_FORM_BYTES = 1_000_000
 FAILED_LOGINS_A_MINUTE = 10
 HEADERS = {
@@ -131,11 +135,15 @@ def _key(settings: Settings) -> bytes:
 
 
 class Guard:
-    """A guard before the application: refuses unknown host names, and adds the headers of safety to each response."""
+    """A guard before the application: refuses unknown host names, and adds the headers of safety to each response.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    It answers failures too: what the framework would answer for them goes out beyond the guard, without the headers.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, failed: Callable[[Request, Exception], Response]) -> None:
         self.app = app
         self.settings = settings
+        self.failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -146,8 +154,12 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        has_begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -162,7 +174,12 @@ class Guard:
             )
             await refusal(scope, receive, send_with_headers)
             return
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception as error:
+            if not has_begun:
+                await self.failed(Request(scope), error)(scope, receive, send_with_headers)
+            raise  # for the server's log
 
 
 def host_name(header: str) -> str | None:
@@ -249,7 +266,7 @@ async def guarded(request: Request) -> None:
         return
     if session.role is None:
         raise HTTPException(401, "log in to see this page")
-    if request.method not in SAFE_METHODS and session.role != "operator":
+    if request.method not in SAFE_METHODS and session.role != "operator" and request.url.path not in ANY_ROLE_PATHS:
         raise HTTPException(403, "this needs the role of operator; you are a viewer")
 
 

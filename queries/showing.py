@@ -105,7 +105,27 @@ def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, An
 
 
 def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
-    """Return type, counts, parts and the first rows of an artifact."""
+    """Return type, counts, parts and the first rows of an artifact, and the steps of runs that made it.
+
+    Raises:
+        InputError: if no artifact has that prefix, or several have.
+    """
+    described = describe_artifact(store, prefix, num_rows)
+    makers = [
+        f"{run_id}/{step.name}"
+        for run_id in store.run_ids()
+        for step in store.run(run_id).steps
+        if any(out["artifact"] == described["artifact"] for out in step.outputs.values())
+    ]
+    return {**described, "made_by": makers}
+
+
+def describe_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
+    """Return type, counts, parts and the first rows of an artifact; no run is read.
+
+    Raises:
+        InputError: if no artifact has that prefix, or several have.
+    """
     found = find(store, prefix)
     if len(found) != 1:
         problem = f"{len(found)} artifacts begin with {prefix!r}" if found else f"{store.url} holds no artifact {prefix!r}"
@@ -115,26 +135,18 @@ def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict
         )
     rows = Rows(store)
     artifact = rows.artifact(found[0])
-    parts = [part.to_json() for part in artifact.parts]
     first: list[dict[str, Any]] = []
     for number, part in enumerate(artifact.parts):
         if part.name is None and part.num_rows and len(first) < num_rows:
             first += [_clipped(row) for row in rows.take(found[0], number, range(min(num_rows - len(first), part.num_rows))).to_pylist()]
-    users = [
-        f"{run_id}/{step.name}"
-        for run_id in store.run_ids()
-        for step in store.run(run_id).steps
-        if any(o["artifact"] == found[0] for o in step.outputs.values())
-    ]
     return {
         "kind": "artifact",
         "artifact": found[0],
         "type": artifact.type,
         "store": store.url,
         "counts": artifact.counts,
-        "parts": parts,
+        "parts": [part.to_json() for part in artifact.parts],
         "rows": first,
-        "made_by": users,
     }
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from starloom.queries.rows import Rows
 
 UNKNOWN = "(unknown)"
+NUM_STRETCHES = 20
+"""Of the steps of a training, in what it saw anew."""
 _SPAN = ["sequence", "token_start", "token_end", "doc_id", "copy", "role"]
 _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 
@@ -95,7 +97,8 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     begins = np.cumsum([0, *(trained.num_steps for trained in trainings)])
     packings = _seen_of_packings(trainings, begins)
     found = [_documents_of(rows, run, packer, part, exposure) for packer, seen in packings for part, exposure in enumerate(seen)]
-    documents = _in_steps_of(_added_up(found, len(packings)), trainings, begins)
+    added_up = _added_up(found, len(packings))
+    documents = _in_steps_of(added_up, trainings, begins)
     times = np.concatenate([exposure.times for _, seen in packings for exposure in seen] or [np.zeros(0, np.int64)])
     lasts = [int(exposure.last.max()) for exposure in trainings[-1].exposures if len(exposure.last)]
     return {
@@ -121,6 +124,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
             name: _totals(documents, column)
             for name, column in {"repositories": "repo", "languages": "language", "licenses": "license"}.items()
         },
+        "steps": _new_by_step(added_up),
         "documents": documents.slice(0, question.limit).to_pylist(),
     }
 
@@ -256,6 +260,17 @@ def text_of(run: Run, packer: StepState) -> str:
     if docs is None:
         raise InputError(f"run {run.id} does not record which text {packer.name} packed", hint="trace another run, with --run")
     return str(docs["artifact"])
+
+
+def _new_by_step(documents: pa.Table) -> list[dict[str, Any]]:
+    """Documents and tokens that were seen for the first time, in equal stretches of the steps of all trainings together."""
+    if not len(documents):
+        return []
+    steps, tokens = documents.column("first_step").to_numpy(), documents.column("tokens").to_numpy()
+    width = -(-(int(steps.max()) + 1) // NUM_STRETCHES)
+    counts, sums = np.bincount(steps // width), np.bincount(steps // width, weights=tokens)
+    names = [f"{at * width}" if width == 1 else f"{at * width}-{at * width + width - 1}" for at in range(len(counts))]
+    return [{"name": n, "documents": int(c), "tokens": int(t)} for n, c, t in zip(names, counts, sums, strict=True)]
 
 
 def _totals(documents: pa.Table, column: str) -> list[dict[str, Any]]:

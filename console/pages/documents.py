@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from starloom.console.listing import Mark, listing
+from starloom.console.listing import SHOWN_LINES, Mark, line_of, line_starts, listing
 from starloom.console.offences import offences
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, repo_and_path
@@ -16,6 +17,7 @@ from starloom.queries.viewing import view_document
 router = APIRouter(tags=["documents"])
 RunName = Annotated[str | None, Query(description="As this run saw it: an id, a tag or `latest`; by default the newest run that is done.")]
 SHOWN_SEQUENCES = 30
+LINES_BEFORE = 20
 SHOWN_STEPS = 30
 
 
@@ -24,12 +26,18 @@ def one_document(
     here: Here,
     doc_id: str,
     run: RunName = None,
-    line: Annotated[int, Query(ge=1, le=1_000_000_000, description="First line of the text to show.")] = 1,
+    line: Annotated[int | None, Query(ge=1, le=2**40, description="First line of the text to show.")] = None,
+    start: Annotated[int | None, Query(ge=0, le=2**40, description="First of the bytes to mark.")] = None,
+    end: Annotated[int | None, Query(ge=0, le=2**40, description="Byte after the last one to mark.")] = None,
 ) -> Response:
     """Show a document: its text, every verdict on it, and everything that came of it."""
     found = view_document(here.store, doc_id, run)
     who, links = found["document"], here.links
     events = [_told(event) for event in found["events"]]
+    marked = marks(found)
+    if start is not None and end is not None and start < end:
+        at = _characters(found["text"], [start, end])
+        marked.insert(0, Mark(at[start], at[end], "bytes", f"bytes {start:,}-{end:,}"))
     return here.answer(
         "document.html",
         found,
@@ -41,12 +49,19 @@ def one_document(
         ],
         tables=_tables(here, found),
         command=here.command("trace", f"doc:{who['doc_id']}", "--run", found["run"]),
-        listing=listing(found["text"], who["path"], who["language"], marks=marks(found), first=line),
+        listing=listing(found["text"], who["path"], who["language"], marks=marked, first=line or _first_line(found["text"], marked)),
         events=events,
         signals=next((event["signals"] for event in found["events"] if event["event"] == "measured"), None),
         size_now=len(found["text"].encode()),
         diff_lines=diff_lines,
     )
+
+
+def _first_line(text: str, marked: list[Mark]) -> int:
+    """Return the line to begin with: the first, unless what is pointed at is beyond what one page shows."""
+    pointed = next((mark.start for mark in marked if mark.kind != "redaction"), 0)
+    at = line_of(line_starts(text), pointed)
+    return 1 if at < SHOWN_LINES else at - LINES_BEFORE
 
 
 def _told(event: dict[str, Any]) -> dict[str, Any]:
@@ -74,13 +89,9 @@ def marks(found: dict[str, Any]) -> list[Mark]:
 
 
 def _characters(text: str, positions: list[int]) -> dict[int, int]:
-    """Return position in UTF-8 bytes → position in characters, of ascending positions."""
-    data, found, characters, reached = text.encode(), {}, 0, 0
-    for position in positions:
-        characters += len(data[reached:position].decode("utf-8", "ignore"))
-        reached = found_at = position
-        found[found_at] = characters
-    return found
+    """Return position in UTF-8 bytes → position in characters."""
+    begins = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80  # noqa: PLR2004 - UTF-8: every byte but those that continue a character
+    return {position: int(np.count_nonzero(begins[:position])) for position in positions}
 
 
 def diff_lines(lines: list[str]) -> list[tuple[str, str]]:
@@ -90,7 +101,7 @@ def diff_lines(lines: list[str]) -> list[tuple[str, str]]:
 
 
 def _tables(here: Page, found: dict[str, Any]) -> list[Table]:
-    links, run = here.links, found["run"]
+    links, run, doc_id = here.links, found["run"], found["document"]["doc_id"]
 
     def step_page(row: Row) -> str:
         return links.step(run, row["step"])
@@ -118,7 +129,7 @@ def _tables(here: Page, found: dict[str, Any]) -> list[Table]:
         Column("detector", "detector"),
         Column("start", "byte before", "number"),
         Column("end", "to", "number"),
-        Column("new_start", "byte now", "number"),
+        Column("new_start", "byte now", "number", lambda row: links.document(doc_id, run, start=row["new_start"], end=row["new_end"])),
         Column("new_end", "to", "number"),
     )
     licenses = (Column("step", "step", href=step_page), Column("license_class", "class"), Column("evidence", "evidence", "code"))
@@ -172,7 +183,7 @@ def _packed(step: str, sequence: dict[str, Any]) -> Row:
 def member_columns(here: Page, run: str) -> tuple[Column, ...]:
     """Return the columns of the members of a cluster."""
     return (
-        Column("fate", "", "status"),
+        Column("fate", "fate", "status"),
         *repo_and_path(here.links, run),
         Column("jaccard", "Jaccard", "amount"),
         Column("license_class", "licence"),

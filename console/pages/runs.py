@@ -77,7 +77,7 @@ def one_run(here: Here, run: str) -> Response:
         "run.html",
         found,
         title=f"{found['recipe']} {found['run']}",
-        crumbs=crumbs_of_run(here, record.id)[:-1] + [Crumb(record.id)],
+        crumbs=[*crumbs_of_run(here, record.id)[:-1], Crumb(record.id)],
         tables=run_tables(here, found),
         command=here.command("show", record.id),
         can_rerun=_is_offered(here, record.recipe),
