@@ -29,9 +29,7 @@ def graph(steps: Sequence[Mapping[str, Any]]) -> Markup:
     most = max((step["documents"] or 0 for step in steps), default=0) or 1
     lines, dots = [], []
     for number, step in enumerate(steps):
-        for source in step["reads"]:
-            if source in places:
-                lines.append(_line(places[source], number, steps[places[source]], most))
+        lines += [_line(places[source], number, steps[places[source]], most) for source in step["reads"] if source in places]
         dots.append(
             Markup('<circle class="dot {status}" cx="{x}" cy="{y}" r="{r}"><title>{told}</title></circle>').format(
                 status=step["status"],

@@ -61,6 +61,15 @@ class Prepared:
     """The steps that could be resolved without running anything: all of them if everything is cached."""
     previous: Run | None = field(default=None)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the outlook as a document."""
+        names = ("step", "status", "reasons", "seconds", "told")
+        steps = [
+            {**{name: getattr(look, name) for name in names}, "actions": look.num_actions, "cached": look.num_cached}
+            for look in self.outlook
+        ]
+        return {"recipe": self.plan.recipe.name, "store": self.store.url, "steps": steps}
+
     @property
     def is_cached(self) -> bool:
         """True if there is nothing to run."""

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from starloom.cli.plan import as_document
 from starloom.console.forms import Group, parameters_of, query_of
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.security import CSRF_FIELD, Form, Operator
@@ -81,7 +80,7 @@ def plan(request: Request, here: Here, recipe: str) -> Response:
         if here.form != "html":
             raise
         return here.html("plan.html", 400, plan=None, problem=error, command=None)
-    document = as_document(prepared)
+    document = prepared.to_json()
     return here.answer(
         "plan.html", document, title="Plan", tables=[], command=_command(known, parameters, here), plan=document, problem=None
     )
@@ -165,7 +164,7 @@ def _form(
     code: int = 200,
 ) -> Response:
     filled = query_of(known.groups, parameters) if texts is None else texts
-    document = as_document(prepared) if prepared else None
+    document = prepared.to_json() if prepared else None
     return here.answer(
         "new_run.html",
         {"recipe": known.name, "parameters": parameters, "plan": document, "schema": known.schema},
