@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from starloom.lineage.store import Store
+from starloom.queries.rows import Rows
 from tests.corpus import write_recipe
 from tests.serving import serving
 from tests.test_end_to_end import STAGES, plant
@@ -167,11 +170,10 @@ def test_an_engineer_starts_a_run_from_prefects_form(served, page, first_run):
     page.goto(f"{one.prefect}/deployments/deployment/{deployment}/run")
     label = page.locator("label", has_text="num_steps").first
     label.wait_for()
-    page.locator(f"[id='{label.get_attribute('for')}']").fill("70")
+    label.locator("xpath=ancestor::*[.//input][1]//input").first.fill("70")
     before = {run["id"] for run in one.api.flow_runs()}
     page.get_by_role("button", name="Submit").click()
-    page.wait_for_url(re.compile(r"/runs/flow-run/|/deployments/deployment/[^/]+$|/runs$"))
-    page.wait_for_timeout(500)
+    page.wait_for_url(re.compile(r"\\?tab=Runs|/runs/flow-run/"))
     (flow_run,) = {run["id"] for run in one.api.flow_runs()} - before
     assert one.wait_until(flow_run)["state_type"] == "COMPLETED"
     run = newest(store)
@@ -181,17 +183,30 @@ def test_an_engineer_starts_a_run_from_prefects_form(served, page, first_run):
     page.wait_for_url(re.compile(f"{one.prefect}/runs/flow-run/{flow_run}"))
 
 
-def test_an_auditor_goes_from_a_path_to_the_shares_of_a_checkpoint_and_from_a_dropped_file_to_its_rule(served, page, first_run):
+@pytest.fixture(scope="module")
+def trained(served, first_run) -> tuple[str, str]:
+    """A sequence that the training saw, and the path of a document in it."""
+    one, store = served
+    rows = Rows(Store.open(str(store)))
+    batch = rows.table(first_run.step("train_model").outputs["Batches"]["artifact"], 0).to_pylist()[0]
+    name = f"{batch['part']}:{batch['row']}"
+    with urllib.request.urlopen(f"{one.console}/sequences/{name}?format=json&run={first_run.id}", timeout=30) as answer:
+        spans = json.load(answer)["spans"]
+    return name, next(f"{span['repo']}/{span['path']}" for span in spans if span["role"] == "text")
+
+
+def test_an_auditor_goes_from_a_path_to_its_sequences_to_the_checkpoint_to_the_shares_of_licences(served, page, first_run, trained):
     one, _ = served
     page.goto(one.console)
-    page.get_by_role("searchbox").fill("repo2/src/module1.py")
+    page.get_by_role("searchbox").fill(trained[1])
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/documents/"))
-    assert "repo2" in page.locator("main").inner_text()
+    assert page.get_by_role("heading", level=1).inner_text() == trained[1].partition("/")[2]
     picture(page, "console-document")
     page.locator("a[href*='/sequences/']").first.click()
     page.wait_for_url(re.compile("/sequences/"))
     assert page.locator(".tokens a").count() > 0
+    page.goto(f"{one.console}/sequences/{trained[0]}?run={first_run.id}")
     picture(page, "console-sequence")
     page.locator("a[href*='/checkpoints/']").first.click()
     page.wait_for_url(re.compile("/checkpoints/"))
@@ -199,6 +214,11 @@ def test_an_auditor_goes_from_a_path_to_the_shares_of_a_checkpoint_and_from_a_dr
     assert "MIT" in told
     assert "Python" in told
     picture(page, "console-checkpoint")
+
+
+def test_an_auditor_goes_from_a_dropped_file_to_the_rule_that_dropped_it(served, page, first_run):
+    one, _ = served
+    page.goto(one.console)
     page.get_by_role("searchbox").fill("copyleft/mine.py")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/documents/"))
@@ -207,7 +227,7 @@ def test_an_auditor_goes_from_a_path_to_the_shares_of_a_checkpoint_and_from_a_dr
     assert "non-permissive" in told
 
 
-def addresses(run) -> list[str]:
+def addresses(run, sequence) -> list[str]:
     base = f"/runs/{run.id}"
     docs = run.step("ingest").outputs["Docs"]["artifact"]
     return [
@@ -223,7 +243,7 @@ def addresses(run) -> list[str]:
         *(
             f"/artifacts/{docs}",
             "/checkpoints/train_model",
-            "/sequences/0:0",
+            f"/sequences/{sequence}",
             "/find?q=module1.py",
             "/api",
             f"/compare?run={run.id}&run={run.id}",
@@ -232,7 +252,7 @@ def addresses(run) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_have_no_serious_fault_of_access_and_fit_a_telephone(served, chromium, first_run, scheme):
+def test_pages_have_no_serious_fault_of_access_and_fit_a_telephone(served, chromium, first_run, trained, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed").Axe()
     one, _ = served
     context = chromium.new_context(
@@ -240,7 +260,7 @@ def test_pages_have_no_serious_fault_of_access_and_fit_a_telephone(served, chrom
     )  # axe is a script of ours, not theirs
     page = context.new_page()
     faults = {}
-    for address in addresses(first_run):
+    for address in addresses(first_run, trained[0]):
         answer = page.goto(one.console + address)
         assert answer.status == 200, address
         found = axe.run(page).response["violations"]
@@ -261,12 +281,9 @@ def test_everything_can_be_reached_by_keyboard_alone(served, page, first_run):
     assert page.evaluate("document.activeElement.id") == "find"
     page.goto(f"{one.console}/recipes/test")
     reached = set()
+    focus = "(document.activeElement.tagName + ' ' + (document.activeElement.innerText || document.activeElement.name || '')).slice(0, 12)"
     for _ in range(60):
         page.keyboard.press("Tab")
-        reached.add(
-            page.evaluate(
-                "document.activeElement.tagName + ' ' + (document.activeElement.innerText || document.activeElement.name || '').slice(0, 12)"
-            )
-        )
+        reached.add(page.evaluate(focus))
     assert any(one.startswith("SUMMARY") for one in reached)
     assert "BUTTON Run" in reached
