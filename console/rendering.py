@@ -96,7 +96,7 @@ class Page:
 
     @property
     def catalogue(self) -> Catalogue:
-        """What is kept in memory of the store's runs.
+        """The part of the store's runs that is kept in memory.
 
         Raises:
             StoreError: if the store is not there.
