@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from starloom.lineage.errors import InputError
+from starloom.lineage.errors import InputError, did_you_mean
 from starloom.queries.export import find
 from starloom.queries.fates import origins
 from starloom.queries.questions import newest
 from starloom.queries.rows import Rows
+from starloom.queries.showing_clusters import show_cluster
 from starloom.queries.tracing import trace
 
 if TYPE_CHECKING:
@@ -47,18 +48,26 @@ def find_all(store: Store, words: str, run_id: str | None = None) -> list[Found]
     if not _is_decided(found, words):
         known = {(each["kind"], each["name"]) for each in found}
         found += [each for each in _traced(store, words, run_id, has_others=bool(found)) if (each["kind"], each["name"]) not in known]
+    if not found:
+        hint = did_you_mean(words.partition(":")[2] or words, [*store.run_ids(), *store.tags()])
+        raise InputError(f"{store.url} holds nothing named {words!r}", hint=hint)
     return found
 
 
 def _is_decided(found: list[Found], words: str) -> bool:
     """Return whether words name one of the finds in full, so that nothing else need be searched."""
-    return any(each["name"] == words or each["kind"] in ("conflicts", "swhid") for each in found)
+    return any(each["name"] == words or each["kind"] in ("conflicts", "cluster") for each in found)
 
 
 def _words(store: Store, words: str, run_id: str | None) -> Iterator[Found]:
     if words.lower() in _CONFLICTS:
         run = newest(store) if run_id is None else store.run(run_id)
         yield {"kind": "conflicts", "name": "licence conflicts", "run": run.id}
+    if words.startswith("cluster:"):
+        run = newest(store) if run_id is None else store.run(run_id)
+        step, _, name = words.removeprefix("cluster:").rpartition("/")
+        cluster = show_cluster(store, f"{step}/{name}" if step else name, run.id, 0)
+        yield {"kind": "cluster", "name": cluster["cluster_id"], "run": run.id, "step": cluster["step"]}
 
 
 def _runs(store: Store, words: str, _run_id: str | None) -> Iterator[Found]:

@@ -201,7 +201,7 @@ def test_a_session_ends(store, monkeypatch):
     client = client_of(store, session_hours=1, **CREDENTIALS)
     log_in(client, "see")
     assert client.get("/runs").status_code == 200
-    import starloom.console.security as security
+    from starloom.console import security
 
     later = security.time.time() + 3601
     monkeypatch.setattr(security.time, "time", lambda: later)

@@ -71,6 +71,8 @@ def _address(here: Page, found: dict[str, Any]) -> str:
         return links.conflicts(run)
     if kind == "document":
         return links.document(found["doc_id"], run)
+    if kind == "cluster":
+        return links.cluster(found["name"], run, found["step"])
     if kind == "skipped":
         return links.repository(found["repo"], run)
     one_name = {"checkpoint": links.checkpoint, "sequence": links.sequence, "repository": links.repository}
