@@ -194,11 +194,13 @@ def _spelt(cut: _Cut, pieces: Iterable[tuple[str, str]], marks: Sequence[Mark]) 
     for name, text in pieces:
         inner = [border for border in borders if at < border < at + len(text)]
         for begin, end in zip([at, *inner], [*inner, at + len(text)], strict=True):
+            if begin == end:
+                continue
             shown: Markup = chips(text[begin - at : end - at])
             if name:
                 shown = Markup('<span class="{}">{}</span>').format(name, shown)
             mark = next((mark for mark in marks if mark.start <= begin < mark.end), None)
-            if mark is not None and end > begin:
+            if mark is not None:
                 shown = Markup('<mark class="{}" title="{}">{}</mark>').format(mark.kind, mark.label, shown)
             yield shown
         at += len(text)

@@ -6,7 +6,8 @@ import re
 
 from starloom.console.listing import Mark, line_starts
 
-_LICENCE = re.compile(r"SPDX-License-Identifier:[^\n]*|[^\n]*\blicen[cs]ed?\b[^\n]*", re.IGNORECASE)
+_SPDX = re.compile(r"SPDX-License-Identifier:[^\n]*")
+_LICENCE = re.compile(r"[^\n]*\blicen[cs]ed?\b[^\n]*", re.IGNORECASE)
 _XML = re.compile(r"<\?xml[^\n]*")
 _SEARCHED = 20_000
 """Characters at the beginning of a text in which a licence is looked for, as headers stand there."""
@@ -30,7 +31,8 @@ def offences(text: str, rule: str | None, value: float | None, detail: str | Non
         found = _XML.search(text)
         return [Mark(found.start(), found.end(), "offence", "XML declaration")] if found else []
     if rule in ("non-permissive", "unknown-license"):
-        places = list(_LICENCE.finditer(text, 0, _SEARCHED))[:_SHOWN_LICENCES]
+        places = [*_SPDX.finditer(text, 0, _SEARCHED), *_LICENCE.finditer(text, 0, _SEARCHED)][:_SHOWN_LICENCES]
+        places = places[:1] if places and places[0].re is _SPDX else places
         return [Mark(place.start(), place.end(), "offence", detail or rule) for place in places]
     return []
 

@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import Depends, Query, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -109,6 +110,12 @@ class Page:
         """The session of whoever asks."""
         return session_of(self.request)
 
+    @property
+    def address(self) -> str:
+        """The address of this page without its query, quoted as it was asked for: a name may hold a slash of its own."""
+        raw: bytes = self.request.scope.get("raw_path") or quote(self.request.scope["path"]).encode()
+        return "/" + quote(raw.partition(b"?")[0].decode("latin-1"), safe="/%:@!$&'()*+,;=~-._").lstrip("/")
+
     def limit(self, asked: int | None, shown: int = SHOWN_ROWS) -> int | None:
         """Return how many rows of a list to fetch: what is asked for; else `shown` on a page, and all in its data."""
         return asked if asked is not None else shown if self.form == "html" else None
@@ -161,7 +168,7 @@ class Page:
             "settings": self.settings,
             "csrf_field": lambda: csrf_field(self.request),
             "navigation": app.state.navigation,
-            "here": self.request.url.path,
+            "here": self.address,
             "as_format": self.as_format,
         }
         text = app.state.templates.get_template(template).render(common | view)
@@ -173,11 +180,11 @@ class Page:
     def as_format(self, form: str, table: str | None = None) -> str:
         """Return the address of this page in another format."""
         query = {name: value for name, value in self.request.query_params.items() if name not in ("format", "table")}
-        return address(self.request.url.path, **query, format=form, table=table)
+        return address(self.address, **query, format=form, table=table)
 
     def with_query(self, **changed: Any) -> str:
         """Return the address of this page with some of its query changed."""
-        return address(self.request.url.path, **{**dict(self.request.query_params), **changed})
+        return address(self.address, **{**dict(self.request.query_params), **changed})
 
     def _taken(self, tables: Sequence[Table]) -> Response:
         named = {table.name: table for table in tables}

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
 
 from starloom.lineage.store import Store
 from starloom.queries.listing import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from starloom.console.settings import Settings
     from starloom.lineage.records import Run
+
+
+T = TypeVar("T")
+KEPT_ANSWERS = 200
+"""Answers about finished runs that are kept; each is as large as a page shows of it."""
 
 
 class Stores:
@@ -68,7 +76,26 @@ class Catalogue:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._kept: dict[str, _Kept] = {}
+        self._answers: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
+
+    def remember(self, question: Hashable, ask: Callable[[], T]) -> T:
+        """Return the answer to a question about what never changes, such as an artifact or a finished run's step; asked once.
+
+        Nobody may change what this returns.
+        """
+        with self._lock:
+            if question in self._answers:
+                self._answers.move_to_end(question)
+                kept: T = self._answers[question]
+                return kept
+        answer = ask()
+        pa.default_memory_pool().release_unused()  # such questions read much, and the next may be hours away
+        with self._lock:
+            self._answers[question] = answer
+            if len(self._answers) > KEPT_ANSWERS:
+                self._answers.popitem(last=False)
+        return answer
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each run, the oldest first, as `starloom runs --json` has it."""

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from starloom.lineage.errors import InputError
+from starloom.lineage.errors import InputError, did_you_mean
+from starloom.queries.doc_ids import doc_ids
 from starloom.queries.export import find
 from starloom.queries.fates import origins
 from starloom.queries.questions import newest
 from starloom.queries.rows import Rows
+from starloom.queries.showing_clusters import show_cluster
 from starloom.queries.tracing import trace
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ MOST = 30
 _SHORTEST_RUN = 4
 """Characters of a run's id that are taken for it."""
 _SWHID = re.compile(r"swh:1:cnt:([0-9a-f]{40})(;.*)?")
+_DOC_ID = re.compile(r"[0-9a-f]{8,32}")
 _CONFLICTS = ("conflicts", "licence conflicts", "license conflicts")
 
 
@@ -42,23 +45,31 @@ def find_all(store: Store, words: str, run_id: str | None = None) -> list[Found]
     """
     if not store.run_ids():
         raise InputError(f"{store.url} holds no runs yet", hint="run a recipe first: starloom run RECIPE")
-    ways: tuple[Callable[[Store, str, str | None], Iterator[Found]], ...] = (_words, _runs, _steps, _swhids, _artifacts)
+    ways: tuple[Callable[[Store, str, str | None], Iterator[Found]], ...] = (_words, _runs, _steps, _swhids, _artifacts, _documents)
     found = [each for way in ways for each in way(store, words, run_id)]
     if not _is_decided(found, words):
         known = {(each["kind"], each["name"]) for each in found}
         found += [each for each in _traced(store, words, run_id, has_others=bool(found)) if (each["kind"], each["name"]) not in known]
+    if not found:
+        hint = did_you_mean(words.partition(":")[2] or words, [*store.run_ids(), *store.tags()])
+        raise InputError(f"{store.url} holds nothing named {words!r}", hint=hint)
     return found
 
 
 def _is_decided(found: list[Found], words: str) -> bool:
     """Return whether words name one of the finds in full, so that nothing else need be searched."""
-    return any(each["name"] == words or each["kind"] in ("conflicts", "swhid") for each in found)
+    return any(each["name"] == words or each["kind"] in ("conflicts", "cluster") for each in found)
 
 
 def _words(store: Store, words: str, run_id: str | None) -> Iterator[Found]:
     if words.lower() in _CONFLICTS:
         run = newest(store) if run_id is None else store.run(run_id)
         yield {"kind": "conflicts", "name": "licence conflicts", "run": run.id}
+    if words.startswith("cluster:"):
+        run = newest(store) if run_id is None else store.run(run_id)
+        step, _, name = words.removeprefix("cluster:").rpartition("/")
+        cluster = show_cluster(store, f"{step}/{name}" if step else name, run.id, 0)
+        yield {"kind": "cluster", "name": cluster["cluster_id"], "run": run.id, "step": cluster["step"]}
 
 
 def _runs(store: Store, words: str, _run_id: str | None) -> Iterator[Found]:
@@ -103,10 +114,27 @@ def _artifacts(store: Store, words: str, _run_id: str | None) -> Iterator[Found]
         yield {"kind": "checkpoint" if kind == "Checkpoint" else "artifact", "name": name, "type": kind}
 
 
+def _documents(store: Store, words: str, run_id: str | None) -> Iterator[Found]:
+    prefix = words.removeprefix("doc:").lower()
+    if not _DOC_ID.fullmatch(prefix):
+        return
+    rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
+    for step in origins(run):
+        artifact = step.outputs["Docs"]["artifact"]
+        known = doc_ids(rows, artifact)
+        for part, row in known.find(prefix)[:MOST] if known else ():
+            (who,) = rows.take(artifact, part, [row], ["doc_id", "repo", "path"]).to_pylist()
+            yield {"kind": "document", "name": f"{who['repo']}/{who['path']}", "run": run.id, **who}
+
+
 def _traced(store: Store, words: str, run_id: str | None, *, has_others: bool) -> list[Found]:
     """Return what `starloom trace` takes the words for."""
     if words.startswith(("artifact:", "run:", "step:", "cluster:")) or _SWHID.fullmatch(words.strip()):
         return []
+    if _DOC_ID.fullmatch(words.lower()):  # artifacts of that name are found already
+        if has_others:
+            return []
+        words = f"doc:{words}"
     try:
         story = trace(store, words, run_id=run_id, limit=MOST)
     except InputError:

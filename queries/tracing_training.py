@@ -96,7 +96,12 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     trainings = [_trained(question, each, question.until_step if each is step else None) for each in _chain(run, step)]
     begins = np.cumsum([0, *(trained.num_steps for trained in trainings)])
     packings = _seen_of_packings(trainings, begins)
-    found = [_documents_of(rows, run, packer, part, exposure) for packer, seen in packings for part, exposure in enumerate(seen)]
+    found = [
+        _documents_of(rows, run, packer, part, exposure)
+        for packer, seen in packings
+        for part, exposure in enumerate(seen)
+        if part == 0 or exposure.times.any()  # a part that was never seen costs nothing; the first one gives the columns
+    ]
     added_up = _added_up(found, len(packings))
     documents = _in_steps_of(added_up, trainings, begins)
     times = np.concatenate([exposure.times for _, seen in packings for exposure in seen] or [np.zeros(0, np.int64)])
@@ -217,7 +222,9 @@ def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
 
 def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: Exposure) -> pa.Table:
     """Return of one part the documents that were seen: identity, tokens (of each copy), sequences, first and last step, copies."""
-    spans = _text_spans(rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN))
+    all_spans = rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN)
+    seen_ones = exposure.first[all_spans.column("sequence").to_numpy()] >= 0
+    spans = _text_spans(all_spans.filter(pa.array(seen_ones)))
     sequence = spans.column("sequence").to_numpy()
     columns = {"first": exposure.first[sequence], "last": exposure.last[sequence]}
     columns["tokens_seen"] = exposure.times[sequence] * spans.column("tokens").to_numpy()
@@ -225,7 +232,6 @@ def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: 
         spans = spans.append_column(name, pa.array(values))
     totals = [("tokens", "sum"), ("tokens_seen", "sum"), ("first", "min"), ("last", "max")]
     totals += [("sequence", "count_distinct"), ("copy", "count_distinct")]
-    spans = spans.filter(pc.greater_equal(spans.column("first"), 0))
     seen = spans.group_by("doc_id").aggregate(totals)
     who = _identities(rows, run, packer, part, seen.column("doc_id"))
     names = {"tokens": "tokens_sum", "tokens_seen": "tokens_seen_sum", "sequences": "sequence_count_distinct"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,9 +12,11 @@ from starloom.console import charts
 from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, repo_and_path, totals
+from starloom.queries.questions import newest
 from starloom.queries.tracing import trace
 
 router = APIRouter(tags=["checkpoints"])
+_HASH = re.compile(r"[0-9a-f]{64}")
 SHOWN_DOCUMENTS = 50
 SHOWN_TOTALS = 12
 GROUPS = (("licenses", "licence"), ("languages", "language"), ("repositories", "repository"), ("steps", "steps"))
@@ -28,7 +31,10 @@ def one_checkpoint(
     limit: Annotated[int | None, Query(ge=0, le=1_000_000, description="At most so many documents.")] = None,
 ) -> Response:
     """Show the documents that a checkpoint saw, and their shares. It is named by its hash or the step that made it."""
-    found = trace(here.store, f"checkpoint:{name}", run_id=run, until_step=step, limit=here.limit(limit, SHOWN_DOCUMENTS))
+    if run is None and _HASH.fullmatch(name):  # the newest run that made it, without reading every run
+        run = next((maker["run"] for maker in reversed(here.catalogue.makers(name))), None)
+    run = newest(here.store).id if run is None else run
+    found = _seen(here, name, run, step, here.limit(limit, SHOWN_DOCUMENTS))
     at, links, of_run = found["checkpoint"], here.links, found["run"]
     return here.answer(
         "checkpoint.html",
@@ -40,6 +46,18 @@ def one_checkpoint(
         groups=[(key, label, charts.bars(found[key][: SHOWN_TOTALS if key != "steps" else None])) for key, label in GROUPS],
         until=step,
     )
+
+
+def _seen(here: Page, name: str, run: str | None, step: int | None, limit: int | None) -> dict[str, Any]:
+    """Return what a checkpoint saw: of a finished run as it was found before."""
+
+    def ask() -> dict[str, Any]:
+        return trace(here.store, f"checkpoint:{name}", run_id=run, until_step=step, limit=limit)
+
+    record = None if run is None or here.form != "html" else here.store.run(run)
+    if record is None or record.finished is None:
+        return ask()
+    return here.catalogue.remember(("checkpoint", name, record.id, step, limit), ask)
 
 
 def _tables(here: Page, found: dict[str, Any]) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -11,7 +12,7 @@ from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table
 from starloom.lineage.errors import InputError
-from starloom.queries.finding import find_all
+from starloom.queries.finding import MOST, find_all
 
 router = APIRouter(tags=["find"])
 LONGEST_QUERY = 2000
@@ -47,6 +48,7 @@ def find_page(
         command=here.command("trace", words, *(("--run", run) if run else ())) if words else None,
         code=NOT_FOUND if problem else 200,
         words=words,
+        is_cut=len(found) >= MOST,
         problem=problem,
         hint=hint,
     )
@@ -62,16 +64,17 @@ def _about(found: dict[str, Any]) -> str | None:
 
 def _address(here: Page, found: dict[str, Any]) -> str:
     """Return the address of the page about a find."""
-    links, kind, run = here.links, found["kind"], found.get("run")
-    if kind == "run":
-        return links.run(found["run"])
-    if kind == "step":
-        return links.step(found["run"], found["step"])
-    if kind == "conflicts":
-        return links.conflicts(run)
-    if kind == "document":
-        return links.document(found["doc_id"], run)
-    if kind == "skipped":
-        return links.repository(found["repo"], run)
-    one_name = {"checkpoint": links.checkpoint, "sequence": links.sequence, "repository": links.repository}
-    return one_name[kind](found["name"], run) if kind in one_name else links.artifact(found["name"])
+    links, run = here.links, found.get("run")
+    ways: dict[str, Callable[[], str]] = {
+        "run": lambda: links.run(found["run"]),
+        "step": lambda: links.step(found["run"], found["step"]),
+        "conflicts": lambda: links.conflicts(run),
+        "document": lambda: links.document(found["doc_id"], run),
+        "cluster": lambda: links.cluster(found["name"], run, found["step"]),
+        "skipped": lambda: links.repository(found["repo"], run),
+        "checkpoint": lambda: links.checkpoint(found["name"], run),
+        "sequence": lambda: links.sequence(found["name"], run),
+        "repository": lambda: links.repository(found["name"], run),
+        "artifact": lambda: links.artifact(found["name"]),
+    }
+    return ways[found["kind"]]()

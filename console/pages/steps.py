@@ -31,8 +31,7 @@ def one_step(here: Here, run: str, step: str) -> Response:
     record = here.store.run(run)
     found = show_step(here.store, f"{record.id}/{step}", here.limit(None, SHOWN_CONFLICTS))
     judges = "Verdicts" in found["outputs"]
-    by_rule = rules(here.store, record.id, step) if judges else []
-    measured = values(here.store, record.id, step) if judges else []
+    by_rule, measured = _judged(here, record.id, step) if judges else ([], [])
     data = {**found, "rules": by_rule, "values": measured} if judges else found
     return here.answer(
         "step.html",
@@ -45,6 +44,15 @@ def one_step(here: Here, run: str, step: str) -> Response:
         judges=judges,
         previous_and_next=_neighbours([each.name for each in record.steps], step),
     )
+
+
+def _judged(here: Page, run: str, step: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rules and values of a step, which follow from what it read and wrote."""
+    state = here.store.run(run).step(step)
+    assert state is not None, "the page has found it"
+    read = tuple((ref["artifact"], ref.get("verdicts")) for ref in state.inputs.values())
+    question = ("judged", state.outputs["Verdicts"]["artifact"], read)
+    return here.catalogue.remember(question, lambda: (rules(here.store, run, step), values(here.store, run, step)))
 
 
 def _bins(told: dict[str, Any]) -> charts.Bins:
@@ -157,7 +165,7 @@ def sample_page(
         tables=[Table("sample", columns, found["documents"])],
         command=here.command("export", f"{record.id}/{step}/Verdicts", "OUT"),
         documents=[(each, _excerpt(each)) for each in found["documents"]] if here.form == "html" else [],
-        rules=rules(here.store, record.id, step),
+        rules=_judged(here, record.id, step)[0] if here.form == "html" else [],
         another=here.with_query(seed=seed + 1),
         n=n,
         seed=seed,
