@@ -44,7 +44,7 @@ PARTS = ("server", "worker", "console")
 
 @dataclass(frozen=True)
 class Serving:
-    """What to serve, and where."""
+    """The parts to serve, and their places."""
 
     plans: list[Plan]
     parts: tuple[str, ...] = PARTS
