@@ -160,7 +160,7 @@ def test_no_element_or_attribute_is_of_the_corpus(pages):
         "y2",
         "rx",
     }
-    attributes_of_ours |= {"width", "height", "open", "data-copy", "method", "min", "size", "autofocus"}
+    attributes_of_ours |= {"width", "height", "open", "data-copy", "method", "min", "size", "autofocus", "stroke-width"}
     for address, html in pages.items():
         for name, attributes in parse(html).elements:
             assert name in ours, (address, name)
