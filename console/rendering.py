@@ -97,7 +97,7 @@ class Page:
 
     @property
     def catalogue(self) -> Catalogue:
-        """What is kept in memory of the store's runs.
+        """Catalogue of the store's runs, kept in memory.
 
         Raises:
             StoreError: if the store is not there.
