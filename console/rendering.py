@@ -97,7 +97,7 @@ class Page:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The part of the store's runs that is kept in memory.
+        """Catalogue of the store's runs, kept in memory.
 
         Raises:
             StoreError: if the store is not there.

@@ -65,7 +65,7 @@ class Settings:
 
     @property
     def needs_login(self) -> bool:
-        """True if people must say who they are."""
+        """True where people must say who they are."""
         return any((self.viewer_password, self.viewer_token, self.operator_password, self.operator_token))
 
     def serves(self, name: str) -> bool:

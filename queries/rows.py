@@ -29,11 +29,12 @@ FEW = 32
 
 
 class Rows:
-    """A reader for one question. Manifests are read once; tables are not kept."""
+    """A reader for one question. Manifests are read once, and where a document stands; tables are not kept."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._artifacts: dict[str, Artifact] = {}
+        self._places: dict[tuple[str, str, int | None], list[tuple[int, NDArray[np.int64]]]] = {}
 
     def artifact(self, name: str) -> Artifact:
         """Return the artifact of that hash; read once."""
@@ -91,7 +92,10 @@ class Rows:
         parts = None if part is None or part >= len(self.artifact(name).parts) else [part]
         wanted = None if columns is None else list(dict.fromkeys(["doc_id", *columns]))
         rows: list[dict[str, Any]] = []
-        for number, positions in self._with_ids(name, pa.array([doc_id]), parts):
+        asked = (name, doc_id, part)
+        if asked not in self._places:  # a question may ask for one document's rows several times, with other columns
+            self._places[asked] = list(self._with_ids(name, pa.array([doc_id]), parts))
+        for number, positions in self._places[asked]:
             taken = self.take(name, number, positions, wanted)
             rows += [{**row, "part": number, "row": int(at)} for row, at in zip(taken.to_pylist(), positions, strict=True)]
         return rows

@@ -354,3 +354,16 @@ def test_two_stores_have_pages_of_their_own(store, tmp_path, names):
     inner = {href for href in hrefs if href.startswith(("/runs/", "/artifacts/", "/conflicts"))}
     assert inner
     assert all("store=full" in href for href in inner)
+
+
+def test_answers_about_finished_runs_are_asked_once(store, monkeypatch, names):
+    import starloom.console.pages.checkpoints as pages
+
+    asked, real = [], pages.trace
+    monkeypatch.setattr(pages, "trace", lambda *words, **more: (asked.append(words), real(*words, **more))[1])
+    client = client_of(store.url)
+    first, second = (client.get(f"/checkpoints/{names['checkpoint']}").text for _ in range(2))
+    assert first == second
+    assert len(asked) == 1
+    client.get(f"/checkpoints/{names['checkpoint']}?step=1")
+    assert len(asked) == 2

@@ -42,6 +42,8 @@ def test_a_wheel_takes_one_name(wheel):
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"starloom"}
     recipes = {f"starloom/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.*") if ".starloom" not in path.parts}
     assert recipes <= set(names)
+    shown = [path for folder in ("templates", "static") for path in (ROOT / "console" / folder).iterdir()]
+    assert {f"starloom/console/{path.relative_to(ROOT / 'console').as_posix()}" for path in shown} <= set(names)
 
 
 def test_a_wheel_runs_a_recipe_from_another_folder(wheel, tmp_path, repositories):
