@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +53,8 @@ class Field:
             return None
         if self.kind in ("choice", "text"):
             return text
+        with contextlib.suppress(ValueError):
+            return json.loads(text)  # what a field shows is JSON, of which YAML takes all but a few characters
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:

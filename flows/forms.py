@@ -102,7 +102,12 @@ def knobs_of(step: RecipeStep) -> dict[str, Any]:
 
 def _changed(step: RecipeStep, knobs: Mapping[str, Any]) -> list[str]:
     before = knobs_of(step)
-    return [f"{step.name}.{knob}={json.dumps(value)}" for knob, value in knobs.items() if knob not in before or before[knob] != value]
+    return [f"{step.name}.{knob}={_yaml(value)}" for knob, value in knobs.items() if knob not in before or before[knob] != value]
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as YAML in one line: JSON is that, but for one character of ASCII that it leaves as it is and YAML refuses."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _group(step: RecipeStep, definitions: dict[str, Any]) -> dict[str, Any]:
