@@ -25,7 +25,10 @@ def main() -> int:
     try:
         _prove(bucket)
     except OSError as error:  # s3fs translates what the server answers into these
-        print(f"the bucket {bucket} at {os.environ['AWS_ENDPOINT_URL']} cannot be used: {error}\nare the keys in .env those of the server?", file=sys.stderr)
+        print(
+            f"the bucket {bucket} at {os.environ['AWS_ENDPOINT_URL']} cannot be used: {error}\nare the keys in .env those of the server?",
+            file=sys.stderr,
+        )
         return 1
     print(f"the bucket {bucket} is there, and its keys may write, read and delete in it")
     return 0

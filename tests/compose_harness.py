@@ -20,7 +20,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -35,6 +35,8 @@ PROGRAMS = {
 }
 PORTS = (5432, 4200, 4300, 8333, 8786, 8788)
 """Those that the containers listen on."""
+MARK = "STARLOOM_TEST_CONTAINER"
+"""In the environment of all processes of a container, with the name of its log."""
 IMAGE_FOLDERS = {"/opt/starloom": str(ROOT / "deploy")}
 
 
@@ -72,17 +74,17 @@ class Container:
     process: subprocess.Popen[bytes]
     log: Path
 
-    @property
-    def name(self) -> str:
-        return self.log.stem
-
     def family(self) -> list[psutil.Process]:
-        """The process and all that descend from it."""
-        try:
+        """The process and all that it started, whoever their parent is by now."""
+        found = {}
+        with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.process.pid)
-            return [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+            found = {process.pid: process for process in [first, *first.children(recursive=True)]}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == str(self.log):
+                    found[process.pid] = process
+        return list(found.values())
 
     def kill(self) -> None:
         """End all of it at once, as `docker kill` does."""
@@ -116,7 +118,7 @@ class Stack:
     containers: list[Container] = field(default_factory=list)
     ports: dict[int, int] = field(default_factory=lambda: dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         self.folder.chmod(0o755)  # PostgreSQL is another user
         return self
 
@@ -140,7 +142,12 @@ class Stack:
         words = self._postgres(service) if told["image"].startswith("postgres:") else self.command(service)
         with log.open("wb") as file:
             process = subprocess.Popen(
-                words, env=self.environment(service), cwd=self._workplace(service), stdout=file, stderr=file, start_new_session=True
+                words,
+                env=self.environment(service) | {MARK: str(log)},
+                cwd=self._workplace(service),
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         container = Container(service, process, log)
         self.containers.append(container)
@@ -228,7 +235,7 @@ class Stack:
         if text in self.file.services:
             return "127.0.0.1"
         names = "|".join(sorted(map(re.escape, self.file.services), key=len, reverse=True))
-        text = re.sub(rf"(?<=//)({names})(?=:)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - replaced
+        text = re.sub(rf"(?<=//)({names})(?=:)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
         text = re.sub(r"(?<![\d.])\d+(?![\d.])", lambda found: str(self.ports.get(int(found[0]), found[0])), text)
         for inside, here in self._folders(service).items():
             text = re.sub(rf"(?<![\w./-]){re.escape(inside)}(?![\w-])", lambda _, here=here: here, text)
@@ -237,7 +244,7 @@ class Stack:
     def _folders(self, service: str) -> dict[str, str]:
         """From each folder inside to the one here. The cache begins as in the image: with compiled kernels."""
         places = {inside: str(self._mounted(told)) for inside, told in self.file.volumes(service).items()}
-        for inside in ("/tmp", "/scratch", "/var/cache/starloom"):  # noqa: S108 - a container's
+        for inside in ("/tmp", "/scratch", "/var/cache/starloom"):
             places.setdefault(inside, str(self._place("own", service + inside.replace("/", "-"))))
         return places | IMAGE_FOLDERS
 
