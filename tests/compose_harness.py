@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -33,7 +34,7 @@ PROGRAMS = {
     "starloom": [sys.executable, "-m", "starloom.cli"],
     "dask": [sys.executable, "-m", "dask"],
 }
-PORTS = (5432, 4200, 4300, 8333, 8786, 8788)
+PORTS = (5432, 4200, 4300, 8333, 9333, 8080, 8888, 8786, 8788)
 """Those that the containers listen on."""
 MARK = "STARLOOM_TEST_CONTAINER"
 """In the environment of all processes of a container, with the name of its log."""
@@ -220,7 +221,9 @@ class Stack:
 
     def environment(self, service: str) -> dict[str, str]:
         """Nothing of ours but the path: the image's variables and the service's."""
-        own = {name: self._moved(service, value) for name, value in self.file.environment(service).items()}
+        told = self.file.environment(service)
+        hosts = {name: "127.0.0.1" for name, value in told.items() if name.endswith("_HOST") and value in self.file.services}
+        own = {name: self._moved(service, value) for name, value in told.items()} | hosts
         image = {} if "build" not in self.file.services[service] else image_environment()
         moved = {name: self._moved(service, value) for name, value in image.items()}
         base = {"PATH": os.environ["PATH"], "HOME": str(self._place("home", service)), "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
@@ -231,15 +234,13 @@ class Stack:
         return [*PROGRAMS.get(first, [first]), *rest]
 
     def _moved(self, service: str, text: str) -> str:
-        """Exchange the places in a text: host names, ports and folders."""
-        if text in self.file.services:
-            return "127.0.0.1"
+        """Exchange the places in a text: host names of URLs, ports and folders."""
         names = "|".join(sorted(map(re.escape, self.file.services), key=len, reverse=True))
         text = re.sub(rf"(?<=//)({names})(?=:)", "127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
         text = re.sub(r"(?<![\d.])\d+(?![\d.])", lambda found: str(self.ports.get(int(found[0]), found[0])), text)
-        for inside, here in self._folders(service).items():
-            text = re.sub(rf"(?<![\w./-]){re.escape(inside)}(?![\w-])", lambda _, here=here: here, text)
-        return text
+        folders = self._folders(service)
+        inside = "|".join(sorted(map(re.escape, folders), key=len, reverse=True))
+        return re.sub(rf"(?<![\w./-])({inside})(?![\w-])", lambda found: folders[found[0]], text)
 
     def _folders(self, service: str) -> dict[str, str]:
         """From each folder inside to the one here. The cache begins as in the image: with compiled kernels."""
@@ -294,12 +295,16 @@ def _quietly(words: list[str], told: bytes = b"") -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of this machine on which nothing listens."""
+    """Ports of this machine on which nothing listens, nor 10,000 above them, where SeaweedFS does too."""
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(found) < number:
+            port = random.randrange(20_000, 32_000)  # below those that the system gives to clients
+            with contextlib.suppress(OSError):
+                for one in (port, port + 10_000):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", one))
+                found.append(port)
+    return found
 
 
 def seconds(told: Any) -> float:

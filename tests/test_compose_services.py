@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml at work, as processes (tests/compose_harness.py): order, passwords, health, lost workers, object store."""
+"""The services of docker-compose.yml at work, as processes: order, passwords, health, lost workers, the object store, Dask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from tests.corpus import make_repositories, write_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 AUTH = "starloom:prefect-s3cret"
@@ -182,7 +181,7 @@ STAGES = """- quality_filter
 - train_tokenizer: {vocab_size: 300}
 - encode
 - pack_fim: {sequence_length: 64}
-- train_model: {num_layers: 2, width: 64, num_heads: 2, context_tokens: 64, num_steps: 2000, batch_sequences: 16, threads: 1, warmup_steps: 1}
+- train_model: {num_layers: 2, width: 64, num_heads: 2, context_tokens: 64, num_steps: 2000, batch_sequences: 16, threads: 1}
 """
 
 
