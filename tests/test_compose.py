@@ -115,6 +115,20 @@ def test_every_variable_is_explained_once_with_its_default():
         assert name in REQUIRED or name == "COMPOSE_PROFILES" or value in defaults or (not value and defaults == set()), (name, defaults)
 
 
+def test_the_line_of_the_page_fills_all_passwords_in(tmp_path):
+    line = next(line for line in (ROOT / "docs" / "deployment.md").read_text().splitlines() if line.startswith("for name in "))
+    shutil.copy(ENV_EXAMPLE, tmp_path / ".env")
+    subprocess.run(
+        ["sh", "-c", line.replace("openssl rand -hex 24", "head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n'")], cwd=tmp_path, check=True
+    )
+    told = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines() if re.match("[A-Z]", line))
+    assert len({told[name] for name in REQUIRED}) == len(REQUIRED)
+    assert all(len(told[name]) == 48 for name in REQUIRED)
+    assert {name: value for name, value in told.items() if name not in REQUIRED} == {
+        name: value for name, value in example().items() if name not in REQUIRED
+    }
+
+
 def test_an_env_file_stays_outside_git_and_image():
     assert {".env", "!.env.example"} <= set((ROOT / ".gitignore").read_text().split())
     ignored = (ROOT / ".dockerignore").read_text().split("\n")

@@ -178,7 +178,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
         yield f"127.0.0.1:{listening.server_port}"
         listening.shutdown()
 
@@ -188,6 +188,7 @@ def script(name: str, *words: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run([sys.executable, str(SCRIPTS / name), *words], env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_healthy_tells_by_an_address(server):
     assert script("healthy.py", f"http://{server}/200").returncode == 0
     assert script("healthy.py", f"tcp://{server}").returncode == 0
