@@ -12,6 +12,8 @@ VERBS = {
     "run": ("starloom.cli.run", "run a recipe; finished work is taken from the store"),
     "plan": ("starloom.cli.plan", "show what a run would do, and why"),
     "compile": ("starloom.cli.compile", "compile all kernels now, so that no run waits for compilation"),
+    "serve": ("starloom.cli.serve", "serve the console and Prefect, and carry out the runs that are triggered there"),
+    "deploy": ("starloom.cli.deploy", "register recipes with a Prefect server, so that they can be triggered"),
     "stages": ("starloom.cli.stages", "list the stages, with their inputs and outputs"),
     "stage": ("starloom.cli.stage", "run one stage on a Parquet file: no store, no recipe"),
     "runs": ("starloom.cli.runs", "list runs, and tag the ones to keep"),

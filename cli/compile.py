@@ -108,7 +108,7 @@ def run_chain(chain: int, scratch: Path) -> None:
     recipe.write_text(RECIPE.format(chain=chain, kernels=next(iter(kernels.__path__)), planted=planted.parents[1]) + CHAINS[chain].lstrip())
     for settings in VARIANTS[chain]:
         prepared = prepare(Request(str(recipe), settings, str(scratch / f"store{chain}")))
-        execute(prepared, NoWatcher(), workers=0, with_prefect=False)
+        execute(prepared, NoWatcher(), workers=0)
 
 
 def _machine_code() -> Iterator[str]:

@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     prepared = prepare(request(arguments))
     if arguments.json:
-        print_json(as_document(prepared))
+        print_json(prepared.to_json())
     else:
         print(as_text(prepared))
         print(f"\nnext: {_next(arguments, prepared)}")
@@ -66,26 +66,6 @@ def recipe_command(verb: str, arguments: argparse.Namespace, *more: str) -> str:
     named = {"--from": arguments.start, "--until": arguments.until, "--store": arguments.store}
     words += [word for flag, value in named.items() if value is not None for word in (flag, value)]
     return shlex.join([*words, *more])
-
-
-def as_document(prepared: Prepared) -> dict[str, object]:
-    """Return the plan as a JSON document."""
-    return {
-        "recipe": prepared.plan.recipe.name,
-        "store": prepared.store.url,
-        "steps": [
-            {
-                "step": look.step,
-                "status": look.status,
-                "reasons": list(look.reasons),
-                "actions": look.num_actions,
-                "cached": look.num_cached,
-                "seconds": look.seconds,
-                "told": look.told,
-            }
-            for look in prepared.outlook
-        ],
-    }
 
 
 def as_text(prepared: Prepared) -> str:

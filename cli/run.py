@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the recipe; print what was made, where it is, and what to type next."""
-    from starloom.flows.run import execute, prepare, take_cached
+    from starloom.flows.prefect_flow import as_flow
+    from starloom.flows.run import execute, in_order, prepare, take_cached
     from starloom.lineage.errors import ConfigError
 
     if arguments.workers < 1:
@@ -46,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
         return _said_cached(arguments, prepared, run, is_new=is_new, seconds=time.perf_counter() - started)
     watcher = _watcher(prepared, quiet=arguments.json)
     with watcher:
-        run = execute(prepared, watcher, workers=arguments.workers, with_prefect=not arguments.no_prefect)
+        run = execute(prepared, watcher, workers=arguments.workers, carry=in_order if arguments.no_prefect else as_flow)
     if arguments.json:
         print_json(_document(prepared, run))
     else:

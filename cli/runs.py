@@ -10,7 +10,6 @@ from starloom.cli.places import add_store_argument, again, open_store
 if TYPE_CHECKING:
     import argparse
 
-    from starloom.lineage.records import Run
     from starloom.lineage.store import Store
 
 
@@ -37,6 +36,8 @@ def main(arguments: argparse.Namespace) -> int:
         return _said(
             arguments, store, {"untagged": arguments.untag, "run": run_id}, f"{run_id} is no longer tagged {arguments.untag}", "runs"
         )
+    from starloom.queries.listing import describe
+
     tags = store.tags()
     runs = [describe(store, store.run(run_id), tags) for run_id in store.run_ids()]
     if arguments.json:
@@ -53,27 +54,6 @@ def _said(arguments: argparse.Namespace, store: Store, document: dict[str, Any],
     else:
         print(f"{text}\n\nnext: {again(arguments, following)}")
     return 0
-
-
-def describe(store: Store, run: Run, tags: dict[str, str]) -> dict[str, Any]:
-    """Describe a run in one row."""
-    from starloom.lineage.leases import status
-    from starloom.queries.fates import funnel
-
-    left = funnel(run)
-    return {
-        "run": run.id,
-        "recipe": run.recipe,
-        "status": status(store, run),
-        "started": run.started,
-        "finished": run.finished,
-        "seconds": round(sum(step.seconds for step in run.steps), 3),
-        "steps": len(run.steps),
-        "steps_cached": sum(step.status == "cached" for step in run.steps),
-        "documents": left[-1]["documents"] if left else None,
-        "result": run.result,
-        "tags": [tag for tag, run_id in tags.items() if run_id == run.id],
-    }
 
 
 def as_text(runs: list[dict[str, Any]]) -> str:

@@ -1,8 +1,9 @@
-"""Execution of a plan: as a Prefect flow when there is work, and without any server when there is none."""
+"""Requests made into plans, and plans carried out: without any server when there is nothing to do."""
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import signal
 import sys
@@ -16,18 +17,16 @@ from starloom.flows.explain import Outlook, forced_steps, last_states, outlook
 from starloom.flows.plan import Plan, make_plan
 from starloom.flows.recipe import load
 from starloom.flows.session import Session, Watcher, close_run, record_cached
-from starloom.lineage.errors import StarloomError, StoreError
+from starloom.lineage.errors import StoreError
 from starloom.lineage.leases import running
 from starloom.lineage.store import Store
-from starloom.queries.curves import loss_rows, picture
-from starloom.queries.fates import funnel
 from starloom.tasks.frame.child import longest_grace_seconds
-from starloom.tasks.frame.reaper import ensure_reaper
 from starloom.tasks.frame.workers import Workers, stopped_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from starloom.flows.recipe import Recipe
     from starloom.flows.resolver import Resolver
     from starloom.lineage.records import Run, StepState
     from starloom.tasks.frame.step import ResolvedStep
@@ -62,6 +61,15 @@ class Prepared:
     """The steps that could be resolved without running anything: all of them if everything is cached."""
     previous: Run | None = field(default=None)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the outlook as a document."""
+        names = ("step", "status", "reasons", "seconds", "told")
+        steps = [
+            {**{name: getattr(look, name) for name in names}, "actions": look.num_actions, "cached": look.num_cached}
+            for look in self.outlook
+        ]
+        return {"recipe": self.plan.recipe.name, "store": self.store.url, "steps": steps}
+
     @property
     def is_cached(self) -> bool:
         """True if there is nothing to run."""
@@ -78,7 +86,7 @@ def prepare(request: Request) -> Prepared:
     recipe = load(path, list(request.settings))
     plan = make_plan(recipe, until=request.until)
     forced = forced_steps(plan, list(request.force), request.start)
-    store = Store.look(request.store or _beside(path, recipe.store or DEFAULT_STORE))
+    store = Store.look(request.store or store_of(recipe))
     previous, before = last_states(store, recipe.name, [step.name for step in plan.steps])
     looks, resolver, resolved = outlook(plan, store, forced, before)
     for step, look in zip(plan.steps, looks, strict=True):
@@ -87,12 +95,19 @@ def prepare(request: Request) -> Prepared:
     return Prepared(plan, store, forced, looks, resolver, resolved, previous)
 
 
-def _beside(recipe: Path, store: str) -> str:
-    return store if "://" in store else str(Path(recipe.parent, store))
+def store_of(recipe: Recipe) -> str:
+    """Return the store of a recipe: a folder beside it, or the one that it names."""
+    store = recipe.store or DEFAULT_STORE
+    return store if "://" in store else str(Path(recipe.path.parent, store))
 
 
-def take_cached(prepared: Prepared) -> tuple[Run, bool]:
+def take_cached(prepared: Prepared, command: list[str] | None = None, flow_run: str | None = None) -> tuple[Run, bool]:
     """Return the run of a plan with nothing to run: the last one if it was the same, else a new record; and whether it is new.
+
+    Args:
+        prepared: the plan.
+        command: the words to record; by default those of this process.
+        flow_run: the orchestrator's run that this is, if one is.
 
     Raises:
         StoreError: if there is a new record and the store cannot be written.
@@ -100,6 +115,7 @@ def take_cached(prepared: Prepared) -> tuple[Run, bool]:
     with contextlib.suppress(StoreError):  # only caches: whoever cannot write them does without
         prepared.store.make()
     run = record_cached(prepared.resolver, prepared.resolved)
+    run.command, run.flow_run = command or run.command, flow_run
     previous = prepared.previous
     if previous is not None and previous.status == "done" and _keys(previous) == _keys(run):
         return previous, False
@@ -111,8 +127,14 @@ def _keys(run: Run) -> dict[str, str]:
     return {step.name: step.key for step in run.steps}
 
 
-def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect: bool = True) -> Run:
-    """Run a plan as a Prefect flow (or step by step without it), in a thread, so that this one can be interrupted.
+def in_order(session: Session) -> None:
+    """Walk the plan step by step."""
+    for step in session.plan.steps:
+        session.run_step(step, lambda *_: None)
+
+
+def execute(prepared: Prepared, watcher: Watcher, *, workers: int, carry: Callable[[Session], None] = in_order) -> Run:
+    """Run a plan in a thread, so that this one can be interrupted: step by step, or as `carry` walks it.
 
     Raises:
         StoreError: if the store cannot be made or written.
@@ -127,15 +149,15 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, with_prefect:
         run = session.run
         failure: list[BaseException] = []
 
-        def run_step() -> None:
+        def run_steps() -> None:
             try:
                 with running(prepared.store, run.id):
                     prepared.store.write_run(run)
-                    (_as_flow if with_prefect else _in_order)(session)
+                    carry(session)
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, which raises it
                 failure.append(error)
 
-        thread = threading.Thread(target=run_step, name="starloom-flow", daemon=True)
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(run_steps,), name="starloom-flow", daemon=True)
         with _signals(pool):
             thread.start()
             _wait(thread, pool, session)
@@ -198,64 +220,6 @@ def _signals(pool: Workers) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _in_order(session: Session) -> None:
-    """Walk the plan step by step."""
-    for step in session.plan.steps:
-        session.run_step(step, lambda *_: None)
-
-
-def _as_flow(session: Session) -> None:
-    """Walk the plan as one Prefect flow, a task for each step, submitted as its inputs are ready."""
-    _settle_prefect()
-    ensure_reaper()  # before Prefect starts a server
-    from prefect import flow
-    from prefect.task_runners import ThreadPoolTaskRunner
-
-    from starloom.tasks.frame.prefect import as_task, show_curve, show_table
-
-    @flow(name="starloom", flow_run_name=session.run.id, task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)  # type: ignore[arg-type]
-    def starloom(recipe: str, steps: list[str]) -> None:
-        del recipe, steps  # shown as the run's parameters
-        futures: dict[str, Any] = {}
-        for step in session.plan.steps:
-            above = [futures[name] for name in session.resolver.waits_on(step) if name in futures]
-            task = as_task(step.name, lambda show, step=step: session.run_step(step, show))  # type: ignore[misc]
-            futures[step.name] = task.submit(wait_for=above)
-        for future in futures.values():
-            future.wait()
-        rows = [{**row, "rules": ", ".join(f"{rule} {n}" for rule, n in row["rules"].items())} for row in funnel(session.run)]
-        show_table("funnel", rows, f"What each step of {session.run.id} left of the documents")
-        for state in [state for state in session.run.steps if "Losses" in state.outputs]:
-            course = loss_rows(session.store, state), picture(session.store, state)
-            show_curve(f"{state.name}-loss".replace("_", "-").replace(".", "-"), *course, f"Loss of {state.name} in {session.run.id}")
-        if session.failure is not None:
-            raise session.failure
-
-    try:
-        starloom(str(session.plan.recipe.path), [step.name for step in session.plan.steps])
-    except Exception as error:
-        if session.failure is not None or session.run.steps:
-            raise
-        place = os.environ.get("PREFECT_API_URL", "an ephemeral server")
-        raise StarloomError(
-            f"Prefect did not accept the run ({place}): {type(error).__name__}: {error}",
-            hint="start the server that PREFECT_API_URL names or unset it, or run without Prefect: --no-prefect",
-        ) from error
-
-
-def _settle_prefect() -> None:
-    """Set Prefect's settings before its first import; settings of the environment are kept."""
-    for name, value in {
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    }.items():
-        os.environ.setdefault(name, value)
 
 
 class NoWatcher:

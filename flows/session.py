@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from starloom.flows.live import Live
 from starloom.flows.resolver import Resolver
 from starloom.lineage.errors import Cancelled, StoreError
 from starloom.lineage.records import Run, StepState
@@ -51,7 +52,7 @@ class Session:
         self.failure: BaseException | None = None
         """The error of the first step that failed."""
         self._workers = workers
-        self._watcher = watcher
+        self._watcher = Live(watcher, store, self.run.id)
         self._forced = forced
         self._lock = threading.Lock()
 
@@ -83,6 +84,7 @@ class Session:
         """Record the end of the run."""
         with self._lock:
             close_run(self.run, self.store, status, error)
+        self._watcher.close()
 
     def _forget(self, step: Step, resolved: ResolvedStep) -> ResolvedStep:
         """Remove the results of a step, so that it is run again."""
@@ -127,6 +129,7 @@ def new_run(plan: Plan) -> Run:
         status="running",
         started=now.isoformat(timespec="seconds"),
         command=sys.argv[1:],
+        plan=[{"name": step.name, "reads": sorted(set(step.wiring.values()))} for step in plan.steps],
         made=made_by(),
     )
 

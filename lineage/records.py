@@ -164,6 +164,10 @@ class Run:
     made: dict[str, Any] = field(default_factory=dict)
     steps: list[StepState] = field(default_factory=list)
     error: str | None = None
+    flow_run: str | None = None
+    """Id of the orchestrator's run that carried it out."""
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    """All steps, also those that were not reached, in order: `name`, and the steps that it `reads`."""
 
     def step(self, name: str) -> StepState | None:
         """Return the step of that name."""

@@ -68,6 +68,11 @@ class Storage(ABC):
     def names(self, prefix: str) -> Iterator[str]:
         """Return all names under a folder, sorted; none if the folder does not exist."""
 
+    def holders(self, prefix: str, file: str) -> list[str]:
+        """Return the names of the folders directly under a folder that hold a file of that name, sorted."""
+        ends = (name.removeprefix(f"{prefix}/").split("/") for name in self.names(prefix))
+        return sorted({end[0] for end in ends if end[1:] == [file]})
+
     @abstractmethod
     def age_seconds(self, name: str, now: float) -> float:
         """Return the seconds from its last change until `now` (seconds since the epoch)."""
@@ -153,6 +158,12 @@ class LocalStorage(Storage):
             relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
             aliases = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             yield from (f"{relative}/{file}" for file in sorted([*files, *aliases]))
+
+    def holders(self, prefix: str, file: str) -> list[str]:  # a run's folder has thousands of links: they are not looked at
+        try:
+            return sorted(entry.name for entry in os.scandir(self.root / prefix) if os.path.isfile(os.path.join(entry.path, file)))
+        except FileNotFoundError:
+            return []
 
     def age_seconds(self, name: str, now: float) -> float:
         return now - (self.root / name).lstat().st_mtime

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+_RUN_ID = re.compile(r"\d{8}-[A-Za-z0-9._-]+")
 FORMAT = 1
 """Of the store's layout and of how the frame reads, writes and keys; it is part of every key. Raise it when those change."""
 
@@ -184,7 +185,7 @@ class Store:
 
     def run_ids(self) -> list[str]:
         """Return the ids of all runs, oldest first."""
-        return sorted({name.split("/")[1] for name in self.storage.names("runs") if name.endswith("/run.json")})
+        return self.storage.holders("runs", "run.json")
 
     def run(self, run_id: str) -> Run:
         """Return the run of that id or tag, or of an unambiguous prefix or suffix of an id; `latest` is the newest.
@@ -192,6 +193,8 @@ class Store:
         Raises:
             InputError: if there is no such run, or several.
         """
+        if _RUN_ID.fullmatch(run_id) and self.storage.exists(f"runs/{run_id}/run.json"):
+            return self._record(f"runs/{run_id}/run.json", Run.from_json)
         known, tags = self.run_ids(), self.tags()
         wanted = known[-1:] if run_id == "latest" else [name for name in known if name.startswith(run_id) or name.endswith(run_id)]
         wanted = [tags[run_id]] if run_id in tags else [run_id] if run_id in known else wanted

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from starloom.lineage import parquet
 from starloom.lineage.store import object_name
+from starloom.queries.doc_ids import doc_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from starloom.lineage.records import Artifact
     from starloom.lineage.store import Store
+
+FEW = 32
+"""Documents that are looked up one by one."""
 
 
 class Rows:
@@ -75,13 +79,11 @@ class Rows:
         read_before = np.cumsum([0, *(sizes[group] for group in groups)])
         return table.take(pa.array(wanted - starts[group_of] + read_before[np.searchsorted(groups, group_of)]))
 
-    def of_documents(self, name: str, doc_ids: pa.Array, columns: list[str], parts: Sequence[int] | None = None) -> pa.Table:
+    def of_documents(self, name: str, wanted: pa.Array, columns: list[str], parts: Sequence[int] | None = None) -> pa.Table:
         """Return rows of some documents: `columns` (doc_id among them), and the `part` and `row` of each."""
         found = []
-        for part, table in self.tables(name, ["doc_id"], parts):
-            rows = pc.indices_nonzero(pc.is_in(table.column("doc_id"), value_set=doc_ids)).to_numpy()
-            if len(rows):
-                found.append(_placed(self.take(name, part, rows, columns), part, rows))
+        for part, rows in self._with_ids(name, wanted, parts):
+            found.append(_placed(self.take(name, part, rows, columns), part, rows))
         return pa.concat_tables(found) if found else _placed(self._empty(name, columns), 0, np.empty(0, np.int64))
 
     def of_document(self, name: str, doc_id: str, columns: list[str] | None, part: int | None) -> list[dict[str, Any]]:
@@ -89,12 +91,23 @@ class Rows:
         parts = None if part is None or part >= len(self.artifact(name).parts) else [part]
         wanted = None if columns is None else list(dict.fromkeys(["doc_id", *columns]))
         rows: list[dict[str, Any]] = []
-        for number, table in self.tables(name, ["doc_id"], parts):
-            positions = pc.indices_nonzero(pc.equal(table.column("doc_id"), doc_id)).to_numpy()
-            if len(positions):
-                taken = self.take(name, number, positions, wanted)
-                rows += [{**row, "part": number, "row": int(at)} for row, at in zip(taken.to_pylist(), positions, strict=True)]
+        for number, positions in self._with_ids(name, pa.array([doc_id]), parts):
+            taken = self.take(name, number, positions, wanted)
+            rows += [{**row, "part": number, "row": int(at)} for row, at in zip(taken.to_pylist(), positions, strict=True)]
         return rows
+
+    def _with_ids(self, name: str, wanted: pa.Array, parts: Sequence[int] | None) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield (part, ascending rows) of some documents; a few of a whole artifact are found without reading it again."""
+        known = doc_ids(self, name) if parts is None and len(wanted) <= FEW else None
+        if known is not None:
+            places = sorted(place for doc_id in set(wanted.to_pylist()) for place in known.find(doc_id))
+            for part in dict.fromkeys(part for part, _ in places):
+                yield part, np.array([row for at, row in places if at == part], np.int64)
+            return
+        for part, table in self.tables(name, ["doc_id"], parts):
+            rows = pc.indices_nonzero(pc.is_in(table.column("doc_id"), value_set=wanted)).to_numpy()
+            if len(rows):
+                yield part, rows
 
     def _empty(self, name: str, columns: list[str]) -> pa.Table:
         if not self.artifact(name).parts:

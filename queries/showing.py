@@ -105,7 +105,27 @@ def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, An
 
 
 def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
-    """Return type, counts, parts and the first rows of an artifact."""
+    """Return type, counts, parts and the first rows of an artifact, and the steps of runs that made it.
+
+    Raises:
+        InputError: if no artifact has that prefix, or several have.
+    """
+    described = describe_artifact(store, prefix, num_rows)
+    makers = [
+        f"{run_id}/{step.name}"
+        for run_id in store.run_ids()
+        for step in store.run(run_id).steps
+        if any(out["artifact"] == described["artifact"] for out in step.outputs.values())
+    ]
+    return {**described, "made_by": makers}
+
+
+def describe_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict[str, Any]:
+    """Return type, counts, parts and the first rows of an artifact; no run is read.
+
+    Raises:
+        InputError: if no artifact has that prefix, or several have.
+    """
     found = find(store, prefix)
     if len(found) != 1:
         problem = f"{len(found)} artifacts begin with {prefix!r}" if found else f"{store.url} holds no artifact {prefix!r}"
@@ -115,26 +135,18 @@ def show_artifact(store: Store, prefix: str, num_rows: int = SHOWN_ROWS) -> dict
         )
     rows = Rows(store)
     artifact = rows.artifact(found[0])
-    parts = [part.to_json() for part in artifact.parts]
     first: list[dict[str, Any]] = []
     for number, part in enumerate(artifact.parts):
         if part.name is None and part.num_rows and len(first) < num_rows:
             first += [_clipped(row) for row in rows.take(found[0], number, range(min(num_rows - len(first), part.num_rows))).to_pylist()]
-    users = [
-        f"{run_id}/{step.name}"
-        for run_id in store.run_ids()
-        for step in store.run(run_id).steps
-        if any(o["artifact"] == found[0] for o in step.outputs.values())
-    ]
     return {
         "kind": "artifact",
         "artifact": found[0],
         "type": artifact.type,
         "store": store.url,
         "counts": artifact.counts,
-        "parts": parts,
+        "parts": [part.to_json() for part in artifact.parts],
         "rows": first,
-        "made_by": users,
     }
 
 
@@ -154,11 +166,20 @@ def _clip(value: Any) -> Any:
 def show_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, Any]:
     """Describe a document: its identity, its fate, and its text as the last step that kept it read it."""
     found = trace(store, f"doc:{doc_id}", run_id=run_id)
-    rows, run = Rows(store), store.run(found["run"])
-    places = [event for event in found["events"] if event["event"] in ("read", "rewritten")]
-    last = places[-1]
-    step = run.step(last["step"])
-    assert step is not None
-    (row,) = rows.take(step.outputs["Docs"]["artifact"], last["part"], [last["row"]], ["content"]).to_pylist()
     told = {name: found[name] for name in ("run", "store", "document", "fate")}
-    return {"kind": "document", **told, "text_of": step.name, "text": row["content"]}
+    return {"kind": "document", **told, **text_of_document(store, store.run(found["run"]), found)}
+
+
+def text_of_document(store: Store, run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the text of a traced document as the last step that wrote it left it, and which step that is.
+
+    Args:
+        store: to query.
+        run: that was traced.
+        found: the trace of the document.
+    """
+    last = [event for event in found["events"] if event["event"] in ("read", "rewritten")][-1]
+    step = run.step(last["step"])
+    assert step is not None, "a trace names steps of its run"
+    (row,) = Rows(store).take(step.outputs["Docs"]["artifact"], last["part"], [last["row"]], ["content"]).to_pylist()
+    return {"text_of": step.name, "text": row["content"]}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError
+from starloom.queries.doc_ids import doc_ids
 from starloom.queries.fates import dropped, origins, output_of
 from starloom.queries.questions import Place, Question, newest
 from starloom.queries.rows import Rows
@@ -149,14 +150,42 @@ def _rank(name: tuple[str, str], wanted: str) -> int:
 
 
 def _where(question: Question, step: StepState, column: str, wanted: str) -> list[Place]:
-    artifact, places = step.outputs["Docs"]["artifact"], []
-    for part, table in question.rows.tables(artifact, ["doc_id", "repo", "path"]):
-        full = pc.binary_join_element_wise(table.column("repo"), table.column("path"), "/")
-        is_it = pc.starts_with(table.column("doc_id"), wanted) if column == "doc_id" else _ends(full, wanted)
-        for row in pc.indices_nonzero(is_it).to_pylist():
-            doc_id, repo, path = (table.column(name)[row].as_py() for name in ("doc_id", "repo", "path"))
-            places.append(Place(step, artifact, part, row, doc_id, repo, path))
+    artifact, rows = step.outputs["Docs"]["artifact"], question.rows
+    found = _with_id(rows, artifact, wanted) if column == "doc_id" else _with_path(rows, artifact, wanted)
+    places = []
+    for part, at in found:
+        for row, who in zip(at, rows.take(artifact, part, at, ["doc_id", "repo", "path"]).to_pylist(), strict=True):
+            places.append(Place(step, artifact, part, row, who["doc_id"], who["repo"], who["path"]))
     return places
+
+
+def _with_id(rows: Rows, artifact: str, prefix: str) -> list[tuple[int, list[int]]]:
+    """Return (part, rows) of the documents whose doc_id has a prefix."""
+    known = doc_ids(rows, artifact)
+    if known is None:
+        tables = rows.tables(artifact, ["doc_id"])
+        hits = [(part, pc.indices_nonzero(pc.starts_with(table.column("doc_id"), prefix)).to_pylist()) for part, table in tables]
+        return [(part, at) for part, at in hits if at]
+    found: dict[int, list[int]] = {}
+    for part, row in known.find(prefix):
+        found.setdefault(part, []).append(row)
+    return list(found.items())
+
+
+def _with_path(rows: Rows, artifact: str, wanted: str) -> list[tuple[int, list[int]]]:
+    """Return (part, rows) of the documents whose path, after the name of their repository, is `wanted` or ends with it.
+
+    The last piece of `wanted` is within the path in any case, so that repositories are read only where a path ends with that.
+    """
+    last, found = wanted.rpartition("/")[2], []
+    for part, table in rows.tables(artifact, ["path"]):
+        at = pc.indices_nonzero(pc.ends_with(table.column("path"), last)).to_numpy()
+        if len(at):
+            few = rows.take(artifact, part, at, ["repo", "path"])
+            full = pc.binary_join_element_wise(few.column("repo"), few.column("path"), "/")
+            hits = at[pc.indices_nonzero(_ends(full, wanted)).to_numpy()].tolist()
+            found += [(part, hits)] if hits else []
+    return found
 
 
 def _ends(full: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:

@@ -16,6 +16,8 @@ from starloom.queries.tracing_training import packers, text_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tokenizers import Tokenizer
+
     from starloom.lineage.records import Run, StepState
     from starloom.queries.questions import Question
     from starloom.queries.rows import Rows
@@ -94,16 +96,23 @@ def _name(rows: Rows, text: str, part: int, spans: list[dict[str, Any]]) -> None
 
 def _spell(rows: Rows, packer: StepState, tokens: Sequence[int], spans: list[dict[str, Any]]) -> None:
     """Add the text of the template's tokens, which are no bytes of a document, as the tokenizer spells them."""
-    ref = input_of(packer, "Tokenizer")
-    file = next((part for part in rows.artifact(ref["artifact"]).parts if part.name == TOKENIZER_FILE), None) if ref else None
-    if file is None:
+    model = tokenizer_of(rows, packer)
+    if model is None:
         return
-    from tokenizers import Tokenizer
-
-    model = Tokenizer.from_file(str(rows.store.storage.local(object_name("files", file.hash))))
     for span in spans:
         if span["text"] is None:
             span["text"] = model.decode(tokens[span["token_start"] : span["token_end"]], skip_special_tokens=False)
+
+
+def tokenizer_of(rows: Rows, packer: StepState) -> Tokenizer | None:
+    """Return the tokenizer whose tokens a step packed; None if it read none."""
+    ref = input_of(packer, "Tokenizer")
+    file = next((part for part in rows.artifact(ref["artifact"]).parts if part.name == TOKENIZER_FILE), None) if ref else None
+    if file is None:
+        return None
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(rows.store.storage.local(object_name("files", file.hash))))
 
 
 def _sightings(rows: Rows, step: StepState, packed: str, part: int, row: int) -> list[dict[str, Any]]:

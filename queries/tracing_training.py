@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from starloom.queries.rows import Rows
 
 UNKNOWN = "(unknown)"
+NUM_STRETCHES = 20
+"""Of the steps of a training, in what it saw anew."""
 _SPAN = ["sequence", "token_start", "token_end", "doc_id", "copy", "role"]
 _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 
@@ -94,8 +96,14 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     trainings = [_trained(question, each, question.until_step if each is step else None) for each in _chain(run, step)]
     begins = np.cumsum([0, *(trained.num_steps for trained in trainings)])
     packings = _seen_of_packings(trainings, begins)
-    found = [_documents_of(rows, run, packer, part, exposure) for packer, seen in packings for part, exposure in enumerate(seen)]
-    documents = _in_steps_of(_added_up(found, len(packings)), trainings, begins)
+    found = [
+        _documents_of(rows, run, packer, part, exposure)
+        for packer, seen in packings
+        for part, exposure in enumerate(seen)
+        if part == 0 or exposure.times.any()  # a part that was never seen costs nothing; the first one gives the columns
+    ]
+    added_up = _added_up(found, len(packings))
+    documents = _in_steps_of(added_up, trainings, begins)
     times = np.concatenate([exposure.times for _, seen in packings for exposure in seen] or [np.zeros(0, np.int64)])
     lasts = [int(exposure.last.max()) for exposure in trainings[-1].exposures if len(exposure.last)]
     return {
@@ -121,6 +129,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
             name: _totals(documents, column)
             for name, column in {"repositories": "repo", "languages": "language", "licenses": "license"}.items()
         },
+        "steps": _new_by_step(added_up),
         "documents": documents.slice(0, question.limit).to_pylist(),
     }
 
@@ -213,7 +222,9 @@ def _beginning(run: Run, step: StepState) -> dict[str, Any] | None:
 
 def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: Exposure) -> pa.Table:
     """Return of one part the documents that were seen: identity, tokens (of each copy), sequences, first and last step, copies."""
-    spans = _text_spans(rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN))
+    all_spans = rows.table(packer.outputs["Spans"]["artifact"], part, _SPAN)
+    seen_ones = exposure.first[all_spans.column("sequence").to_numpy()] >= 0
+    spans = _text_spans(all_spans.filter(pa.array(seen_ones)))
     sequence = spans.column("sequence").to_numpy()
     columns = {"first": exposure.first[sequence], "last": exposure.last[sequence]}
     columns["tokens_seen"] = exposure.times[sequence] * spans.column("tokens").to_numpy()
@@ -221,7 +232,6 @@ def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: 
         spans = spans.append_column(name, pa.array(values))
     totals = [("tokens", "sum"), ("tokens_seen", "sum"), ("first", "min"), ("last", "max")]
     totals += [("sequence", "count_distinct"), ("copy", "count_distinct")]
-    spans = spans.filter(pc.greater_equal(spans.column("first"), 0))
     seen = spans.group_by("doc_id").aggregate(totals)
     who = _identities(rows, run, packer, part, seen.column("doc_id"))
     names = {"tokens": "tokens_sum", "tokens_seen": "tokens_seen_sum", "sequences": "sequence_count_distinct"}
@@ -256,6 +266,17 @@ def text_of(run: Run, packer: StepState) -> str:
     if docs is None:
         raise InputError(f"run {run.id} does not record which text {packer.name} packed", hint="trace another run, with --run")
     return str(docs["artifact"])
+
+
+def _new_by_step(documents: pa.Table) -> list[dict[str, Any]]:
+    """Documents and tokens that were seen for the first time, in equal stretches of the steps of all trainings together."""
+    if not len(documents):
+        return []
+    steps, tokens = documents.column("first_step").to_numpy(), documents.column("tokens").to_numpy()
+    width = -(-(int(steps.max()) + 1) // NUM_STRETCHES)
+    counts, sums = np.bincount(steps // width), np.bincount(steps // width, weights=tokens)
+    names = [f"{at * width}" if width == 1 else f"{at * width}-{at * width + width - 1}" for at in range(len(counts))]
+    return [{"name": n, "documents": int(c), "tokens": int(t)} for n, c, t in zip(names, counts, sums, strict=True)]
 
 
 def _totals(documents: pa.Table, column: str) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def run_recipe(recipe: Path, store: Path | str, *settings_: str, workers: int = 
     prepared = prepare(Request(str(recipe), settings_, str(store), **words))
     if prepared.is_cached:
         return take_cached(prepared)[0]
-    return execute(prepared, NoWatcher(), workers=workers, with_prefect=False)
+    return execute(prepared, NoWatcher(), workers=workers)
 
 
 def hashes(run) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("bench", "cli", "docs", "flows", "lineage", "model", "queries", "tasks")
+FOLDERS = ("bench", "cli", "console", "docs", "flows", "lineage", "model", "queries", "tasks")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 QUESTION_WORDS = {"How", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why"}
 

@@ -1,0 +1,1 @@
+"""Web console: pages about runs, stages, documents, sequences and checkpoints of a store."""

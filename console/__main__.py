@@ -1,0 +1,43 @@
+"""The console as a process: `python -m starloom.console`, which `starloom serve` starts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from starloom.console.settings import settings_of
+from starloom.lineage.errors import StarloomError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve the console until it is asked to end; returns 2 if its settings are refused."""
+    parser = argparse.ArgumentParser(prog="python -m starloom.console", allow_abbrev=False)
+    parser.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=4300)
+    parser.add_argument("--store", metavar="URL")
+    try:
+        serve(parser.parse_args(argv))
+    except StarloomError as error:
+        print(f"starloom: {error.message}\n  → {error.hint}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve the console.
+
+    Raises:
+        ConfigError: an address that others reach without a password, or no store.
+    """
+    import uvicorn
+
+    from starloom.console.app import create_app
+
+    app = create_app(settings_of(arguments.recipes, arguments.store, arguments.host, arguments.port))
+    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", server_header=False, timeout_graceful_shutdown=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

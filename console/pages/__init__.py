@@ -1,0 +1,1 @@
+"""Pages of the console, one module a subject; `starloom.console.app` collects their routers."""

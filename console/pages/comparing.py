@@ -1,0 +1,130 @@
+"""Runs side by side: knobs that differ, funnels, losses laid over each other, scores, documents that changed fate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from starloom.console.pages.watching import lines_of
+from starloom.console.rendering import Crumb, Here, Page
+from starloom.console.tables import Column, Row, Table
+from starloom.lineage.errors import ConfigError
+from starloom.queries.compare import compare
+
+if TYPE_CHECKING:
+    from starloom.lineage.records import Run
+
+router = APIRouter(tags=["runs"])
+LEAST, MOST = 2, 8
+SHOWN_DOCUMENTS = 20
+
+
+@router.get("/compare")
+def compare_runs(
+    here: Here, run: Annotated[list[str] | None, Query(description="Two to eight runs; the others are held against the first.")] = None
+) -> Response:
+    """Compare runs with the first of them."""
+    asked = run or []
+    if not LEAST <= len(asked) <= MOST:
+        raise ConfigError(f"{len(asked)} runs cannot be compared", hint=f"choose {LEAST} to {MOST} in the list of runs")
+    runs = [here.store.run(name) for name in asked]
+    limit = SHOWN_DOCUMENTS if here.form == "html" else None
+    pairs = [compare(here.store, runs[0].id, other.id, limit) for other in runs[1:]]
+    names = [chr(ord("A") + number) for number in range(len(runs))]
+    tables = [_knobs(pairs, names), _funnels(pairs, names), _scores(pairs, names), _fates(pairs, names, here)]
+    return here.answer(
+        "compare.html",
+        {"runs": [one.id for one in runs], "comparisons": pairs},
+        title="Runs compared",
+        crumbs=[Crumb("Runs", here.links.to("runs")), Crumb("compare")],
+        tables=tables,
+        command=here.command("diff", runs[0].id, runs[1].id),
+        runs=list(zip(names, runs, strict=True)),
+        curves_of=_curves(here, runs, names),
+        pairs=list(zip(names[1:], pairs, strict=True)),
+        num_code=len(
+            {(line["step"], line["name"]) for pair in pairs for line in pair["settings"] if line["what"] in ("code", "libraries")}
+        ),
+    )
+
+
+def _knobs(pairs: list[dict[str, Any]], names: list[str]) -> Table:
+    """Return the knobs that differ: a row each, a column a run."""
+    rows: dict[tuple[str, str], Row] = {}
+    for name, pair in zip(names[1:], pairs, strict=True):
+        for line in pair["settings"]:
+            if line["what"] in ("config", "step"):
+                rows.setdefault((line["step"], line["name"]), {"step": line["step"], "knob": line["name"], names[0]: line["before"]})[
+                    name
+                ] = line["after"]
+    for row in rows.values():
+        row |= {name: row[names[0]] for name in names if name not in row}  # as the first has it
+        row |= {
+            name: "none" if row[name] is None else row[name] if isinstance(row[name], (int, float)) else str(row[name]) for name in names
+        }
+    return Table(
+        "knobs", (Column("step", "step"), Column("knob", "knob"), *(Column(name, name, "code") for name in names)), list(rows.values())
+    )
+
+
+def _funnels(pairs: list[dict[str, Any]], names: list[str]) -> Table:
+    rows: dict[str, Row] = {}
+    for name, pair in zip(names[1:], pairs, strict=True):
+        for line in pair["funnel"]:
+            row = rows.setdefault(line["step"], {"step": line["step"]})
+            for side, column in (("before", names[0]), ("after", name)):
+                if line[side] is not None:
+                    row[column] = line[side]["documents"]
+    return Table("funnel", (Column("step", "step"), *(Column(name, name, "number") for name in names)), list(rows.values()))
+
+
+def _scores(pairs: list[dict[str, Any]], names: list[str]) -> Table:
+    rows: dict[tuple[str, ...], Row] = {}
+    keys = ("step", "benchmark", "metric", "language")
+    for name, pair in zip(names[1:], pairs, strict=True):
+        for line in pair["scores"]:
+            row = rows.setdefault(tuple(str(line[key]) for key in keys), {key: line[key] for key in keys})
+            row |= {names[0]: line["before"], name: line["after"]}
+    columns = (*(Column(key, key) for key in keys), *(Column(name, name, "amount") for name in names))
+    return Table("scores", columns, list(rows.values()))
+
+
+def _fates(pairs: list[dict[str, Any]], names: list[str], here: Page) -> Table:
+    rows = []
+    for name, pair in zip(names[1:], pairs, strict=True):
+        for line in pair["documents"]["list"]:
+            told = {side: _fate(line[side]) for side in ("before", "after")}
+            rows.append({"run": name, "document": line["doc_id"], "repo": line.get("repo"), "path": line.get("path"), **told})
+    columns = (
+        Column("run", "run"),
+        Column("repo", "repository"),
+        Column("path", "path", "code", lambda row: here.links.document(row["document"])),
+        Column("before", f"in {names[0]}"),
+        Column("after", "in the other"),
+    )
+    return Table("documents", columns, rows, sum(pair["documents"]["num_changed"] for pair in pairs))
+
+
+def _fate(fate: Any) -> str:
+    if not isinstance(fate, dict):
+        return str(fate)
+    return " ".join(str(fate[name]) for name in ("fate", "step", "rule") if fate.get(name))
+
+
+def _curves(here: Page, runs: list[Run], names: list[str]) -> list[tuple[str, dict[str, list[tuple[int, float]]]]]:
+    """Return for each training the losses of all runs that have it: of the batches, and held out."""
+    trainings = dict.fromkeys(step.name for run in runs for step in run.steps if "Losses" in step.outputs)
+    found = []
+    for training in trainings:
+        for what in ("training", "held out"):
+            lines: dict[str, list[tuple[int, float]]] = {}
+            for name, run in zip(names, runs, strict=True):
+                step = run.step(training)
+                if step is not None and "Losses" in step.outputs:
+                    points = lines_of(here.store, run, training).get(what)
+                    lines |= {name: points} if points else {}
+            if lines:
+                found.append((f"{training}: {'loss of the batches' if what == 'training' else 'held-out loss'}", lines))
+    return found

@@ -1,0 +1,227 @@
+"""Prefect's REST API for whoever starts and cancels runs without loading Prefect: the console, `starloom serve`, `starloom deploy`.
+
+The server is the one that `PREFECT_API_URL` names, with the basic auth of `PREFECT_API_AUTH_STRING` (`user:password`), as Prefect has it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from starloom.lineage.errors import ConfigError, StarloomError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FLOW = "starloom"
+"""Name of the flow: a deployment is `starloom/RECIPE`."""
+TAG = "starloom"
+POOL = "starloom"
+ALIVE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+"""Types of the states of runs that have not ended."""
+TIMEOUT_SECONDS = 30.0
+PAGE = 200
+BUSY = (429, 502, 503)
+"""Answers of a server that is at its limits or whose database is locked: nothing was done, and the same is asked again."""
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_UNPROCESSABLE = 404, 409, 422
+
+
+class PrefectApi:
+    """A client of one server."""
+
+    def __init__(self, url: str, auth: str | None = None, timeout: float = TIMEOUT_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        user, _, password = (auth or "").partition(":")
+        self._client = httpx.Client(base_url=self.url, auth=(user, password) if auth else None, timeout=timeout)
+
+    @classmethod
+    def from_environment(cls) -> PrefectApi:
+        """Return a client of the server that the environment names.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        url = os.environ.get("PREFECT_API_URL")
+        if not url:
+            raise ConfigError(
+                "PREFECT_API_URL names no Prefect server", hint="export PREFECT_API_URL=http://127.0.0.1:4200/api, or use `starloom serve`"
+            )
+        return cls(url, os.environ.get("PREFECT_API_AUTH_STRING"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def is_up(self) -> bool:
+        """Return whether the server answers, and answers us: a wrong password is no answer.
+
+        Raises:
+            StarloomError: it refuses the password.
+        """
+        try:
+            answer = self._client.get("/admin/version", timeout=2.0)
+        except httpx.HTTPError:
+            return False
+        if answer.status_code in (401, 403):
+            raise StarloomError(
+                f"the Prefect server at {self.url} refuses us ({answer.status_code})", hint="set PREFECT_API_AUTH_STRING=user:password"
+            )
+        return answer.is_success
+
+    def wait_until_up(self, seconds: float, is_lost: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the server to answer.
+
+        Raises:
+            StarloomError: it does not within this time, or is lost before.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.is_up():
+            if is_lost() or time.monotonic() > deadline:
+                raise StarloomError(
+                    f"the Prefect server at {self.url} does not answer", hint="look at what it printed; is its database there?"
+                )
+            time.sleep(0.1)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Return the server's answer to a request, parsed.
+
+        Raises:
+            StarloomError: the server is not there, or refuses; with its words.
+        """
+        for seconds in (*RETRY_SECONDS, None):
+            try:
+                answer = self._client.request(method, path, json=body)
+            except httpx.HTTPError as error:
+                raise StarloomError(
+                    f"the Prefect server at {self.url} cannot be reached: {error}", hint="start it, or correct PREFECT_API_URL"
+                ) from error
+            if answer.status_code not in BUSY or seconds is None:
+                break
+            time.sleep(seconds)
+        if answer.is_success:
+            return answer.json() if answer.content else None
+        raise RefusedError(answer.status_code, f"Prefect refuses {method} {path} ({answer.status_code}): {_reason(answer)}")
+
+    # Deployments
+
+    def ensure_pool(self, name: str) -> None:
+        """Make the work pool if there is none of that name."""
+        try:
+            self.call("GET", f"/work_pools/{name}")
+        except RefusedError as refused:
+            if refused.status != HTTP_NOT_FOUND:
+                raise
+            template = self.call("GET", "/collections/views/aggregate-worker-metadata")["prefect"]["process"][
+                "default_base_job_configuration"
+            ]
+            self.call(
+                "POST",
+                "/work_pools/",
+                {"name": name, "type": "process", "base_job_template": template, "description": "Runs of Starloom's recipes."},
+            )
+
+    def deploy(self, name: str, **deployment: Any) -> str:
+        """Make a deployment of the flow `starloom`, or change the one of that name, whose schedules stay; return its id."""
+        body = {"tags": [TAG], "enforce_parameter_schema": True, **deployment}
+        try:
+            known = str(self.call("GET", f"/deployments/name/{FLOW}/{name}")["id"])
+        except RefusedError as refused:
+            if refused.status != HTTP_NOT_FOUND:
+                raise
+            flow = self.call("POST", "/flows/", {"name": FLOW, "tags": [TAG]})
+            return str(self.call("POST", "/deployments/", {"name": name, "flow_id": flow["id"], **body})["id"])
+        self.call("PATCH", f"/deployments/{known}", body)
+        return known
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """Return the deployments of the flow `starloom`, by name."""
+        wanted = {"flows": {"name": {"any_": [FLOW]}}, "sort": "NAME_ASC", "limit": PAGE}
+        return list(self.call("POST", "/deployments/filter", wanted))
+
+    def deployment(self, recipe: str) -> dict[str, Any]:
+        """Return the deployment of a recipe.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        try:
+            return dict(self.call("GET", f"/deployments/name/{FLOW}/{recipe}"))
+        except RefusedError as refused:
+            if refused.status != HTTP_NOT_FOUND:
+                raise
+            raise ConfigError(f"no deployment starloom/{recipe} on {self.url}", hint=f"starloom deploy {recipe}.yaml") from refused
+
+    def workers(self, pool: str) -> list[dict[str, Any]]:
+        """Return the workers of a pool, with their status."""
+        return list(self.call("POST", f"/work_pools/{pool}/workers/filter", {"limit": PAGE}))
+
+    # Runs
+
+    def start(self, deployment_id: str, parameters: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+        """Create a run, to be carried out as soon as a worker is free.
+
+        Raises:
+            ConfigError: the parameters do not fit the deployment's schema.
+        """
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED", "name": "Scheduled"}, "idempotency_key": str(uuid.uuid4())}
+        body |= {"name": name} if name else {}
+        try:
+            return dict(self.call("POST", f"/deployments/{deployment_id}/create_flow_run", body))
+        except RefusedError as refused:
+            if refused.status not in (HTTP_CONFLICT, HTTP_UNPROCESSABLE):
+                raise
+            raise ConfigError(refused.message, hint="correct the parameter that it names") from refused
+
+    def flow_run(self, flow_run_id: str) -> dict[str, Any]:
+        """Return a run of Prefect's."""
+        return dict(self.call("GET", f"/flow_runs/{flow_run_id}"))
+
+    def flow_runs(self, states: Iterable[str] | None = None, limit: int = PAGE) -> list[dict[str, Any]]:
+        """Return runs of the flow `starloom`, the newest first."""
+        wanted: dict[str, Any] = {"flows": {"name": {"any_": [FLOW]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": limit}
+        if states is not None:
+            wanted["flow_runs"] = {"state": {"type": {"any_": list(states)}}}
+        return list(self.call("POST", "/flow_runs/filter", wanted))
+
+    def set_state(self, flow_run_id: str, kind: str, message: str, *, name: str | None = None, force: bool = False) -> None:
+        """Propose a state of a run; with `force`, whatever its state is now."""
+        state = {"type": kind, "name": name or kind.title(), "message": message}
+        self.call("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": state, "force": force})
+
+    def cancel(self, flow_run_id: str) -> None:
+        """Ask a run to end: one that nobody has begun ends at once, any other by whoever carries it out."""
+        kind = self.flow_run(flow_run_id)["state_type"]
+        if kind == "SCHEDULED":
+            self.set_state(flow_run_id, "CANCELLED", "cancelled before it began", force=True)
+        elif kind in ALIVE:
+            self.set_state(flow_run_id, "CANCELLING", "cancelled by hand")
+
+    def retry(self, flow_run_id: str) -> None:
+        """Schedule a run that has ended once more; what it finished is taken from the store."""
+        self.set_state(flow_run_id, "SCHEDULED", "to be tried again", name="AwaitingRetry", force=True)
+
+    def logs(self, flow_run_id: str, limit: int = PAGE) -> list[dict[str, Any]]:
+        """Return the last lines that a run logged, the oldest first."""
+        wanted = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_DESC", "limit": limit}
+        return list(self.call("POST", "/logs/filter", wanted))[::-1]
+
+
+class RefusedError(StarloomError):
+    """A request that the server answered with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message, hint="look at the server's log")
+        self.status = status
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        told = answer.json()
+    except ValueError:
+        return answer.text[:500]
+    return str(told.get("exception_detail") or told.get("detail") or told.get("exception_message") or told)[:1000]

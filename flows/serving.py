@@ -1,0 +1,300 @@
+"""`starloom serve`: Prefect's server, the deployments, the worker that carries triggered runs out, and the console, as one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from starloom.flows.deploying import Deployed, deploy
+from starloom.flows.prefect_api import ALIVE, PrefectApi
+from starloom.flows.prefect_flow import settle_prefect
+from starloom.lineage.errors import ConfigError, StarloomError
+from starloom.tasks.frame.reaper import ensure_reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import psutil
+
+    from starloom.flows.plan import Plan
+
+SERVER_SECONDS = 120.0
+"""How long a server may take to answer: a new database is made first."""
+CONSOLE_SECONDS = 30.0
+POLL_SECONDS = 0.2
+SWEEP_SECONDS = 5.0
+WORKER_QUERY_SECONDS = 0.5
+"""How often the worker asks for runs: a click is not left waiting."""
+RUN_END_SECONDS = 3.4
+END_SECONDS = {"worker": 0.4, "console": 0.4, "server": 0.4}
+"""How long runs and then each service may take to end, in the order in which they are ended: all of it within five seconds of Ctrl-C."""
+SHOWN_LINES = 15
+PARTS = ("server", "worker", "console")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The parts to serve, and their places."""
+
+    plans: list[Plan]
+    parts: tuple[str, ...] = PARTS
+    """Of `PARTS`; without `server` the one that PREFECT_API_URL names is used."""
+    host: str = "127.0.0.1"
+    port: int = 4300
+    """Of the console."""
+    prefect_port: int = 4200
+    limit: int = 1
+    """Runs at once."""
+    pool: str = "starloom"
+    store: str | None = None
+    retries: int = 0
+    """How often a run whose worker was lost is begun again."""
+    console_url: str | None = None
+    console_command: list[str] = field(default_factory=list)
+    logs: Path | None = None
+
+
+class Service:
+    """A child process of `starloom serve`, whose output goes to a file."""
+
+    def __init__(self, name: str, command: list[str], log: Path, env: dict[str, str]) -> None:
+        self.name, self.log = name, log
+        with log.open("ab") as out:
+            self.process = _started(command, out, {**os.environ, **env})
+
+    def check(self) -> None:
+        """Check that it runs.
+
+        Raises:
+            StarloomError: it ended; with the last lines that it printed.
+        """
+        status = self.process.poll()
+        if status is not None:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
+            raise StarloomError(f"the {self.name} ended ({status}):\n" + "\n".join(lines), hint=f"all that it printed is in {self.log}")
+
+    def end(self, seconds: float) -> None:
+        """Ask it to end, and kill it with all below it if it does not in time."""
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._kill()
+
+    def end_children(self, seconds: float) -> None:
+        """Ask what it has started to end, and wait: runs save their work, and tell the server how they ended."""
+        import psutil
+
+        children = self._children(recursive=False)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        psutil.wait_procs(children, timeout=seconds)
+
+    def _children(self, *, recursive: bool) -> list[psutil.Process]:
+        import psutil
+
+        try:
+            return psutil.Process(self.process.pid).children(recursive=recursive)
+        except psutil.NoSuchProcess:
+            return []
+
+    def _kill(self) -> None:
+        import psutil
+
+        below = self._children(recursive=True)
+        self.process.kill()
+        for child in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.process.wait()
+
+
+def _started(command: list[str], out: IO[bytes], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    # in a session of its own: Ctrl-C on the terminal reaches us alone, and we end all of them in order
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, start_new_session=True)  # noqa: S603
+
+
+class Supervisor:
+    """All that `starloom serve` has started."""
+
+    def __init__(self, serving: Serving, logs: Path) -> None:
+        self.serving, self.logs = serving, logs
+        self.services: dict[str, Service] = {}
+        self.deployed: list[Deployed] = []
+        self.interrupted: list[dict[str, Any]] = []
+        """Runs that an earlier process left, marked as crashed now."""
+        self.api: PrefectApi
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Start everything, in order; return when all of it answers.
+
+        Raises:
+            ConfigError: a port is taken, or there is no server to use.
+            StarloomError: something ended, or does not answer.
+        """
+        serving = self.serving
+        settle_prefect(logging="INFO")
+        ensure_reaper()
+        self.logs.mkdir(parents=True, exist_ok=True)
+        if "console" in serving.parts:
+            check_free(serving.host, serving.port, "--port")
+        if "server" in serving.parts and not os.environ.get("PREFECT_API_URL"):
+            self._start_server()
+        self.api = PrefectApi.from_environment()
+        server = self.services.get("server")
+        self.api.wait_until_up(SERVER_SECONDS, is_lost=lambda: server is not None and server.process.poll() is not None)
+        if server is not None:
+            server.check()
+        self.worker = f"starloom-{platform.node()}-{serving.pool}"
+        if "worker" in serving.parts:
+            self.interrupted = end_lost_runs(self.api, serving.pool, is_lost=lambda worker: worker == self.worker)
+        if serving.plans:
+            self.deployed = deploy(self.api, serving.plans, pool=serving.pool, store=serving.store, console=serving.console_url)
+        if "worker" in serving.parts:
+            self._start_worker()
+        if "console" in serving.parts:
+            self._start("console", serving.console_command, {})
+            self._wait_for_console()
+
+    def watch(self) -> None:
+        """Wait until a signal asks to end, or something that is needed has ended.
+
+        Raises:
+            StarloomError: something ended.
+        """
+        swept = time.monotonic()
+        while not self._stop.wait(POLL_SECONDS):
+            for service in self.services.values():
+                service.check()
+            if self.serving.retries and time.monotonic() - swept > SWEEP_SECONDS:
+                self._sweep()
+                swept = time.monotonic()
+
+    def stop(self, *_: Any) -> None:
+        """Ask `watch` to return; a handler of signals."""
+        self._stop.set()
+
+    def end(self) -> None:
+        """End everything: runs first, then who shows them."""
+        if "worker" in self.services:
+            self.services["worker"].end_children(RUN_END_SECONDS)
+        for name, seconds in END_SECONDS.items():
+            if name in self.services:
+                self.services.pop(name).end(seconds)
+        if hasattr(self, "api"):
+            self.api.close()
+
+    def _sweep(self) -> None:
+        """Begin again what lost its worker, wherever that was."""
+        try:
+            offline = lost_workers(self.api, self.serving.pool)
+            end_lost_runs(self.api, self.serving.pool, is_lost=lambda worker: worker in offline)
+            for run in self.api.flow_runs(["CRASHED"]):
+                if run["work_pool_name"] == self.serving.pool and run["run_count"] <= self.serving.retries:
+                    self.api.retry(run["id"])
+        except StarloomError as error:  # the server may be restarting; the next look will tell
+            print(f"starloom: {error.message}", file=sys.stderr, flush=True)
+
+    def _start_server(self) -> None:
+        serving = self.serving
+        check_free(serving.host, serving.prefect_port, "--prefect-port")
+        os.environ["PREFECT_API_URL"] = f"http://{_reachable(serving.host)}:{serving.prefect_port}/api"
+        words = ["server", "start", "--host", serving.host, "--port", str(serving.prefect_port)]
+        self._start("server", [sys.executable, "-m", "prefect", *words], {"PREFECT_UI_API_URL": os.environ["PREFECT_API_URL"]})
+
+    def _start_worker(self) -> None:
+        serving = self.serving
+        words = ["worker", "start", "--pool", serving.pool, "--type", "process", "--limit", str(serving.limit), "--name", self.worker]
+        self._start("worker", [sys.executable, "-m", "prefect", *words], {"PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_SECONDS)})
+
+    def _wait_for_console(self) -> None:
+        import httpx
+
+        deadline = time.monotonic() + CONSOLE_SECONDS
+        url = f"http://{_reachable(self.serving.host)}:{self.serving.port}/healthz"
+        while True:
+            self.services["console"].check()
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(url, timeout=1.0).is_success:
+                    return
+            if time.monotonic() > deadline:
+                raise StarloomError(f"the console does not answer at {url}", hint=f"what it printed is in {self.services['console'].log}")
+            time.sleep(POLL_SECONDS)
+
+    def _start(self, name: str, command: list[str], env: dict[str, str]) -> None:
+        self.services[name] = Service(name, command, self.logs / f"{name}.log", env)
+
+
+def run_until_stopped(supervisor: Supervisor, on_ready: Callable[[Supervisor], None]) -> None:
+    """Start everything, tell when it is ready, and end all of it on Ctrl-C or SIGTERM.
+
+    Raises:
+        StarloomError: something could not be started, or ended by itself.
+    """
+    before = {number: signal.signal(number, supervisor.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        supervisor.start()
+        on_ready(supervisor)
+        supervisor.watch()
+    finally:
+        supervisor.end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def protect(password: str | None) -> None:
+    """Have Prefect's server, and all who talk to it, demand the operator's password; one that the environment names is kept."""
+    if password is not None and not os.environ.get("PREFECT_API_URL"):
+        os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", f"operator:{password}")
+    if os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", os.environ["PREFECT_SERVER_API_AUTH_STRING"])
+
+
+def check_free(host: str, port: int, flag: str) -> None:
+    """Check that nobody listens there.
+
+    Raises:
+        ConfigError: somebody does.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {host} cannot be used: {error.strerror}", hint=f"end what uses it, or choose another: {flag} N"
+            ) from error
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def lost_workers(api: PrefectApi, pool: str) -> set[str]:
+    """Return the names of the pool's workers that no longer tell that they live."""
+    return {worker["name"] for worker in api.workers(pool) if worker["status"] == "OFFLINE"}
+
+
+def end_lost_runs(api: PrefectApi, pool: str, is_lost: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """Mark the runs of lost workers as crashed, or cancelled where that was asked for; return them. Prefect has them running for ever."""
+    found = []
+    for run in api.flow_runs([kind for kind in ALIVE if kind not in ("SCHEDULED", "PAUSED")]):
+        worker = run["labels"].get("prefect.worker.name")
+        if run["work_pool_name"] == pool and worker is not None and is_lost(worker):
+            is_unwanted = run["state_type"] == "CANCELLING"
+            message = "its worker is gone; what it finished is in the store, and a retry goes on from there"
+            api.set_state(run["id"], "CANCELLED" if is_unwanted else "CRASHED", message, force=True)
+            found.append(run)
+    return found

@@ -1,0 +1,108 @@
+"""A run that was triggered by a deployment: its parameters as a request, carried out inside Prefect's flow run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starloom.flows.deploying import CONSOLE, RECIPE, STORE
+from starloom.flows.forms import request_of
+from starloom.flows.plan import make_plan
+from starloom.flows.prefect_flow import FLOW, MAX_TASKS, submit_steps
+from starloom.flows.recipe import load
+from starloom.flows.run import NoWatcher, execute, prepare, take_cached
+from starloom.lineage.errors import Cancelled, ConfigError
+from starloom.tasks.frame.reaper import ensure_reaper
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from starloom.flows.run import Request
+    from starloom.flows.session import Session
+
+
+def carry_out(flow_run_id: UUID) -> int:
+    """Carry out a flow run of Prefect's; returns 0 if it ended well.
+
+    Raises:
+        ConfigError: the deployment names no recipe.
+    """
+    from prefect import flow
+    from prefect.engine import handle_engine_signals
+    from prefect.flow_engine import load_flow_run, run_flow_sync
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    ensure_reaper()
+    with handle_engine_signals(flow_run_id):
+        flow_run = load_flow_run(flow_run_id)
+
+        @flow(name=FLOW, task_runner=ThreadPoolTaskRunner(MAX_TASKS), persist_result=False, validate_parameters=False)  # type: ignore[arg-type]
+        def starloom(parameters: dict[str, Any]) -> Any:
+            return _run(flow_run_id, parameters)
+
+        state = run_flow_sync(starloom, flow_run=flow_run, parameters={"parameters": flow_run.parameters}, return_type="state")
+    return 0 if state is not None and state.is_completed() else 1
+
+
+def _run(flow_run_id: UUID, parameters: dict[str, Any]) -> Any:
+    from prefect.states import Completed
+
+    if RECIPE not in os.environ:
+        raise ConfigError(f"{RECIPE} names no recipe", hint="register the deployment with `starloom deploy` or `starloom serve`")
+    plan = make_plan(load(Path(os.environ[RECIPE])))
+    request, workers = request_of(plan, parameters, os.environ.get(STORE))
+    prepared = prepare(request)
+    command = command_of(request)
+    if prepared.is_cached:
+        run, _ = take_cached(prepared, command=command, flow_run=str(flow_run_id))
+        _link(run.id)
+        return Completed(name="Cached", message=f"nothing to run: all {len(prepared.plan.steps)} steps are cached; run {run.id}")
+
+    def carry(session: Session) -> None:
+        session.run.command = command
+        _link(session.run.id)
+        submit_steps(session)
+
+    try:
+        run = execute(prepared, NoWatcher(), workers=workers, carry=carry)
+    except Cancelled as stopped:
+        return _stopped(flow_run_id, stopped)
+    return Completed(message=f"run {run.id} in {prepared.store.url}")
+
+
+def command_of(request: Request) -> list[str]:
+    """Return the words of the `starloom` command that does the same."""
+    words = ["run", request.recipe, *(word for setting in request.settings for word in ("--set", setting))]
+    words += [word for step in request.force for word in ("--force", step)]
+    for flag, value in (("--from", request.start), ("--until", request.until), ("--store", request.store)):
+        words += [flag, value] if value is not None else []
+    return words
+
+
+def _stopped(flow_run_id: UUID, stopped: Cancelled) -> Any:
+    """Return the state of a run that was stopped: cancelled if somebody asked for that, else crashed with its worker."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled as CancelledState
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run_id).state
+    if state is not None and state.is_cancelling():
+        return CancelledState(message=stopped.message)
+    return Crashed(message="stopped with its worker; what it finished is in the store, and a retry goes on from there")
+
+
+def _link(run_id: str) -> None:
+    """Show where the console has this run."""
+    console = os.environ.get(CONSOLE)
+    if console:
+        from prefect.artifacts import create_link_artifact
+
+        create_link_artifact(f"{console.rstrip('/')}/runs/{run_id}", link_text=f"run {run_id} in the console", key="console")
+
+
+def told(command: list[str]) -> str:
+    """Return a command as it is typed."""
+    return shlex.join(["starloom", *command])

@@ -1,0 +1,226 @@
+"""`starloom serve` and `starloom deploy`: what is triggered is carried out, what is stopped is gone, what was lost says so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import psutil
+import pytest
+
+from starloom.cli import main
+from starloom.flows.forms import RESERVED
+from starloom.flows.prefect_api import PrefectApi
+from starloom.lineage.errors import ConfigError, StarloomError
+from starloom.lineage.leases import status
+from starloom.lineage.store import Store
+from tests.corpus import make_repositories, write_recipe
+from tests.serving import free_port, serving
+
+pytestmark = pytest.mark.slow
+
+STAGES = """
+- license_filter
+- exact_dedup
+- train_tokenizer: {vocab_size: 400}
+- encode
+- pack_fim: {sequence_length: 64, heldout_fraction: 0.3}
+- train_model: {num_layers: 1, width: 16, num_heads: 2, context_tokens: 64, num_steps: 4, batch_sequences: 4, threads: 1, warmup_steps: 1}
+"""
+LONG = {"num_steps": 1_000_000, "checkpoint_every_steps": 100_000}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    return folder, write_recipe(folder / "r.yaml", make_repositories(folder / "repositories"), STAGES), folder / "s"
+
+
+@pytest.fixture(scope="module")
+def served(place):
+    folder, recipe, store = place
+    with serving(folder / "home", recipe, store) as one:
+        yield one
+
+
+def run_of(store, flow_run):
+    opened = Store.open(str(store))
+    return next(run for run in map(opened.run, reversed(opened.run_ids())) if run.flow_run == flow_run)
+
+
+def test_both_pages_answer_and_each_recipe_is_a_deployment_with_its_knobs(served):
+    for url in (served.console, served.prefect):
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+    assert served.deployments == ["starloom/test"]
+    (one,) = served.api.deployments()
+    assert list(one["parameter_openapi_schema"]["properties"])[-len(RESERVED) :] == list(RESERVED)
+    assert one["parameter_openapi_schema"]["properties"]["train_model"]["properties"]["num_steps"]["default"] == 4
+
+
+def test_a_triggered_run_is_the_run_of_the_command_and_links_lead_both_ways(served, place, capsys):
+    _, recipe, store = place
+    flow_run = served.start("test", pack_fim={"fim_rate": 0.9}, workers=1)
+    found = served.wait_until(flow_run)
+    assert found["state_type"] == "COMPLETED", served.api.logs(flow_run)
+    run = run_of(store, flow_run)
+    assert (run.status, found["state"]["message"]) == ("done", f"run {run.id} in {store}")
+    assert run.command == ["run", str(recipe), "--set", "pack_fim.fim_rate=0.9", "--store", str(store)]
+    assert run.step("pack_fim").config["fim_rate"] == 0.9
+    assert main([*run.command, "--no-prefect", "--json"]) == 0
+    assert {step["status"] for step in json.loads(capsys.readouterr().out)["steps"]} <= {"done", "cached"}
+    artifacts = served.api.call("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
+    (link,) = [one["data"] for one in artifacts if one["key"] == "console"]
+    assert f"{served.console}/runs/{run.id}" in link
+    again = served.wait_until(served.start("test", pack_fim={"fim_rate": 0.9}))
+    assert again["state_name"] == "Cached"
+    assert run.id in again["state"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"pack_fim": {"fim_rate": 2}}, "2 is greater than the maximum of 1"),
+        ({"pack_fim": {"fim_rat": 0.5}}, "'fim_rat' was unexpected"),
+        ({"from": "nowhere"}, "'nowhere' is not one of"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_there_is_a_run(served, parameters, problem):
+    before = len(served.api.flow_runs())
+    with pytest.raises(ConfigError, match=problem):
+        served.start("test", **parameters)
+    assert len(served.api.flow_runs()) == before
+
+
+def test_prefects_own_command_triggers_it(served):
+    env = {**os.environ, "PREFECT_API_URL": f"{served.prefect}/api"}
+    words = ["deployment", "run", "starloom/test", "-p", "until=license_filter", "-p", 'license_filter={"allow_classes": ["permissive"]}']
+    told = subprocess.run([sys.executable, "-m", "prefect", *words], env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert told.returncode == 0, told.stdout + told.stderr
+    found = served.wait_until(served.api.flow_runs(limit=1)[0]["id"])
+    assert (found["state_type"], found["parameters"]["until"]) == ("COMPLETED", "license_filter")
+
+
+def test_a_run_that_cannot_go_on_fails_with_its_reason(served):
+    found = served.wait_until(served.start("test", train_model={"context_tokens": 32}))
+    assert found["state_type"] == "FAILED"
+    assert "packed sequences have 64 tokens" in found["state"]["message"]
+
+
+def begin_long(served, store, rate):
+    """Trigger a training that would take hours, and wait until it trains; returns its flow run and its run."""
+    flow_run = served.start("test", train_model={**LONG, "learning_rate": rate, "min_learning_rate": rate / 10})
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if any("starloom.model.train" in " ".join(child.cmdline()) for child in served.below() if child.is_running()):
+            opened = Store.open(str(store))
+            run = opened.run(opened.run_ids()[-1])
+            if run.flow_run == flow_run:
+                return flow_run, run
+        time.sleep(0.2)
+    raise AssertionError(served.api.logs(flow_run))
+
+
+def test_a_cancelled_run_ends_with_its_trainer_and_the_next_one_begins(served, place):
+    flow_run, run = begin_long(served, place[2], 3e-3)
+    served.api.cancel(flow_run)
+    found = served.wait_until(flow_run)
+    assert found["state_type"] == "CANCELLED"
+    assert Store.open(str(place[2])).run(run.id).status == "cancelled"
+    assert not [child for child in served.below() if "starloom.model.train" in " ".join(child.cmdline())]
+    assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "its place is free"
+
+
+def test_one_that_waits_is_cancelled_at_once(served, place):
+    first, _ = begin_long(served, place[2], 2e-3)
+    waiting = served.start("test", until="ingest")
+    time.sleep(2)
+    assert served.api.flow_run(waiting)["state_type"] == "SCHEDULED", "one run at once"
+    served.api.cancel(waiting)
+    assert served.api.flow_run(waiting)["state_type"] == "CANCELLED"
+    served.api.cancel(first)
+    assert served.wait_until(first)["state_type"] == "CANCELLED"
+
+
+def test_ctrl_c_ends_everything_and_a_kill_leaves_no_orphan_and_no_run_that_runs_for_ever(tmp_path, place):
+    _, recipe, store = place
+    home, port = tmp_path / "home", free_port()
+    with serving(home, recipe, store, prefect_port=port) as first:
+        flow_run, run = begin_long(first, store, 1e-3)
+        assert first.end(signal.SIGINT) < 5
+        assert status(Store.open(str(store)), Store.open(str(store)).run(run.id)) == "cancelled"
+    with serving(home, recipe, store, prefect_port=port) as second:
+        assert second.api.flow_run(flow_run)["state_type"] == "CRASHED"
+        killed, run = begin_long(second, store, 1.5e-3)
+        below = second.below()
+        second.process.kill()
+        second.process.wait()
+        _, alive = psutil.wait_procs(below, timeout=5)
+        assert alive == []
+    assert status(Store.open(str(store)), Store.open(str(store)).run(run.id)) == "killed"
+    with serving(home, recipe, store, prefect_port=port) as third:
+        assert third.interrupted == [killed]
+        found = third.api.flow_run(killed)
+        assert found["state_type"] == "CRASHED"
+        assert "a retry goes on from there" in found["state"]["message"]
+        third.api.retry(killed)
+        assert third.wait_until(killed, "RUNNING")["state_type"] == "RUNNING"
+        third.api.cancel(killed)
+        assert third.wait_until(killed)["state_type"] == "CANCELLED"
+
+
+def test_a_port_that_is_taken_and_a_recipe_that_is_wrong_are_refused_before_anything_starts(tmp_path, place, capsys):
+    _, recipe, _ = place
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        port = one.getsockname()[1]
+        assert main(["serve", str(recipe), "--port", str(port), "--logs", str(tmp_path / "logs")]) == 2
+        assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("stages: [ingset]\n")
+    assert main(["serve", str(wrong)]) == 2
+    assert "did you mean ingest" in capsys.readouterr().err.replace("'", "")
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(recipe.read_text())
+    assert main(["serve", str(recipe), str(twice)]) == 2
+    assert "are both named 'test'" in capsys.readouterr().err
+    assert main(["serve", str(recipe), "--host", "0.0.0.0", "--port", str(free_port()), "--logs", str(tmp_path / "none")]) == 2
+    assert "would let everybody in who reaches 0.0.0.0" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_with_a_password_prefect_asks_for_it_too(tmp_path, place):
+    _, recipe, store = place
+    with serving(tmp_path / "home", recipe, store, STARLOOM_OPERATOR_PASSWORD="a long one") as one:
+        with pytest.raises(StarloomError, match="refuses us \\(401\\)"):
+            one.api.is_up()
+        with contextlib.closing(PrefectApi(one.api.url, "operator:a long one")) as api:
+            assert [each["name"] for each in api.deployments()] == ["test"]
+            one.api = api
+            assert one.wait_until(one.start("test", until="ingest"))["state_type"] == "COMPLETED"
+        with urllib.request.urlopen(f"{one.console}/runs", timeout=10) as answer:
+            assert answer.url == f"{one.console}/login?next=%2Fruns"
+
+
+def test_deploying_alone_needs_a_server(place, monkeypatch, capsys):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert main(["deploy", str(place[1])]) == 2
+    assert "PREFECT_API_URL names no Prefect server" in capsys.readouterr().err
+
+
+def test_deploying_again_replaces_and_keeps_the_schedule(served, place, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    before = served.api.deployment("test")
+    schedule = {"schedule": {"interval": 3600 * 24 * 365}, "active": False}
+    served.api.call("POST", f"/deployments/{before['id']}/schedules", [schedule])
+    assert main(["deploy", str(place[1]), "--store", str(place[2]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["deployments"] == [{"name": "starloom/test", "id": before["id"]}]
+    assert len(served.api.deployment("test")["schedules"]) == 1
