@@ -73,7 +73,7 @@ RUN groupadd --gid 10001 starloom \
     && useradd --uid 10001 --gid 10001 --no-log-init --create-home --shell /usr/sbin/nologin starloom \
     && install --directory --owner=starloom --group=starloom /store /scratch /var/cache/starloom
 COPY --from=package /opt/venv /opt/venv
-COPY deploy/healthy.py deploy/bucket.py deploy/recovery.py /opt/starloom/
+COPY deploy/healthy.py deploy/bucket.py /opt/starloom/
 COPY conf /recipes
 # The cache holds the compiled kernels, models of the Hub and fonts; it must stay writable (another processor compiles once more).
 # Scratch is on a disk: what is fetched from an object store can be larger than memory.

@@ -67,6 +67,20 @@ def as_postgres(words: list[str]) -> list[str]:
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *words]
 
 
+def why_not_names() -> str | None:
+    """Why containers cannot have host names of their own here, or None."""
+    if shutil.which("unshare") and not subprocess.run([*named("box"), "true"], capture_output=True, check=False).returncode:
+        return None
+    return "host names of their own need root and unshare: workers of one machine would take each other's place"
+
+
+def named(host: str) -> list[str]:
+    """Words before a command that give it a host name of its own, as a container has; none where that needs rights that we lack."""
+    if os.getuid() != 0 or not shutil.which("unshare"):
+        return []
+    return ["unshare", "--uts", "--", "sh", "-c", 'hostname "$0" && exec "$@"', host]
+
+
 @dataclass
 class Container:
     """A service that runs, or ran."""
@@ -143,7 +157,7 @@ class Stack:
         words = self._postgres(service) if told["image"].startswith("postgres:") else self.command(service)
         with log.open("wb") as file:
             process = subprocess.Popen(
-                words,
+                named(f"{service}-{number}") + words,
                 env=self.environment(service) | {MARK: str(log)},
                 cwd=self._workplace(service),
                 stdout=file,
@@ -162,13 +176,13 @@ class Stack:
         return container.log.read_text()
 
     def is_healthy(self, service: str) -> bool:
-        """Carry the service's health check out, once."""
+        """Carry the service's health check out once, in its newest container."""
         kind, *words = self.file.services[service]["healthcheck"]["test"]
         assert kind == "CMD", "health checks here need no shell"
-        done = subprocess.run(
-            self._placed(service, words), env=self.environment(service), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-        )
-        return done.returncode == 0
+        number = sum(container.service == service for container in self.containers)
+        words = named(f"{service}-{number}") + self._placed(service, words)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.run(words, env=self.environment(service), check=False, **quiet).returncode == 0
 
     def wait_until_healthy(self, service: str) -> None:
         """Wait as long as the file allows, and no longer than the process lives."""

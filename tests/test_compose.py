@@ -230,7 +230,7 @@ def test_nothing_starts_before_what_it_needs():
         return set(told).union(*[before(other) for other in told])
 
     assert before("prefect-server") == {"postgres", "migrate"}
-    assert {"prefect-server", "deploy", "recovery"} <= before("worker")
+    assert {"prefect-server", "deploy"} <= before("worker")
     assert {"prefect-server", "deploy"} <= before("console")
     assert {"seaweedfs", "objects-owner"} <= before("bucket")
     for service in SERVICES:
@@ -244,7 +244,7 @@ def test_a_worker_can_be_multiplied_and_is_given_time_to_stop():
     told = FILE.services["worker"]
     assert "container_name" not in told
     assert "ports" not in told
-    assert told["stop_grace_period"] == "3m"
+    assert told["stop_grace_period"] == "15s"
     assert ComposeFile.read(filled(STARLOOM_WORKERS="3")).services["worker"]["deploy"]["replicas"] == "3"
 
 
@@ -268,8 +268,7 @@ def test_a_store_of_objects_is_told_to_all_who_use_it():
 @pytest.mark.parametrize("service", [service for service in SERVICES if FILE.command(service)[:1] == ["starloom"]])
 def test_the_command_takes_what_the_file_says(service, capsys):
     words = FILE.command(service)[1:]
-    if words[0] not in cli.VERBS:
-        pytest.skip(f"the verb {words[0]} is not there yet")
+    assert words[0] in cli.VERBS
     with contextlib.suppress(SystemExit):
         cli._parser(words).parse_args(words)
         return

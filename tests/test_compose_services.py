@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from starloom import cli
 from tests.compose_file import ComposeFile, filled
-from tests.compose_harness import PROGRAMS, Container, Stack, why_not_postgres
+from tests.compose_harness import PROGRAMS, Container, Stack, why_not_names, why_not_postgres
 from tests.corpus import make_repositories, write_recipe
 
 if TYPE_CHECKING:
@@ -31,11 +30,12 @@ POLL_SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """PostgreSQL and Prefect's server, with its automations."""
+    """PostgreSQL and Prefect's server."""
     if reason := why_not_postgres():
         pytest.skip(reason)
     with Stack(ComposeFile.read(filled())) as up:
-        up.up("recovery")
+        up.up("prefect-server")
+        up.wait_until_healthy("prefect-server")
         yield up
 
 
@@ -93,11 +93,8 @@ def test_prefect_keeps_its_tables_in_postgresql_where_the_password_is_asked_for(
     assert b"password authentication failed" in subprocess.run(words, env=env, capture_output=True, check=False).stderr
 
 
-def test_migrations_and_automations_can_be_repeated(stack):
+def test_migrations_can_be_repeated(stack):
     stack.run("migrate")
-    stack.run("recovery")
-    names = sorted(told["name"] for told in ask(stack, "/api/automations/filter", {}))
-    assert names == ["starloom: crashed runs are tried again", "starloom: silent runs have crashed"]
 
 
 def test_a_pool_without_workers_is_not_healthy(stack):
@@ -151,32 +148,6 @@ def new_run(stack: Stack, deployment: str) -> str:
     return ask(stack, f"/api/deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
 
 
-@pytest.mark.long
-def test_prefects_run_of_a_lost_worker_crashes_and_ends_on_another(stack, tmp_path):
-    """What the two automations do, on a flow that knows nothing of Starloom."""
-    (tmp_path / "waiting.py").write_text(
-        "import time\nfrom pathlib import Path\nfrom prefect import flow\n\n\n@flow\ndef waiting():\n"
-        f"    tries = Path({str(tmp_path / 'tries')!r})\n    first = not tries.exists()\n    tries.open('a').write('x')\n"
-        "    time.sleep(600 if first else 1)\n"
-    )
-    deploy = (
-        f"from prefect import flow\nd = flow.from_source({str(tmp_path)!r}, entrypoint='waiting.py:waiting').to_deployment('test')\n"
-        "d.work_pool_name = 'starloom'\nd.apply()\n"
-    )
-    env = stack.environment("worker")
-    for words in ([*PROGRAMS["prefect"], "work-pool", "create", "starloom", "--type", "process"], [sys.executable, "-c", deploy]):
-        subprocess.run(words, env=env, check=True, capture_output=True)
-    stack.file.services["worker"]["command"] = "prefect worker start --pool starloom --limit 1"
-    workers = [stack.start("worker"), stack.start("worker")]
-    stack.wait_until_healthy("worker")
-    run = killed_in_the_middle(stack, lambda: new_run(stack, "waiting/test"), workers, (tmp_path / "tries").exists)
-    assert run["state"]["type"] == "COMPLETED"
-    assert run["run_count"] == 2
-    assert (tmp_path / "tries").read_text() == "xx"
-    for worker in workers:
-        worker.kill()
-
-
 STAGES = """- quality_filter
 - train_tokenizer: {vocab_size: 300}
 - encode
@@ -186,9 +157,8 @@ STAGES = """- quality_filter
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not {"serve", "deploy"} <= set(cli.VERBS), reason="the verbs serve and deploy are not there yet")
 def test_a_run_whose_worker_is_killed_in_the_middle_ends_on_the_other_and_repeats_nothing(tmp_path):
-    if reason := why_not_postgres():
+    if reason := why_not_postgres() or why_not_names():
         pytest.skip(reason)
     recipes = tmp_path / "recipes"
     recipes.mkdir()

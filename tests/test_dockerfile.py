@@ -224,9 +224,3 @@ def test_bucket_refuses_what_is_no_object_store():
     assert "must be s3://BUCKET/FOLDER" in script("bucket.py", STARLOOM_STORE="/store").stderr
     empty = script("bucket.py", STARLOOM_STORE="s3://starloom/store", AWS_ENDPOINT_URL="http://seaweedfs:8333")
     assert (empty.returncode, "AWS_ACCESS_KEY_ID is empty: set STARLOOM_S3_ACCESS_KEY" in empty.stderr) == (1, True)
-
-
-def test_recovery_says_what_it_needs_and_what_is_not_there():
-    assert "usage:" in script("recovery.py").stderr
-    done = script("recovery.py", "starloom", PREFECT_API_URL="http://127.0.0.1:1/api")
-    assert (done.returncode, "at http://127.0.0.1:1/api does not answer" in done.stderr) == (1, True)
