@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", choices=("server", "worker", "console"), help="one of the three, with PREFECT_API_URL set for the last two"
     )
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where their output goes (default: ~/.cache/starloom/serve)")
+    parser.add_argument(
+        "--logs", type=Path, metavar="FOLDER", help="where their output goes; - for standard error (default: ~/.cache/starloom/serve)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -49,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     recipes = arguments.recipes or _recipes_here()
     parts = PARTS if arguments.only is None else (arguments.only,)
-    console_url = f"http://{arguments.host}:{arguments.port}"
+    console_url = os.environ.get("STARLOOM_CONSOLE_URL") or f"http://{arguments.host}:{arguments.port}"
     if "console" in parts:
         settings = settings_of(recipes, arguments.store, arguments.host, arguments.port)  # refused before anything is started
         protect(settings.operator_password or settings.operator_token)
@@ -66,7 +68,8 @@ def main(arguments: argparse.Namespace) -> int:
         console_url=console_url,
         console_command=_console_command(arguments, recipes),
     )
-    logs = arguments.logs or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "starloom", "serve")
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "starloom", "serve")
+    logs = None if arguments.logs == Path("-") else arguments.logs or usual
     run_until_stopped(Supervisor(serving, logs), lambda supervisor: _tell(supervisor, console_url, time.monotonic() - started, arguments))
     return 0
 

@@ -61,15 +61,14 @@ class Serving:
     """How often a run whose worker was lost is begun again."""
     console_url: str | None = None
     console_command: list[str] = field(default_factory=list)
-    logs: Path | None = None
 
 
 class Service:
-    """A child process of `starloom serve`, whose output goes to a file."""
+    """A child process of `starloom serve`, whose output goes to a file, or with ours."""
 
-    def __init__(self, name: str, command: list[str], log: Path, env: dict[str, str]) -> None:
+    def __init__(self, name: str, command: list[str], log: Path | None, env: dict[str, str]) -> None:
         self.name, self.log = name, log
-        with log.open("ab") as out:
+        with open(log, "ab") if log else contextlib.nullcontext(sys.stderr) as out:
             self.process = _started(command, out, {**os.environ, **env})
 
     def check(self) -> None:
@@ -79,9 +78,12 @@ class Service:
             StarloomError: it ended; with the last lines that it printed.
         """
         status = self.process.poll()
-        if status is not None:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
-            raise StarloomError(f"the {self.name} ended ({status}):\n" + "\n".join(lines), hint=f"all that it printed is in {self.log}")
+        if status is None:
+            return
+        if self.log is None:
+            raise StarloomError(f"the {self.name} ended ({status})", hint="what it printed stands above")
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
+        raise StarloomError(f"the {self.name} ended ({status}):\n" + "\n".join(lines), hint=f"all that it printed is in {self.log}")
 
     def end(self, seconds: float) -> None:
         """Ask it to end, and kill it with all below it if it does not in time."""
@@ -120,7 +122,7 @@ class Service:
         self.process.wait()
 
 
-def _started(command: list[str], out: IO[bytes], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def _started(command: list[str], out: IO[Any], env: dict[str, str]) -> subprocess.Popen[bytes]:
     # in a session of its own: Ctrl-C on the terminal reaches us alone, and we end all of them in order
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, start_new_session=True)  # noqa: S603
 
@@ -128,7 +130,7 @@ def _started(command: list[str], out: IO[bytes], env: dict[str, str]) -> subproc
 class Supervisor:
     """All that `starloom serve` has started."""
 
-    def __init__(self, serving: Serving, logs: Path) -> None:
+    def __init__(self, serving: Serving, logs: Path | None) -> None:
         self.serving, self.logs = serving, logs
         self.services: dict[str, Service] = {}
         self.deployed: list[Deployed] = []
@@ -147,7 +149,8 @@ class Supervisor:
         serving = self.serving
         settle_prefect(logging="INFO")
         ensure_reaper()
-        self.logs.mkdir(parents=True, exist_ok=True)
+        if self.logs is not None:
+            self.logs.mkdir(parents=True, exist_ok=True)
         if "console" in serving.parts:
             check_free(serving.host, serving.port, "--port")
         if "server" in serving.parts and not os.environ.get("PREFECT_API_URL"):
@@ -230,11 +233,11 @@ class Supervisor:
                 if httpx.get(url, timeout=1.0).is_success:
                     return
             if time.monotonic() > deadline:
-                raise StarloomError(f"the console does not answer at {url}", hint=f"what it printed is in {self.services['console'].log}")
+                raise StarloomError(f"the console does not answer at {url}", hint=f"what it printed is in {self.logs or 'the lines above'}")
             time.sleep(POLL_SECONDS)
 
     def _start(self, name: str, command: list[str], env: dict[str, str]) -> None:
-        self.services[name] = Service(name, command, self.logs / f"{name}.log", env)
+        self.services[name] = Service(name, command, self.logs / f"{name}.log" if self.logs else None, env)
 
 
 def run_until_stopped(supervisor: Supervisor, on_ready: Callable[[Supervisor], None]) -> None:
