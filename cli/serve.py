@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -12,8 +13,6 @@ from starloom.cli.deploy import add_pool_argument
 from starloom.cli.output import print_json
 
 if TYPE_CHECKING:
-    import argparse
-
     from starloom.flows.serving import Supervisor
 
 HERE = ("conf/*.yaml", "*.yaml")
@@ -26,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; any but a loopback one demands a password (default: 127.0.0.1)"
     )
-    parser.add_argument("--port", type=int, default=4300, metavar="N", help="port of the console (default: 4300)")
-    parser.add_argument("--prefect-port", type=int, default=4200, metavar="N", help="port of Prefect's server (default: 4200)")
-    parser.add_argument("--limit", type=int, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument("--port", type=_port, default=4300, metavar="N", help="port of the console (default: 4300)")
+    parser.add_argument("--prefect-port", type=_port, default=4200, metavar="N", help="port of Prefect's server (default: 4200)")
+    parser.add_argument("--limit", type=_positive, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument(
-        "--retries", type=int, default=0, metavar="N", help="begin a run whose worker was lost again, at most N times (default: 0)"
+        "--retries", type=_count, default=0, metavar="N", help="begin a run whose worker was lost again, at most N times (default: 0)"
     )
     add_pool_argument(parser)
     parser.add_argument("--store", metavar="URL", help="the store of all recipes (default: that of each)")
@@ -42,19 +41,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _port(text: str) -> int:
+    return _within(text, 1, 65_535)
+
+
+def _positive(text: str) -> int:
+    return _within(text, 1, 1_000)
+
+
+def _count(text: str) -> int:
+    return _within(text, 0, 1_000)
+
+
+def _within(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+    return int(text)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from starloom.console.settings import settings_of
+    from starloom.console.settings import is_loopback, operator_secret, settings_of
     from starloom.flows.deploying import plans_of
-    from starloom.flows.serving import PARTS, Serving, Supervisor, protect, run_until_stopped
+    from starloom.flows.serving import PARTS, Serving, Supervisor, protect, reachable, run_until_stopped
 
     started = time.monotonic()
     recipes = arguments.recipes or _recipes_here()
     parts = PARTS if arguments.only is None else (arguments.only,)
-    console_url = os.environ.get("STARLOOM_CONSOLE_URL") or f"http://{arguments.host}:{arguments.port}"
+    console_url = os.environ.get("STARLOOM_CONSOLE_URL") or f"http://{reachable(arguments.host)}:{arguments.port}"
     if "console" in parts:
-        settings = settings_of(recipes, arguments.store, arguments.host, arguments.port)  # refused before anything is started
-        protect(settings.operator_password or settings.operator_token)
+        settings_of(recipes, arguments.store, arguments.host, arguments.port)  # refused before anything is started
+    if "server" in parts:
+        protect(operator_secret(), arguments.host, is_open=not is_loopback(arguments.host))
     serving = Serving(
         plans=plans_of(recipes),
         parts=parts,

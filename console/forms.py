@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Kind = Literal["choice", "flag", "number", "text", "value"]
-PAIR = 2
+MAX_CHARACTERS = 20_000
+SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +55,48 @@ class Field:
             return None
         if self.kind in ("choice", "text"):
             return text
-        with contextlib.suppress(ValueError):
-            return json.loads(text)  # what a field shows is JSON, of which YAML takes all but a few characters
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{self.name}: {text!r} is not a YAML value", hint="quote text that holds : or #") from error
-        if self.kind == "number" and isinstance(value, str):  # YAML reads 1e-4 as text
-            try:
-                return float(value)
-            except ValueError as error:
-                raise ConfigError(f"{self.name}: {text!r} is not a number", hint="e.g. 0.7") from error
+        value = self._value(text)
+        if self.kind == "number" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"{self.name}: {text!r} is not a number", hint="e.g. 0.7")
         return value
+
+    def _value(self, text: str) -> Any:
+        if len(text) > MAX_CHARACTERS:
+            raise ConfigError(f"{self.name}: {len(text):,} characters are too many for a form", hint="write it into the recipe")
+        with contextlib.suppress(ValueError, RecursionError):
+            return _plain(json.loads(text))  # what a field shows is JSON, of which YAML takes all but a few characters
+        try:
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+                raise ValueError("an alias (*) has no place in a form")  # noqa: TRY301 - one answer for all that is no value
+            value = _plain(yaml.safe_load(text))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            told = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+            raise ConfigError(f"{self.name}: {_short(text)!r} is not a YAML value: {told}", hint="quote text that holds : or #") from error
+        if self.kind == "number" and isinstance(value, str):  # YAML reads 1e-4 as text
+            with contextlib.suppress(ValueError):
+                return _plain(float(value))
+        return value
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of JSON's kinds as it is.
+
+    Raises:
+        ValueError: it is, or holds, something else: a date, binary, a number that is not finite, a key that is not text.
+    """
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("a key is not text")
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{value!r} is neither text nor a number")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

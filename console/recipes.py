@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starloom.console.forms import Group, groups_of
-from starloom.flows.forms import request_of, schema_of
+from starloom.flows.forms import FORCE, UNTIL, knobs_of, request_of, schema_of
 from starloom.flows.plan import Plan, make_plan
 from starloom.flows.recipe import load
-from starloom.flows.run import Prepared, prepare
+from starloom.flows.run import Prepared, prepare, store_of
 from starloom.lineage.errors import InputError, StarloomError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,10 +32,38 @@ class Known:
     groups: list[Group]
     problem: StarloomError | None = None
 
+    known_as: str | None = None
+    """The name that it had when it could last be read."""
+
     @property
     def name(self) -> str:
-        """Its name; that of the file if it cannot be read."""
-        return self.plan.recipe.name if self.plan else self.path.stem
+        """Its name; if it cannot be read the one that it had, or that of the file."""
+        return self.plan.recipe.name if self.plan else self.known_as or self.path.stem
+
+    def store_url(self, run_store: str | None) -> str | None:
+        """Return the store of its runs; None if it cannot be read."""
+        return run_store or (store_of(self.plan.recipe) if self.plan else None)
+
+    def parameters_of_run(self, command: list[str]) -> dict[str, Any]:
+        """Return what a run was given, by its recorded words, as parameters; nothing where the recipe no longer takes them."""
+        given: dict[str, list[str]] = {}
+        words = iter(command)
+        for word in words:
+            flag, is_joined, value = word.partition("=")
+            if flag in ("--set", "--force", "--until"):
+                given.setdefault(flag, []).append(value if is_joined else next(words, ""))
+        try:
+            recipe = load(self.path, given.get("--set", []))
+        except StarloomError:
+            return {}
+        assert self.plan is not None
+        before = {step.name: knobs_of(step) for step in self.plan.recipe.steps}
+        found: dict[str, Any] = {}
+        for step in recipe.steps:
+            changed = {name: value for name, value in knobs_of(step).items() if value != before.get(step.name, {}).get(name)}
+            found |= {step.name: changed} if changed else {}
+        found |= {FORCE: given["--force"]} if "--force" in given else {}
+        return {**found, UNTIL: given["--until"][-1]} if "--until" in given else found
 
 
 class Recipes:
@@ -85,7 +114,8 @@ class Recipes:
             stamp = (status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is None or known.stamp != stamp:
-            known = self._known[path] = _load(path, stamp)
+            before = known.name if known else None
+            known = self._known[path] = dataclasses.replace(_load(path, stamp), known_as=before)
         return known
 
 

@@ -105,6 +105,17 @@ class Page:
         catalogue: Catalogue = self.request.app.state.stores.catalogue(self.store_name)
         return catalogue
 
+    def of_store(self, url: str | None) -> Links:
+        """Return the links of pages about the store at a URL; those of this page's if the console does not show it."""
+        names = [name for name, _ in self.settings.stores]
+        name = next((name for name, place in self.settings.stores if place == url), self.store_name)
+        return Links(None if name == names[0] else name)
+
+    def newest(self, place: Links) -> dict[str, dict[str, Any]]:
+        """Return the row of the newest run of each recipe, in the store of these links."""
+        name = place.store or self.settings.stores[0][0]
+        return {row["recipe"]: row for row in self.request.app.state.stores.catalogue(name).rows()}
+
     @property
     def session(self) -> Session:
         """The session of whoever asks."""

@@ -131,6 +131,11 @@ def _stores(recipes: list[Path], store: str | None) -> tuple[tuple[str, str], ..
     return tuple(found.items())
 
 
+def operator_secret() -> str | None:
+    """Return the operator's password or token of the environment."""
+    return _secret("STARLOOM_OPERATOR_PASSWORD") or _secret("STARLOOM_OPERATOR_TOKEN")
+
+
 def _secret(name: str) -> str | None:
     """Return a secret of the environment, or of the file that NAME_FILE names.
 

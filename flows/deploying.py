@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RECIPE, STORE, CONSOLE = "STARLOOM_RECIPE", "STARLOOM_STORE", "STARLOOM_CONSOLE_URL"
 """Variables of the process that carries a run out."""
+NOT_IN_NAMES = "/%&<>?#\\"
+"""Characters that Prefect refuses in names, or that end a path."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ def plans_of(recipes: list[Path]) -> list[Plan]:
     seen: dict[str, Path] = {}
     for plan in plans:
         name = plan.recipe.name
+        if set(name) & set(NOT_IN_NAMES) or name in (".", "..") or not name.isprintable():
+            raise ConfigError(
+                f"a deployment cannot be named {name!r}, as {plan.recipe.path} is: no {' '.join(NOT_IN_NAMES)}", hint="change its `name:`"
+            )
         if name in seen:
             raise ConfigError(f"{seen[name]} and {plan.recipe.path} are both named {name!r}", hint="give one another `name:`")
         seen[name] = plan.recipe.path

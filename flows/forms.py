@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -26,6 +27,7 @@ FROM, UNTIL, FORCE, WORKERS, EXECUTOR = "from", "until", "force", "workers", "ex
 RESERVED = (FROM, UNTIL, FORCE, WORKERS, EXECUTOR)
 """Parameters beside the steps of a recipe."""
 EXECUTORS = ("local",)
+NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def schema_of(plan: Plan) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
     """Return the request that filled-in parameters stand for, and its number of workers. Knobs left as the recipe has them set nothing.
 
     Raises:
-        ConfigError: for a parameter that the recipe does not have.
+        ConfigError: for a parameter that the recipe does not have, or a number of workers or an executor that cannot be.
     """
     steps = {step.name: step for step in plan.recipe.steps}
     settings: list[str] = []
@@ -92,7 +94,16 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
         until=parameters.get(UNTIL) or None,
         force=tuple(parameters.get(FORCE) or ()),
     )
-    return request, int(parameters.get(WORKERS) or os.cpu_count() or 1)
+    return request, _workers(parameters)
+
+
+def _workers(parameters: Mapping[str, Any]) -> int:
+    number, executor = parameters.get(WORKERS, os.cpu_count() or 1), parameters.get(EXECUTOR, "local")
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"workers is {number!r}, and a run needs a whole number of at least one", hint="leave it out for one per core")
+    if executor not in EXECUTORS:
+        raise ConfigError(f"there is no executor {executor!r}", hint=did_you_mean(str(executor), list(EXECUTORS)))
+    return number
 
 
 def knobs_of(step: RecipeStep) -> dict[str, Any]:
@@ -106,8 +117,8 @@ def _changed(step: RecipeStep, knobs: Mapping[str, Any]) -> list[str]:
 
 
 def _yaml(value: Any) -> str:
-    """Return a value as YAML in one line: JSON is that, but for one character of ASCII that it leaves as it is and YAML refuses."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    """Return a value as YAML in one line: JSON, with the characters escaped that YAML refuses or reads as ends of lines."""
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _group(step: RecipeStep, definitions: dict[str, Any]) -> dict[str, Any]:

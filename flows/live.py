@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from starloom.lineage import leases
 from starloom.queries.fates import funnel
 
 if TYPE_CHECKING:
@@ -86,14 +87,16 @@ def watched(store: Store, run: Run) -> list[dict[str, Any]]:
         judges none), metrics now and `curve`, the course of the metrics: [step, metrics].
     """
     record = {step.name: step for step in run.steps}
-    under_way = (progress(store, run.id) or {"steps": {}})["steps"]
+    told = progress(store, run.id) or {"steps": {}, "at": 0.0}
+    under_way, how = told["steps"], leases.status(store, run)
+    until = time.time() if how == "running" else told["at"]
     left = {row["step"]: row["documents"] for row in funnel(run)}
     rows = []
     for one in run.plan or [{"name": step.name, "reads": _producers(run, step)} for step in run.steps]:
         name = one["name"]
         step, now = record.get(name), under_way.get(name)
-        status = "running" if now else step.status if step else "pending"
-        seconds = time.time() - now["started"] if now else step.seconds if step else None
+        status = how if now else step.status if step else "pending"
+        seconds = until - now["started"] if now else step.seconds if step else None
         done, total = (now["done"], now["total"]) if now else (step.num_actions, step.num_actions) if step and step.outputs else (0, None)
         rows.append({
             "name": name,

@@ -5,14 +5,16 @@ The server is the one that `PREFECT_API_URL` names, with the basic auth of `PREF
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 
-from starloom.lineage.errors import ConfigError, StarloomError
+from starloom.lineage.errors import ConfigError, InputError, StarloomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +30,7 @@ PAGE = 200
 BUSY = (429, 502, 503)
 """Answers of a server that is at its limits or whose database is locked: nothing was done, and the same is asked again."""
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+RETRY_SECONDS_AHEAD = 4.0
 HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_UNPROCESSABLE = 404, 409, 422
 
 
@@ -112,7 +115,7 @@ class PrefectApi:
     def ensure_pool(self, name: str) -> None:
         """Make the work pool if there is none of that name."""
         try:
-            self.call("GET", f"/work_pools/{name}")
+            self.call("GET", f"/work_pools/{_quoted(name)}")
         except RefusedError as refused:
             if refused.status != HTTP_NOT_FOUND:
                 raise
@@ -129,7 +132,7 @@ class PrefectApi:
         """Make a deployment of the flow `starloom`, or change the one of that name, whose schedules stay; return its id."""
         body = {"tags": [TAG], "enforce_parameter_schema": True, **deployment}
         try:
-            known = str(self.call("GET", f"/deployments/name/{FLOW}/{name}")["id"])
+            known = str(self.call("GET", f"/deployments/name/{FLOW}/{_quoted(name)}")["id"])
         except RefusedError as refused:
             if refused.status != HTTP_NOT_FOUND:
                 raise
@@ -150,7 +153,7 @@ class PrefectApi:
             ConfigError: there is none.
         """
         try:
-            return dict(self.call("GET", f"/deployments/name/{FLOW}/{recipe}"))
+            return dict(self.call("GET", f"/deployments/name/{FLOW}/{_quoted(recipe)}"))
         except RefusedError as refused:
             if refused.status != HTTP_NOT_FOUND:
                 raise
@@ -158,7 +161,7 @@ class PrefectApi:
 
     def workers(self, pool: str) -> list[dict[str, Any]]:
         """Return the workers of a pool, with their status."""
-        return list(self.call("POST", f"/work_pools/{pool}/workers/filter", {"limit": PAGE}))
+        return list(self.call("POST", f"/work_pools/{_quoted(pool)}/workers/filter", {"limit": PAGE}))
 
     # Runs
 
@@ -178,8 +181,19 @@ class PrefectApi:
             raise ConfigError(refused.message, hint="correct the parameter that it names") from refused
 
     def flow_run(self, flow_run_id: str) -> dict[str, Any]:
-        """Return a run of Prefect's."""
-        return dict(self.call("GET", f"/flow_runs/{flow_run_id}"))
+        """Return a run of Prefect's.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            return dict(self.call("GET", f"/flow_runs/{uuid.UUID(flow_run_id)}"))
+        except ValueError as error:
+            raise InputError(f"{flow_run_id!r} is not the id of a flow run", hint="take it from Prefect's page of runs") from error
+        except RefusedError as refused:
+            if refused.status != HTTP_NOT_FOUND:
+                raise
+            raise InputError(f"Prefect knows no flow run {flow_run_id}", hint="it may have been deleted there") from refused
 
     def flow_runs(self, states: Iterable[str] | None = None, limit: int = PAGE) -> list[dict[str, Any]]:
         """Return runs of the flow `starloom`, the newest first."""
@@ -202,8 +216,14 @@ class PrefectApi:
             self.set_state(flow_run_id, "CANCELLING", "cancelled by hand")
 
     def retry(self, flow_run_id: str) -> None:
-        """Schedule a run that has ended once more; what it finished is taken from the store."""
-        self.set_state(flow_run_id, "SCHEDULED", "to be tried again", name="AwaitingRetry", force=True)
+        """Schedule a run that has ended once more; what it finished is taken from the store.
+
+        In some seconds: its process may not have gone yet, and a worker that is to begin what it still holds ends by an error.
+        """
+        when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=RETRY_SECONDS_AHEAD)
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "to be tried again"}
+        state["state_details"] = {"scheduled_time": when.isoformat()}  # type: ignore[assignment]
+        self.call("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": state, "force": True})
 
     def logs(self, flow_run_id: str, limit: int = PAGE) -> list[dict[str, Any]]:
         """Return the last lines that a run logged, the oldest first."""
@@ -217,6 +237,10 @@ class RefusedError(StarloomError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message, hint="look at the server's log")
         self.status = status
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
 
 
 def _reason(answer: httpx.Response) -> str:

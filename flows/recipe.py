@@ -82,6 +82,8 @@ class _Document:
             line = mark.line + 1 if mark else 1
             shown = text.splitlines()[line - 1].strip() if text.splitlines()[line - 1 :] else ""
             raise ConfigError(f"{path}, line {line}: {error.problem} in {shown!r}", hint="fix the YAML of that line") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply to be read", hint="a recipe is a few levels deep") from error
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{path}, line {line}: {error.reason} (#x{ord(text[error.position]):04x})", hint="remove it") from error

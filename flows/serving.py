@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import platform
 import signal
@@ -33,12 +34,13 @@ SERVER_SECONDS = 120.0
 CONSOLE_SECONDS = 30.0
 POLL_SECONDS = 0.2
 SWEEP_SECONDS = 5.0
-WORKER_QUERY_SECONDS = 0.5
-"""How often the worker asks for runs: a click is not left waiting."""
+WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "0.5", "PREFECT_WORKER_PREFETCH_SECONDS": "0"}
+"""The worker asks for runs often, so that a click is not left waiting, and takes none before its time."""
 RUN_END_SECONDS = 3.4
 END_SECONDS = {"worker": 0.4, "console": 0.4, "server": 0.4}
 """How long runs and then each service may take to end, in the order in which they are ended: all of it within five seconds of Ctrl-C."""
 SHOWN_LINES = 15
+MENDED_WORKERS = 5
 PARTS = ("server", "worker", "console")
 
 
@@ -68,6 +70,7 @@ class Service:
 
     def __init__(self, name: str, command: list[str], log: Path | None, env: dict[str, str]) -> None:
         self.name, self.log = name, log
+        self._begin = log.stat().st_size if log and log.exists() else 0
         with open(log, "ab") if log else contextlib.nullcontext(sys.stderr) as out:
             self.process = _started(command, out, {**os.environ, **env})
 
@@ -80,10 +83,11 @@ class Service:
         status = self.process.poll()
         if status is None:
             return
+        how = f"was killed ({signal.Signals(-status).name})" if status < 0 else f"ended by itself ({status})"
         if self.log is None:
-            raise StarloomError(f"the {self.name} ended ({status})", hint="what it printed stands above")
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
-        raise StarloomError(f"the {self.name} ended ({status}):\n" + "\n".join(lines), hint=f"all that it printed is in {self.log}")
+            raise StarloomError(f"the {self.name} {how}", hint="what it printed stands above")
+        lines = self.log.read_bytes()[self._begin :].decode(errors="replace").splitlines()[-SHOWN_LINES:]
+        raise StarloomError("\n".join([f"the {self.name} {how}; its last lines:", *lines]), hint=f"all that it printed is in {self.log}")
 
     def end(self, seconds: float) -> None:
         """Ask it to end, and kill it with all below it if it does not in time."""
@@ -138,6 +142,11 @@ class Supervisor:
         """Runs that an earlier process left, marked as crashed now."""
         self.api: PrefectApi
         self._stop = threading.Event()
+        self._num_mended = 0
+        self._tries: dict[str, int] = {}
+        """Flow run → how often it was begun again here; Prefect counts only those that got as far as running."""
+        self._began = datetime.datetime.now(datetime.UTC).isoformat()
+        """Runs that crashed earlier are nobody's to begin again but by hand."""
 
     def start(self) -> None:
         """Start everything, in order; return when all of it answers.
@@ -157,12 +166,14 @@ class Supervisor:
             self._start_server()
         self.api = PrefectApi.from_environment()
         server = self.services.get("server")
-        self.api.wait_until_up(SERVER_SECONDS, is_lost=lambda: server is not None and server.process.poll() is not None)
+        self.api.wait_until_up(
+            SERVER_SECONDS, is_lost=lambda: self._stop.is_set() or (server is not None and server.process.poll() is not None)
+        )
         if server is not None:
             server.check()
-        self.worker = f"starloom-{platform.node()}-{serving.pool}"
+        self.worker = f"starloom-{platform.node()}-{os.getpid()}"
         if "worker" in serving.parts:
-            self.interrupted = end_lost_runs(self.api, serving.pool, is_lost=lambda worker: worker == self.worker)
+            self.interrupted = end_lost_runs(self.api, serving.pool, is_lost=is_gone)
         if serving.plans:
             self.deployed = deploy(self.api, serving.plans, pool=serving.pool, store=serving.store, console=serving.console_url)
         if "worker" in serving.parts:
@@ -179,11 +190,17 @@ class Supervisor:
         """
         swept = time.monotonic()
         while not self._stop.wait(POLL_SECONDS):
+            self._mend_worker()
             for service in self.services.values():
                 service.check()
             if self.serving.retries and time.monotonic() - swept > SWEEP_SECONDS:
                 self._sweep()
                 swept = time.monotonic()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True after somebody asked to end."""
+        return self._stop.is_set()
 
     def stop(self, *_: Any) -> None:
         """Ask `watch` to return; a handler of signals."""
@@ -199,13 +216,26 @@ class Supervisor:
         if hasattr(self, "api"):
             self.api.close()
 
-    def _sweep(self) -> None:
-        """Begin again what lost its worker, wherever that was."""
+    def _mend_worker(self) -> None:
+        """Start the worker again if it ended: one run that it could not begin must not end all others. Not for ever."""
+        worker = self.services.get("worker")
+        if worker is None or worker.process.poll() is None or self._num_mended >= MENDED_WORKERS:
+            return
+        self._num_mended += 1
+        print(f"starloom: the worker ended ({worker.process.returncode}) and is started again", file=sys.stderr, flush=True)
+        self._sweep(lambda name: name == self.worker)
+        self._start_worker()
+
+    def _sweep(self, is_lost: Callable[[str], bool] | None = None) -> None:
+        """Mark what lost its worker, wherever that was, and begin it again as often as is allowed."""
         try:
-            offline = lost_workers(self.api, self.serving.pool)
-            end_lost_runs(self.api, self.serving.pool, is_lost=lambda worker: worker in offline)
-            for run in self.api.flow_runs(["CRASHED"]):
-                if run["work_pool_name"] == self.serving.pool and run["run_count"] <= self.serving.retries:
+            offline = set() if is_lost else lost_workers(self.api, self.serving.pool)
+            end_lost_runs(self.api, self.serving.pool, is_lost or (lambda worker: worker in offline))
+            for run in self.api.flow_runs(["CRASHED"]) if self.serving.retries else []:
+                tries = max(self._tries.get(run["id"], 0), run["run_count"] - 1)
+                is_ours = run["work_pool_name"] == self.serving.pool and run["state"]["timestamp"] >= self._began
+                if is_ours and tries < self.serving.retries:
+                    self._tries[run["id"]] = tries + 1
                     self.api.retry(run["id"])
         except StarloomError as error:  # the server may be restarting; the next look will tell
             print(f"starloom: {error.message}", file=sys.stderr, flush=True)
@@ -213,26 +243,26 @@ class Supervisor:
     def _start_server(self) -> None:
         serving = self.serving
         check_free(serving.host, serving.prefect_port, "--prefect-port")
-        os.environ["PREFECT_API_URL"] = f"http://{_reachable(serving.host)}:{serving.prefect_port}/api"
+        os.environ["PREFECT_API_URL"] = f"http://{reachable(serving.host)}:{serving.prefect_port}/api"
         words = ["server", "start", "--host", serving.host, "--port", str(serving.prefect_port)]
         self._start("server", [sys.executable, "-m", "prefect", *words], {"PREFECT_UI_API_URL": os.environ["PREFECT_API_URL"]})
 
     def _start_worker(self) -> None:
         serving = self.serving
         words = ["worker", "start", "--pool", serving.pool, "--type", "process", "--limit", str(serving.limit), "--name", self.worker]
-        self._start("worker", [sys.executable, "-m", "prefect", *words], {"PREFECT_WORKER_QUERY_SECONDS": str(WORKER_QUERY_SECONDS)})
+        self._start("worker", [sys.executable, "-m", "prefect", *words], WORKER_SETTINGS)
 
     def _wait_for_console(self) -> None:
         import httpx
 
         deadline = time.monotonic() + CONSOLE_SECONDS
-        url = f"http://{_reachable(self.serving.host)}:{self.serving.port}/healthz"
+        url = f"http://{reachable(self.serving.host)}:{self.serving.port}/healthz"
         while True:
             self.services["console"].check()
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(url, timeout=1.0).is_success:
                     return
-            if time.monotonic() > deadline:
+            if self._stop.is_set() or time.monotonic() > deadline:
                 raise StarloomError(f"the console does not answer at {url}", hint=f"what it printed is in {self.logs or 'the lines above'}")
             time.sleep(POLL_SECONDS)
 
@@ -251,18 +281,40 @@ def run_until_stopped(supervisor: Supervisor, on_ready: Callable[[Supervisor], N
         supervisor.start()
         on_ready(supervisor)
         supervisor.watch()
+    except StarloomError:
+        if not supervisor.is_stopped:  # what does not answer because it was asked to end is no error
+            raise
     finally:
         supervisor.end()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def protect(password: str | None) -> None:
-    """Have Prefect's server, and all who talk to it, demand the operator's password; one that the environment names is kept."""
-    if password is not None and not os.environ.get("PREFECT_API_URL"):
+def protect(password: str | None, host: str, *, is_open: bool) -> None:
+    """Have Prefect's server, and all who talk to it, demand the operator's password; one that the environment names is kept.
+
+    Args:
+        password: the operator's.
+        host: where the server is to listen.
+        is_open: whether others than this machine reach that.
+
+    Raises:
+        ConfigError: others would reach it, and there is no password; or Prefect cannot compare this one.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return  # another's server
+    if password is not None and not password.isascii():
+        raise ConfigError("the operator's password has letters beyond ASCII, which Prefect's server cannot compare", hint="choose another")
+    if password is not None:
         os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", f"operator:{password}")
-    if os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", os.environ["PREFECT_SERVER_API_AUTH_STRING"])
+    auth = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if auth:
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", auth)
+    elif is_open:
+        raise ConfigError(
+            f"Prefect's server would let everybody in who reaches {host}, to run what they like",
+            hint="set STARLOOM_OPERATOR_PASSWORD (or _TOKEN), or listen on 127.0.0.1",
+        )
 
 
 def check_free(host: str, port: int, flag: str) -> None:
@@ -281,8 +333,23 @@ def check_free(host: str, port: int, flag: str) -> None:
             ) from error
 
 
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+def reachable(host: str) -> str:
+    """Return the host of an address to ask for what listens there, as a URL has it."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{named}]" if ":" in named else named
+
+
+def is_gone(worker: str) -> bool:
+    """Return whether a worker of an earlier `starloom serve` on this machine ended with it; those of other machines tell themselves."""
+    import psutil
+
+    node, _, pid = worker.removeprefix("starloom-").rpartition("-")
+    if node != platform.node() or not pid.isdecimal():
+        return False
+    try:
+        return "serve" not in psutil.Process(int(pid)).cmdline()
+    except psutil.NoSuchProcess:
+        return True
 
 
 def lost_workers(api: PrefectApi, pool: str) -> set[str]:
@@ -299,5 +366,5 @@ def end_lost_runs(api: PrefectApi, pool: str, is_lost: Callable[[str], bool]) ->
             is_unwanted = run["state_type"] == "CANCELLING"
             message = "its worker is gone; what it finished is in the store, and a retry goes on from there"
             api.set_state(run["id"], "CANCELLED" if is_unwanted else "CRASHED", message, force=True)
-            found.append(run)
+            found += [] if is_unwanted else [run]
     return found

@@ -43,7 +43,19 @@ def carry_out(flow_run_id: UUID) -> int:
             return _run(flow_run_id, parameters)
 
         state = run_flow_sync(starloom, flow_run=flow_run, parameters={"parameters": flow_run.parameters}, return_type="state")
+        _end_if_unwanted(flow_run_id)
     return 0 if state is not None and state.is_completed() else 1
+
+
+def _end_if_unwanted(flow_run_id: UUID) -> None:
+    """Settle a run that was cancelled before it began: Prefect's engine leaves it as it found it, cancelling."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled as CancelledState
+
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run_id).state
+        if state is not None and state.is_cancelling():
+            client.set_flow_run_state(flow_run_id, CancelledState(message="cancelled before it began"), force=True)
 
 
 def _run(flow_run_id: UUID, parameters: dict[str, Any]) -> Any:

@@ -82,6 +82,15 @@ def test_steps_to_rerun_are_a_list():
     [
         ({"near_dedup.threshold": ["high"]}, "near_dedup.threshold: 'high' is not a number"),
         ({"near_dedup.survivor": ["[a"]}, "near_dedup.survivor: '[a' is not a YAML value"),
+        ({"near_dedup.threshold": ["yes"]}, "near_dedup.threshold: 'yes' is not a number"),
+        ({"near_dedup.threshold": ["2020-01-01"]}, "is neither text nor a number"),
+        ({"near_dedup.threshold": [".inf"]}, "is neither text nor a number"),
+        ({"workers": ["[1]"]}, "workers: '[1]' is not a number"),
+        ({"ingest.sources": ["&a [*a]"]}, "an alias (*) has no place in a form"),
+        ({"ingest.sources": ["!!binary aGk="]}, "is neither text nor a number"),
+        ({"ingest.sources": ["{1: 2}"]}, "a key is not text"),
+        ({"ingest.sources": ["[" * 3000]}, "is not a YAML value"),
+        ({"ingest.sources": ["a" * 30_000]}, "30,000 characters are too many for a form"),
         ({"near_dedup.treshold": ["0.8"]}, "the form has no field 'near_dedup.treshold'"),
     ],
 )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+from urllib.parse import urlencode
 
 import pytest
+from starlette.testclient import TestClient
 
 from starloom.cli import main
+from starloom.console.app import create_app
+from starloom.console.settings import Settings
 from starloom.flows import live
 from starloom.flows.live import watched
 from starloom.flows.run import NoWatcher, Request, execute, prepare
 from starloom.lineage.store import Store
 from starloom.queries.compare import compare
 from starloom.queries.curves import loss_rows
-from tests.console_client import client_of, hidden_token, parse
+from tests.console_client import BASE, client_of, hidden_token, parse
 from tests.corpus import make_repositories, run_recipe, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -184,6 +188,64 @@ def test_the_losses_of_a_training_are_drawn_as_they_were_recorded(history):
         assert len(line.split()) == len(loss_rows(store, step, 200))
     else:
         assert "curve" not in page.text
+
+
+def test_a_run_is_rerun_with_the_knobs_that_it_was_given(place, tmp_path):
+    _, recipe, *_ = place
+    settings = ('near_dedup.words="unicode"', "near_dedup.threshold=0.85", "ingest.sources.0.name=other", "exact_dedup.keep=best")
+    store = tmp_path / "s"
+    run = run_recipe(recipe, store, *settings, until="exact_dedup")
+    opened = Store.open(str(store))
+    given = [word for each in settings[:-1] for word in ("--set", each)]
+    run.command = ["run", str(recipe), *given, f"--set={settings[-1]}", "--until", "exact_dedup"]
+    opened.write_run(run)
+    client = client_of(store, recipes=(recipe,), run_store=str(store))
+    seen = parse(client.get(f"/runs/{run.id}").text)
+    fields = [(each["name"], each["value"]) for name, each in seen.elements if name == "input" and each.get("type") == "hidden"]
+    address = "/recipes/test?" + urlencode([("from", "license_filter"), *fields])
+    answer = client.get(f"{address}&format=json")
+    assert answer.status_code == 200
+    parameters = answer.json()["parameters"]
+    assert (parameters["near_dedup"], parameters["until"]) == ({"threshold": 0.85, "words": "unicode"}, "exact_dedup")
+    assert parameters["ingest"]["sources"][0]["name"] == "other"
+    steps = client.get(f"/recipes/test/plan?{urlencode(fields)}&format=json").json()["steps"]
+    assert {step["status"] for step in steps} == {"cached"}
+
+
+def test_what_was_chosen_is_still_chosen_after_a_refusal(client):
+    answer = client.get("/recipes/test?force=license_filter&force=exact_dedup&near_dedup.threshold=7")
+    assert answer.status_code == 400
+    boxes = [each["value"] for name, each in parse(answer.text).elements if name == "input" and "checked" in each]
+    assert boxes == ["license_filter", "exact_dedup"]
+
+
+def test_runs_of_recipes_with_stores_of_their_own_are_found(tmp_path, place):
+    folder, recipe, *_ = place
+    other = tmp_path / "other"
+    other.mkdir()
+    mine = other / "mine.yaml"
+    mine.write_text(recipe.read_text().replace("name: test", "name: mine"))
+    run = run_recipe(mine, other / ".starloom", until="license_filter")
+    settings = {"stores": (("s", str(folder / "s")), ("other", str(other / ".starloom"))), "recipes": (recipe, mine)}
+    client = TestClient(create_app(Settings(**settings)), base_url=BASE, follow_redirects=False)
+    answer = client.get(f"/runs/{run.id}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run.id}?store=other")
+    assert client.get(f"/runs/{run.id}?store=other").status_code == 200
+    rows = {row["recipe"]: (row["last"], row["store"]) for row in client.get("/recipes?format=json").json()["recipes"]}
+    assert rows["mine"] == (run.id, "other")
+
+
+def test_a_killed_run_has_no_step_at_work(tmp_path, place):
+    _, recipe, *_ = place
+    run = run_recipe(recipe, tmp_path / "s", until="license_filter")
+    store = Store.open(str(tmp_path / "s"))
+    run.status, run.finished = "running", None
+    store.write_run(run)
+    told = {"at": 100.0, "steps": {"exact_dedup": {"done": 1, "total": 2, "unit": "parts", "metrics": {}, "curve": [], "started": 90.0}}}
+    store.storage.write(live.progress_name(run.id), json.dumps(told).encode())
+    run.plan.append({"name": "exact_dedup", "reads": []})
+    (row,) = [row for row in watched(store, run) if row["name"] == "exact_dedup"]
+    assert (row["status"], row["seconds"]) == ("killed", 10.0)
 
 
 def test_a_viewer_sees_no_button_and_may_press_none(place):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from starloom.flows.deploying import plans_of
 from starloom.flows.forms import RESERVED, knobs_of, request_of, schema_of
 from starloom.flows.plan import make_plan
 from starloom.flows.recipe import load
@@ -124,6 +125,29 @@ def test_what_is_filled_in_is_what_runs():
     assert changed == expected
     assert after["pack_fim"]["fim_rate"] == 1e-7
     assert after["train_model"]["weight_decay"] == 5e-05
+
+
+@pytest.mark.parametrize("text", ["x😀", "ä: # '\"", "a\x7fb\x85c\u2028d\ufeff", "two\nlines", "", "null", "1e-7", "<script>"])
+def test_any_text_reaches_its_knob_as_it_is(text):
+    plan = plan_of(CONF / "demo.yaml")
+    sources = [{"kind": "directory", "path": "/somewhere", "name": text or "a", "holds": "auto"}]
+    request, _ = request_of(plan, {"ingest": {"sources": sources}}, None)
+    (step,) = [step for step in plan_of(plan.recipe.path, *request.settings).recipe.steps if step.name == "ingest"]
+    assert step.config.sources[0].name == (text or "a")
+
+
+@pytest.mark.parametrize("parameters", [{"workers": 0}, {"workers": True}, {"workers": "2"}, {"workers": 2.5}, {"executor": "dusk"}])
+def test_workers_and_executors_that_cannot_be_are_refused_in_the_plan_too(parameters):
+    with pytest.raises(ConfigError, match=r"workers is|no executor"):
+        request_of(plan_of(CONF / "demo.yaml"), parameters, None)
+
+
+@pytest.mark.parametrize("name", ["a/b", "test?2", "..", "a#b", "a<b", "a\nb"])
+def test_a_name_that_no_deployment_can_have_is_refused(tmp_path, name):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"name": name, "stages": ["ingest"]}))
+    with pytest.raises(ConfigError, match="a deployment cannot be named"):
+        plans_of([recipe])
 
 
 def test_a_secret_is_in_no_form():

@@ -114,12 +114,21 @@ def test_a_run_that_cannot_go_on_fails_with_its_reason(served):
     assert "packed sequences have 64 tokens" in found["state"]["message"]
 
 
+def trainers(served):
+    """The processes below it that train."""
+    found = []
+    for child in served.below():
+        with contextlib.suppress(psutil.Error):  # gone, or going
+            found += [child] if "starloom.model.train" in child.cmdline() else []
+    return found
+
+
 def begin_long(served, store, rate):
     """Trigger a training that would take hours, and wait until it trains; returns its flow run and its run."""
     flow_run = served.start("test", train_model={**LONG, "learning_rate": rate, "min_learning_rate": rate / 10})
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        if any("starloom.model.train" in " ".join(child.cmdline()) for child in served.below() if child.is_running()):
+        if trainers(served):
             opened = Store.open(str(store))
             run = opened.run(opened.run_ids()[-1])
             if run.flow_run == flow_run:
@@ -134,8 +143,26 @@ def test_a_cancelled_run_ends_with_its_trainer_and_the_next_one_begins(served, p
     found = served.wait_until(flow_run)
     assert found["state_type"] == "CANCELLED"
     assert Store.open(str(place[2])).run(run.id).status == "cancelled"
-    assert not [child for child in served.below() if "starloom.model.train" in " ".join(child.cmdline())]
+    assert trainers(served) == []
     assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "its place is free"
+
+
+def test_a_retry_right_after_the_end_is_carried_out_and_the_worker_lives(served):
+    flow_run = served.start("test", until="ingest")
+    served.wait_until(flow_run)
+    served.api.retry(flow_run)
+    served.wait_until(flow_run, "RUNNING")
+    assert served.wait_until(flow_run)["state_type"] == "COMPLETED"
+    assert served.process.poll() is None
+
+
+def test_another_serve_on_the_same_server_leaves_the_runs_of_the_first_alone(served, place, tmp_path):
+    flow_run, _ = begin_long(served, place[2], 2.5e-3)
+    with serving(tmp_path / "home", place[1], place[2], PREFECT_API_URL=f"{served.prefect}/api") as other:
+        assert other.interrupted == []
+        assert served.api.flow_run(flow_run)["state_type"] == "RUNNING"
+    served.api.cancel(flow_run)
+    assert served.wait_until(flow_run)["state_type"] == "CANCELLED"
 
 
 def test_one_that_waits_is_cancelled_at_once(served, place):
@@ -176,7 +203,7 @@ def test_ctrl_c_ends_everything_and_a_kill_leaves_no_orphan_and_no_run_that_runs
         assert third.wait_until(killed)["state_type"] == "CANCELLED"
 
 
-def test_a_port_that_is_taken_and_a_recipe_that_is_wrong_are_refused_before_anything_starts(tmp_path, place, capsys):
+def test_a_port_that_is_taken_and_a_recipe_that_is_wrong_are_refused_before_anything_starts(tmp_path, place, capsys, monkeypatch):
     _, recipe, _ = place
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -194,6 +221,13 @@ def test_a_port_that_is_taken_and_a_recipe_that_is_wrong_are_refused_before_anyt
     assert "are both named 'test'" in capsys.readouterr().err
     assert main(["serve", str(recipe), "--host", "0.0.0.0", "--port", str(free_port()), "--logs", str(tmp_path / "none")]) == 2
     assert "would let everybody in who reaches 0.0.0.0" in capsys.readouterr().err
+    for secret, told in (("STARLOOM_VIEWER_PASSWORD", "would let everybody in"), ("STARLOOM_OPERATOR_PASSWORD", "letters beyond ASCII")):
+        monkeypatch.setenv(secret, "wörd")
+        assert main(["serve", str(recipe), "--host", "0.0.0.0", "--port", str(free_port()), "--logs", str(tmp_path / "none")]) == 2
+        assert told in capsys.readouterr().err
+        monkeypatch.delenv(secret)
+    assert main(["serve", str(recipe), "--only", "server", "--host", "0.0.0.0", "--logs", str(tmp_path / "none")]) == 2
+    assert "Prefect's server would let everybody in" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from starloom.console.forms import Group, parameters_of, query_of
+from starloom.console.forms import FORCE, Group, parameters_of, query_of
+from starloom.console.links import Links
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.security import CSRF_FIELD, Form, Operator
 from starloom.console.tables import Column, Row, Table
@@ -30,10 +31,10 @@ NOT_FIELDS = {CSRF_FIELD, "format", "table", "store", "like"}
 @router.get("/recipes")
 def list_recipes(here: Here) -> Response:
     """List the recipes that can be run."""
-    newest: dict[str, Row] = {row["recipe"]: row for row in here.catalogue.rows()}
     rows = []
     for known in recipes_of(here).all():
-        last = newest.get(known.name, {})
+        place = here.of_store(known.store_url(here.settings.run_store))
+        last: Row = here.newest(place).get(known.name, {})
         rows.append({
             "recipe": known.name,
             "file": str(known.path),
@@ -41,12 +42,13 @@ def list_recipes(here: Here) -> Response:
             "last": last.get("run"),
             "status": last.get("status"),
             "problem": known.problem.message if known.problem else None,
+            "store": place.store,
         })  # fmt: skip
     columns = (
         Column("recipe", "recipe", href=lambda row: None if row["problem"] else here.links.to("recipes", row["recipe"])),
         Column("file", "file", "code"),
         Column("steps", "steps", "number"),
-        Column("last", "newest run", "code", lambda row: here.links.run(row["last"])),
+        Column("last", "newest run", "code", lambda row: Links(row["store"]).run(row["last"])),
         Column("status", "its status", "status"),
         Column("problem", "problem"),
     )
@@ -66,7 +68,7 @@ def new_run(request: Request, here: Here, recipe: str) -> Response:
     except ConfigError as error:
         if here.form != "html":
             raise
-        return _form(here, known, {}, None, error, texts={name: values[-1] for name, values in fields.items()}, code=400)
+        return _form(here, known, {}, None, error, texts=_as_sent(known, fields), code=400)
 
 
 @router.get("/recipes/{recipe}/plan")
@@ -103,10 +105,13 @@ def start(here: Here, recipe: str, form: Form, _: Operator) -> Response:
         parameters = parameters_of(known.groups, fields)
         _planned(here, known, parameters)  # what only the whole plan shows to be wrong is refused before a run exists
         api = api_of(here)
-        made = api.start(api.deployment(recipe)["id"], parameters)
+        deployment = api.deployment(recipe)
+        if deployment["parameter_openapi_schema"] != known.schema:  # the recipe was edited since it was deployed
+            api.call("PATCH", f"/deployments/{deployment['id']}", {"parameter_openapi_schema": known.schema})
+        made = api.start(deployment["id"], parameters)
     except ConfigError as error:
-        return _form(here, known, {}, None, error, texts={name: values[-1] for name, values in fields.items()}, code=400)
-    return RedirectResponse(here.links.to("triggered", made["id"]), 303)
+        return _form(here, known, {}, None, error, texts=_as_sent(known, fields), code=400)
+    return RedirectResponse(here.of_store(known.store_url(here.settings.run_store)).to("triggered", made["id"]), 303)
 
 
 def address_of(here: Page, known: Known, parameters: dict[str, Any]) -> str:
@@ -143,6 +148,13 @@ def _fields(request: Request) -> dict[str, list[str]]:
     return found
 
 
+def _as_sent(known: Known, fields: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the fields of a form as they were filled in, without those that are as the recipe has them."""
+    usual = {field.name: field.text(field.default) for group in known.groups for field in group.fields}
+    found: dict[str, Any] = {name: values[-1] for name, values in fields.items() if name != FORCE and values[-1] != usual.get(name)}
+    return {**found, FORCE: fields[FORCE]} if fields.get(FORCE) else found
+
+
 def _planned(here: Page, known: Known, parameters: dict[str, Any]) -> Prepared:
     return recipes_of(here).prepare(known, parameters)
 
@@ -160,7 +172,7 @@ def _form(
     prepared: Prepared | None,
     problem: StarloomError | None,
     *,
-    texts: dict[str, str] | None = None,
+    texts: dict[str, Any] | None = None,
     code: int = 200,
 ) -> Response:
     filled = query_of(known.groups, parameters) if texts is None else texts

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
+from starloom.console.forms import query_of
+from starloom.console.links import Links
 from starloom.console.pages.watching import live_view
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, facts
 from starloom.flows.live import watched
+from starloom.lineage.errors import InputError
 from starloom.queries.showing import show_run
 
 if TYPE_CHECKING:
-    from starloom.console.links import Links
+    from starloom.console.recipes import Known
 
 router = APIRouter(tags=["runs"])
 RUNS_A_PAGE = 50
@@ -70,7 +72,13 @@ def _runs_table(links: Links, rows: list[Row]) -> Table:
 @router.get("/runs/{run}")
 def one_run(here: Here, run: str) -> Response:
     """Describe a run: its steps, what they kept, what they wrote, what they warn of."""
-    record = here.store.run(run)
+    try:
+        record = here.store.run(run)
+    except InputError:
+        if (found_elsewhere := _elsewhere(here, run)) is not None:
+            return found_elsewhere
+        raise
+    offered = _offered(here, record.recipe)
     found = show_run(here.store, record)
     conflicts = {step: number for step, number in found["license_conflicts"].items() if number}
     return here.answer(
@@ -80,23 +88,32 @@ def one_run(here: Here, run: str) -> Response:
         crumbs=[*crumbs_of_run(here, record.id)[:-1], Crumb(record.id)],
         tables=run_tables(here, found),
         command=here.command("show", record.id),
-        can_rerun=_is_offered(here, record.recipe),
-        rerun_with=_settings_of(record.command),
+        can_rerun=offered is not None,
+        rerun_with=_knobs_of(offered, record.command) if offered else [],
         **live_view(here, record, watched(here.store, record)),
         conflicts_text=", ".join(f"{step} {number}" for step, number in conflicts.items())
         or ("none" if found["license_conflicts"] else None),
     )
 
 
-def _is_offered(here: Page, recipe: str) -> bool:
-    return any(known.name == recipe and known.problem is None for known in here.request.app.state.recipes.all())
+def _offered(here: Page, recipe: str) -> Known | None:
+    """Return the recipe of a run, if the console offers it."""
+    found = (known for known in here.request.app.state.recipes.all() if known.name == recipe and known.problem is None)
+    return next(found, None)
 
 
-def _settings_of(command: list[str]) -> list[tuple[str, str]]:
-    """Return the knobs that a run was given, as fields of its recipe's form."""
-    given = [word for flag, word in itertools.pairwise(command) if flag == "--set"]
-    pairs = (setting.partition("=") for setting in given)
-    return [(name, value) for name, _, value in pairs if "." in name]
+def _knobs_of(known: Known, command: list[str]) -> list[tuple[str, str]]:
+    """Return the fields of a recipe's form that stand for what a run was given."""
+    fields = query_of(known.groups, known.parameters_of_run(command))
+    return [(name, each) for name, value in fields.items() for each in (value if isinstance(value, list) else [value])]
+
+
+def _elsewhere(here: Page, run: str) -> Response | None:
+    """Lead to a run of that id in another of the console's stores, where none was named."""
+    for name, _ in here.settings.stores:
+        if name != here.store_name and run in here.request.app.state.stores.open(name).run_ids():
+            return RedirectResponse(Links(name).run(run), 303)
+    return None
 
 
 def crumbs_of_run(here: Page, run: str) -> list[Crumb]:

@@ -69,8 +69,10 @@ def run_of(here: Page, flow_run: dict[str, Any]) -> str | None:
     """Return the run of the store that a flow run carries out, or carried out: the newest attempt; None while there is none."""
     if flow_run["state_type"] in ("SCHEDULED", "PENDING"):
         return None
+    begun = flow_run["state"]["timestamp"][:19] if flow_run["state_type"] == "RUNNING" else ""  # a retry has runs of earlier attempts
     for run_id in reversed(here.store.run_ids()[-RECENT:]):
-        if here.store.run(run_id).flow_run == flow_run["id"]:
+        run = here.store.run(run_id)
+        if run.flow_run == flow_run["id"] and run.started[:19] >= begun:
             return run_id
     told = (flow_run["state"] or {}).get("message") or ""
     named = told.rpartition(" ")[2]  # of a run with nothing to do the state names the record that stands for it
