@@ -40,6 +40,8 @@ END_SECONDS = {"worker": 0.4, "console": 0.4, "server": 0.4}
 """How long runs and then each service may take to end, in the order in which they are ended: all of it within five seconds of Ctrl-C."""
 SHOWN_LINES = 15
 PARTS = ("server", "worker", "console")
+CONSOLE_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+"""Of the console's process: what a page has read is given back at once, where allocators of their own kept hundreds of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Supervisor:
         if "worker" in serving.parts:
             self._start_worker()
         if "console" in serving.parts:
-            self._start("console", serving.console_command, {})
+            self._start("console", serving.console_command, CONSOLE_ENVIRONMENT)
             self._wait_for_console()
 
     def watch(self) -> None:
