@@ -94,9 +94,8 @@ class _DocumentTrace:
         for row in self._own(artifact, _MEMBER):
             told = {name: row[name] for name in _MEMBER}
             classes: list[str | None] = []
-            for _, table in self.rows.tables(artifact, ["cluster_id", "license_class"]):
-                is_member = pc.equal(table.column("cluster_id"), row["cluster_id"])
-                classes += table.column("license_class").filter(is_member).to_pylist()
+            for part, at in self.rows.equal(artifact, "cluster_id", row["cluster_id"]):
+                classes += self.rows.take(artifact, part, at, ["license_class"]).column("license_class").to_pylist()
             yield {"event": "clustered", **told, "num_members": len(classes), "license_classes": class_counts(classes)}
 
     def _judged(self, step: StepState) -> Iterator[Event]:

@@ -43,11 +43,9 @@ def _documents(rows: Rows, run: Run, repo: str) -> tuple[pa.Table, list[int]]:
     columns = ["doc_id", "repo", "path", "source", "revision", "declared_license", "language", "size"]
     for step in origins(run):
         artifact = step.outputs["Docs"]["artifact"]
-        for part, table in rows.tables(artifact, ["repo"]):
-            positions = pc.indices_nonzero(pc.equal(table.column("repo"), repo)).to_numpy()
-            if len(positions):
-                found.append(rows.take(artifact, part, positions, columns))
-                parts.append(part)
+        for part, positions in rows.equal(artifact, "repo", repo):
+            found.append(rows.take(artifact, part, positions, columns))
+            parts.append(part)
     if not found:
         return pa.table({name: pa.array([], pa.int64() if name == "size" else pa.string()) for name in columns}), []
     return pa.concat_tables(found), sorted(set(parts))
@@ -64,8 +62,7 @@ def _identity(documents: pa.Table) -> dict[str, Any]:
 
 
 def _dropped_of(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> pa.Table:
-    drops = dropped(rows, run, parts)
-    return drops.filter(pc.is_in(drops.column("doc_id"), value_set=doc_ids))
+    return dropped(rows, run, parts, wanted=doc_ids)
 
 
 def _steps(run: Run, documents: pa.Table, drops: pa.Table) -> dict[str, dict[str, Any]]:
@@ -89,8 +86,8 @@ def _skipped(rows: Rows, run: Run, repo: str) -> dict[str, Any]:
     rules: dict[str, int] = {}
     for step in origins(run):
         artifact = output_of(step, "Skipped")
-        for _, table in rows.tables(artifact, ["repo", "rule"]) if artifact else ():
-            for pair in table.filter(pc.equal(table.column("repo"), repo)).column("rule").value_counts().to_pylist():
+        for part, at in rows.equal(artifact, "repo", repo) if artifact else ():
+            for pair in rows.take(artifact, part, at, ["rule"]).column("rule").value_counts().to_pylist():
                 rules[pair["values"]] = rules.get(pair["values"], 0) + pair["counts"]
     return {"num_files": sum(rules.values()), "rules": rules}
 

@@ -61,9 +61,9 @@ def packers(run: Run) -> list[StepState]:
 def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[int] | None) -> pa.Table:
     """Spans of the text of some documents: doc_id, part, sequence, tokens."""
     found = [pa.table({"doc_id": pa.array([], pa.string()), **{n: pa.array([], pa.int64()) for n in ("part", "sequence", "tokens")}})]
-    for part, table in rows.tables(packer.outputs["Spans"]["artifact"], ["sequence", "token_start", "token_end", "doc_id", "role"], parts):
-        mine = table.filter(pc.is_in(table.column("doc_id"), value_set=doc_ids))
-        text = _text_spans(mine)
+    spans = packer.outputs["Spans"]["artifact"]
+    for part in range(len(rows.artifact(spans).parts)) if parts is None else parts:
+        text = _text_spans(rows.of_documents(spans, doc_ids, _SPAN, [part]).drop_columns(["part", "row"]))
         found.append(text.append_column("part", pa.repeat(part, len(text))).select(found[0].column_names).cast(found[0].schema))
     return pa.concat_tables(found)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 
 from starloom.lineage.errors import StarloomError
 from starloom.queries.fates import origins
@@ -65,8 +66,10 @@ def _spread(num_rows: int) -> list[int]:
 
 
 def _some(rows: Rows, artifact: str, column: str) -> list[str]:
-    parts = rows.artifact(artifact).parts
-    return [row for at, part in enumerate(parts) for row in rows.table(artifact, at, [column])[0].take(_spread(part.num_rows)).to_pylist()]
+    taken = []
+    for number, part in enumerate(rows.artifact(artifact).parts):
+        taken += rows.table(artifact, number, [column])[0].take(pa.array(_spread(part.num_rows), pa.int64())).to_pylist()
+    return taken
 
 
 def _both(rows: Rows, artifact: str) -> tuple[list[str], list[str]]:
