@@ -5,6 +5,7 @@ A run that has finished does not change, so that its row of the list and its art
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import OrderedDict
@@ -77,6 +78,7 @@ class Catalogue:
         self.store = store
         self._kept: dict[str, _Kept] = {}
         self._answers: OrderedDict[Hashable, Any] = OrderedDict()
+        self._turns: dict[Hashable, tuple[threading.Lock, int]] = {}
         self._lock = threading.Lock()
 
     def remember(self, question: Hashable, ask: Callable[[], T]) -> T:
@@ -84,18 +86,34 @@ class Catalogue:
 
         Nobody may change what this returns.
         """
+        with self._turn(question):
+            with self._lock:
+                if question in self._answers:
+                    self._answers.move_to_end(question)
+                    kept: T = self._answers[question]
+                    return kept
+            answer = ask()
+            pa.default_memory_pool().release_unused()  # such questions read much, and the next may be hours away
+            with self._lock:
+                self._answers[question] = answer
+                if len(self._answers) > KEPT_ANSWERS:
+                    self._answers.popitem(last=False)
+            return answer
+
+    @contextlib.contextmanager
+    def _turn(self, question: Hashable) -> Iterator[None]:
+        """Wait until nobody else asks a question: who asks next finds the answer, instead of reading it all once more."""
         with self._lock:
-            if question in self._answers:
-                self._answers.move_to_end(question)
-                kept: T = self._answers[question]
-                return kept
-        answer = ask()
-        pa.default_memory_pool().release_unused()  # such questions read much, and the next may be hours away
-        with self._lock:
-            self._answers[question] = answer
-            if len(self._answers) > KEPT_ANSWERS:
-                self._answers.popitem(last=False)
-        return answer
+            turn, waiting = self._turns.get(question, (threading.Lock(), 0))
+            self._turns[question] = turn, waiting + 1
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                turn, waiting = self._turns.pop(question)
+                if waiting > 1:
+                    self._turns[question] = turn, waiting - 1
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each run, the oldest first, as `starloom runs --json` has it."""

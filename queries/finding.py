@@ -42,7 +42,7 @@ def find_all(store: Store, words: str, run_id: str | None = None) -> list[Found]
     Raises:
         InputError: if it means nothing here; the hint says what comes near.
     """
-    if not store.run_ids():
+    if next(store.last_run_ids(), None) is None:
         raise InputError(f"{store.url} holds no runs yet", hint="run a recipe first: starloom run RECIPE")
     ways: tuple[Callable[[Store, str, str | None], Iterator[Found]], ...] = (_words, _runs, _steps, _swhids, _artifacts, _documents)
     found = [each for way in ways for each in way(store, words, run_id)]

@@ -23,11 +23,12 @@ from starloom.lineage import parquet
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from starloom.lineage.records import Run
     from starloom.queries.rows import Rows
 
     Hashes = NDArray[np.uint32]
@@ -82,6 +83,14 @@ KEYS = {
 }
 """`file` is repository/path, `name` the last piece of a path."""
 
+PREPARED = {
+    "Docs": ("doc_id", "repo", "file", "name"),
+    "Skipped": ("repo", "file", "name"),
+    "Clusters": ("doc_id", "cluster_id"),
+    **dict.fromkeys(("Licenses", "Signals", "Redactions", "Tokens", "Spans"), ("doc_id",)),
+}
+"""Type → keys that are asked for. Verdicts have none: they stand row by row beside their documents."""
+
 
 def hashes_of(key: str, values: pa.Array | pa.ChunkedArray) -> Hashes:
     """Return the hash of each value, as the indices of a key have it; null is as the empty text."""
@@ -121,10 +130,11 @@ def _stretched(firsts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray
     return np.repeat(firsts - (ends - lengths), lengths) + np.arange(total)
 
 
-def prepare(rows: Rows, name: str, keys: Iterable[str]) -> None:
-    """Make the indices of an artifact that are not there."""
-    for part in range(len(rows.artifact(name).parts)):
-        for key in keys:
+def prepare(rows: Rows, run: Run) -> None:
+    """Make the indices that questions about a run ask for, where they are not there, so that nobody waits for them."""
+    wanted = {(out["artifact"], key) for step in run.steps for kind, out in step.outputs.items() for key in PREPARED.get(kind, ())}
+    for name, key in sorted(wanted):
+        for part in range(len(rows.artifact(name).parts)):
             _index(rows, name, part, key)
 
 

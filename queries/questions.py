@@ -45,7 +45,7 @@ def newest(store: Store) -> Run:
     Raises:
         InputError: if there is none.
     """
-    for run_id in reversed(store.run_ids()):
+    for run_id in store.last_run_ids():
         run = store.run(run_id)
         if run.status == "done":
             return run

@@ -38,6 +38,7 @@ class Rows:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._artifacts: dict[str, Artifact] = {}
+        self._taken: dict[tuple[str, int, int, tuple[str, ...] | None] | None, pa.Table] = {}
 
     def artifact(self, name: str) -> Artifact:
         """Return the artifact of that hash; read once."""
@@ -72,7 +73,16 @@ class Rows:
         return parts if len(self.artifact(name).parts) == len(self.artifact(like).parts) else None
 
     def take(self, name: str, part: int, positions: Sequence[int] | NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
-        """Return the rows at ascending positions of a part; only the row groups that hold them are read."""
+        """Return the rows at ascending positions of a part; only the row groups that hold them are read. A single row is kept."""
+        asked = (name, part, int(positions[0]), tuple(columns) if columns is not None else None) if len(positions) == 1 else None
+        if asked in self._taken:
+            return self._taken[asked]
+        table = self._take(name, part, positions, columns)
+        if asked is not None:
+            self._taken[asked] = table
+        return table
+
+    def _take(self, name: str, part: int, positions: Sequence[int] | NDArray[np.int64], columns: list[str] | None) -> pa.Table:
         path, wanted = self.path(name, part), np.asarray(positions, np.int64)
         try:
             with self._opened(path) as file:
@@ -85,6 +95,22 @@ class Rows:
             raise parquet.corrupt(path, error, self.store.url) from error
         read_before = np.cumsum([0, *(sizes[group] for group in groups)])
         return table.take(pa.array(wanted - starts[group_of] + read_before[np.searchsorted(groups, group_of)]))
+
+    def where(self, name: str, part: int, column: str, value: int, columns: list[str]) -> pa.Table:
+        """Return the rows of a part that have a number in a column (of `columns`); row groups without it are passed over."""
+        path, found = self.path(name, part), []
+        try:
+            with self._opened(path) as file:
+                at = file.schema_arrow.get_field_index(column)
+                for group in range(file.metadata.num_row_groups):
+                    known = file.metadata.row_group(group).column(at).statistics
+                    if known is None or not known.has_min_max or known.min <= value <= known.max:
+                        table = file.read_row_group(group, columns=columns, use_threads=False)
+                        found.append(table.filter(pc.equal(table.column(column), value)))
+                empty = file.schema_arrow.empty_table().select(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise parquet.corrupt(path, error, self.store.url) from error
+        return pa.concat_tables([empty, *found])
 
     def of_documents(
         self, name: str, wanted: pa.Array, columns: list[str], parts: Sequence[int] | None = None, like: str | None = None

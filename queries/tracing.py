@@ -59,7 +59,7 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
 
 def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
     """Return the newest run that made a checkpoint whose hash has that prefix."""
-    for run_id in reversed(store.run_ids()):
+    for run_id in store.last_run_ids():
         run = store.run(run_id)
         if any(hash_.startswith(prefix) for step in run.steps if (hash_ := output_of(step, "Checkpoint"))):
             return run

@@ -130,10 +130,9 @@ def _trains_on(step: StepState, packer: StepState) -> bool:
 
 
 def _seen(rows: Rows, packer: StepState, step: StepState, sequences: pa.Table) -> dict[str, Any]:
-    exposures = first_steps(rows, packer.outputs["Packed"]["artifact"], step.outputs["Batches"]["artifact"], None)
-    firsts = np.array(
-        [exposures[p].first[s] for p, s in zip(*(sequences.column(n).to_pylist() for n in ("part", "sequence")), strict=True)], np.int64
-    )
+    places = [sequences.column(name).to_pylist() for name in ("part", "sequence")]
+    exposures = first_steps(rows, packer.outputs["Packed"]["artifact"], step.outputs["Batches"]["artifact"], None, set(places[0]))
+    firsts = np.array([exposures[part].first[sequence] for part, sequence in zip(*places, strict=True)], np.int64)
     seen = firsts[firsts >= 0]
     first_step = int(seen.min()) if len(seen) else None
     return {"step": step.name, "checkpoint": output_of(step, "Checkpoint"), "sequences_seen": len(seen), "first_step": first_step}

@@ -13,7 +13,7 @@ from starloom.queries.fates import input_of, output_of, producer
 from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,8 +36,8 @@ class Exposure(NamedTuple):
     times: NDArray[np.int64]
 
 
-def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None) -> list[Exposure]:
-    """Return for each part of Packed when its sequences were seen (by `until_step`)."""
+def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None, parts: Container[int] | None = None) -> list[Exposure]:
+    """Return for each part of Packed when its sequences were seen (by `until_step`); of other parts than `parts` nothing is told."""
     table = pa.concat_tables([table for _, table in rows.tables(batches, ["step", "part", "row"])])
     step, part, row = (table.column(name).to_numpy().astype(np.int64) for name in ("step", "part", "row"))
     order = np.argsort(step, kind="stable")
@@ -45,12 +45,19 @@ def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None) -
     step, part, row = step[order], part[order], row[order]
     exposures = []
     for number, described in enumerate(rows.artifact(packed).parts):
-        mine = part == number
-        first, last = np.full(described.num_rows, -1), np.full(described.num_rows, -1)
-        first[row[mine][::-1]] = step[mine][::-1]  # of several the last assignment stands: the earliest step
-        last[row[mine]] = step[mine]
-        exposures.append(Exposure(first, last, np.bincount(row[mine], minlength=described.num_rows)))
+        mine = np.flatnonzero(part == number) if parts is None or number in parts else np.empty(0, np.int64)
+        exposures.append(_exposure(described.num_rows, step[mine], row[mine]))
     return exposures
+
+
+def _exposure(num_rows: int, step: NDArray[np.int64], row: NDArray[np.int64]) -> Exposure:
+    if not len(step):  # of a part that was never seen, one number stands for all: there may be millions
+        never, no_times = np.broadcast_to(np.int64(-1), num_rows), np.broadcast_to(np.int64(0), num_rows)
+        return Exposure(never, never, no_times)
+    first, last = np.full(num_rows, -1), np.full(num_rows, -1)
+    first[row[::-1]] = step[::-1]  # of several the last assignment stands: the earliest step
+    last[row] = step
+    return Exposure(first, last, np.bincount(row, minlength=num_rows))
 
 
 def packers(run: Run) -> list[StepState]:

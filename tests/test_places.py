@@ -12,7 +12,7 @@ from starloom.lineage.records import Artifact
 from starloom.lineage.store import Store
 from starloom.queries import places as module
 from starloom.queries import rows as rows_module
-from starloom.queries.places import FOLDER, KEYS, candidates, hashes_of, prepare
+from starloom.queries.places import FOLDER, KEYS, candidates, hashes_of
 from starloom.queries.rows import Rows
 from tests.sizes import examples
 
@@ -81,7 +81,7 @@ def test_rows_of_one_hash_are_told_apart_by_their_values(tmp_path, monkeypatch):
 def test_an_index_is_read_from_its_file_and_made_again_if_that_is_gone_or_damaged(tmp_path, monkeypatch):
     rows, name = stored(tmp_path, [["0" * 32, "1" * 32]])
     monkeypatch.setattr(module, "_kept", module.OrderedDict())
-    prepare(rows, name, ["doc_id"])
+    rows.of_document(name, "1" * 32, ["n"], None)
     (file,) = (tmp_path / "tmp" / FOLDER).rglob("*.npy")
     wanted = hashes_of("doc_id", pa.array(["1" * 32]))
     for damage in (lambda: None, file.unlink, lambda: file.write_bytes(b"no index"), lambda: np.save(file, np.zeros(3))):
