@@ -40,8 +40,13 @@ END_SECONDS = {"worker": 0.4, "console": 0.4, "server": 0.4}
 """How long runs and then each service may take to end, in the order in which they are ended: all of it within five seconds of Ctrl-C."""
 SHOWN_LINES = 15
 PARTS = ("server", "worker", "console")
-CONSOLE_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1000000"}
-"""Of the console's process: what a page has read is given back at once, where allocators of their own kept hundreds of megabytes."""
+CONSOLE_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "16000000",
+    "MALLOC_TRIM_THRESHOLD_": "32000000",
+}
+"""Of the console's process: one allocator for all, which keeps a little of what a page has read for the next, and gives the rest back."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _traced(store: Store, words: str, run_id: str | None, *, has_others: bool) -
             return []
         words = f"doc:{words}"
     try:
-        story = trace(store, words, run_id=run_id, limit=MOST)
+        story = trace(store, words, run_id=run_id, limit=MOST, is_brief=True)
     except InputError:
         if has_others:
             return []

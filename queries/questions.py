@@ -24,6 +24,8 @@ class Question:
     """Of a checkpoint: only what training had seen by this step."""
     limit: int | None = None
     """At most so many of each list; None for all."""
+    is_brief: bool = False
+    """Whether the names of what is found are enough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KEPT_FOOTERS_BYTES = 3_000_000
 """Of Parquet footers as they are stored: what is made of them in memory is some ten times as large."""
-_footers: OrderedDict[Path, pq.FileMetaData] = OrderedDict()
+_footers: OrderedDict[Path, tuple[pq.FileMetaData, NDArray[np.int64]]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -85,23 +85,23 @@ class Rows:
     def _take(self, name: str, part: int, positions: Sequence[int] | NDArray[np.int64], columns: list[str] | None) -> pa.Table:
         path, wanted = self.path(name, part), np.asarray(positions, np.int64)
         try:
-            with self._opened(path) as file:
-                sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-                starts = np.cumsum([0, *sizes])
+            opened, starts = self._opened(path)
+            with opened as file:
                 group_of = np.searchsorted(starts, wanted, side="right") - 1
                 groups = np.unique(group_of)
                 table = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise parquet.corrupt(path, error, self.store.url) from error
-        read_before = np.cumsum([0, *(sizes[group] for group in groups)])
+        read_before = np.concatenate([[0], np.cumsum(starts[groups + 1] - starts[groups])])
         return table.take(pa.array(wanted - starts[group_of] + read_before[np.searchsorted(groups, group_of)]))
 
     def where(self, name: str, part: int, column: str, value: int, columns: list[str]) -> pa.Table:
         """Return the rows of a part that have a number in a column (of `columns`); row groups without it are passed over."""
         path, found = self.path(name, part), []
         try:
-            with self._opened(path) as file:
-                at = file.schema_arrow.get_field_index(column)
+            with self._opened(path)[0] as file:
+                leaves = range(file.metadata.num_columns)
+                at = next(leaf for leaf in leaves if file.metadata.schema.column(leaf).path == column)
                 for group in range(file.metadata.num_row_groups):
                     known = file.metadata.row_group(group).column(at).statistics
                     if known is None or not known.has_min_max or known.min <= value <= known.max:
@@ -167,18 +167,22 @@ class Rows:
             if len(at):
                 yield part, at
 
-    def _opened(self, path: Path) -> pq.ParquetFile:
-        """Open a part, whose footer is read once; parts never change."""
+    def _opened(self, path: Path) -> tuple[pq.ParquetFile, NDArray[np.int64]]:
+        """Open a part; return it with the rows at which its row groups begin, and their end. A footer is read once: parts never change."""
         with _lock:
             known = _footers.get(path)
-        file = pq.ParquetFile(path, metadata=known, page_checksum_verification=True, memory_map=True)
-        if known is None:
-            with _lock:
-                _footers[path] = file.metadata
-                total = sum(footer.serialized_size for footer in _footers.values())
-                while total > KEPT_FOOTERS_BYTES and len(_footers) > 1:
-                    total -= _footers.popitem(last=False)[1].serialized_size
-        return file
+            if known is not None:
+                _footers.move_to_end(path)
+        file = pq.ParquetFile(path, metadata=known and known[0], page_checksum_verification=True, memory_map=True)
+        if known is not None:
+            return file, known[1]
+        starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))])
+        with _lock:
+            _footers[path] = file.metadata, starts
+            total = sum(footer.serialized_size for footer, _ in _footers.values())
+            while total > KEPT_FOOTERS_BYTES and len(_footers) > 1:
+                total -= _footers.popitem(last=False)[1][0].serialized_size
+        return file, starts
 
     def _empty(self, name: str, columns: list[str]) -> pa.Table:
         if not self.artifact(name).parts:

@@ -36,8 +36,16 @@ _HASH = re.compile(r"[0-9a-f]{8,64}")
 _SEQUENCE = re.compile(r"\d+:\d+")
 
 
-def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int | None = None, limit: int | None = None) -> dict[str, Any]:
-    """Trace `what`; the `kind` of the result says what it was taken for.
+def trace(
+    store: Store,
+    what: str,
+    *,
+    run_id: str | None = None,
+    until_step: int | None = None,
+    limit: int | None = None,
+    is_brief: bool = False,
+) -> dict[str, Any]:
+    """Trace `what`; the `kind` of the result says what it was taken for. If it `is_brief`, a document or repository is only named.
 
     Raises:
         InputError: if the run holds nothing of that name.
@@ -48,7 +56,7 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
     run = newest(store) if run_id is None else store.run(run_id)
     if run_id is None and kind in (None, "checkpoint") and (_HASH.fullmatch(name) or name in ("checkpoint", "")):
         run = _run_of_checkpoint(store, name.removeprefix("checkpoint")) or run
-    question = Question(rows, run, name, kind, until_step, limit)
+    question = Question(rows, run, name, kind, until_step, limit, is_brief)
     for guess, answer in ANSWERS.items():
         if kind in (None, guess):
             found = answer(question)
@@ -125,7 +133,13 @@ def _document(question: Question) -> dict[str, Any] | None:
         raise InputError(
             f"{len(found)} documents begin with {prefix!r}", hint="give more digits: " + ", ".join(p.doc_id for p in found[:5])
         )
-    return trace_document(question, found[0]) if found else None
+    return _one(question, found[0]) if found else None
+
+
+def _one(question: Question, place: Place) -> dict[str, Any]:
+    if question.is_brief:
+        return {"document": {"doc_id": place.doc_id, "repo": place.repo, "path": place.path}}
+    return trace_document(question, place)
 
 
 def _repository(question: Question) -> dict[str, Any] | None:
@@ -142,7 +156,7 @@ def _path(question: Question) -> dict[str, Any] | None:
     places = [place for place in places if _rank((place.repo, place.path), question.what) == rank]
     skipped = [file for file in skipped if _rank((file["repo"], file["path"]), question.what) == rank]
     if len(places) == 1:
-        return trace_document(question, places[0])
+        return _one(question, places[0])
     if places:
         return _several(question, places)
     return {"kind": "skipped", "skipped": skipped[: question.limit], "num_skipped": len(skipped)} if skipped else None

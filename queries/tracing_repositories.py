@@ -24,6 +24,8 @@ def trace_repository(question: Question) -> dict[str, Any] | None:
     skipped = _skipped(rows, run, repo)
     if not len(documents) and not skipped["num_files"]:
         return None
+    if question.is_brief:
+        return {"repository": {"repo": repo}}
     doc_ids = documents.column("doc_id").combine_chunks()
     drops = _dropped_of(rows, run, doc_ids, parts)
     return {

@@ -115,3 +115,14 @@ def test_names_that_are_no_doc_ids_do_no_harm(tmp_path, strange):
     rows, name = stored(tmp_path, [["0" * 32, strange], ["1" * 32]])
     assert [row["row"] for row in rows.of_document(name, "0" * 32, ["n"], None)] == [0]
     assert [row["row"] for row in rows.of_document(name, "1" * 32, ["n"], None)] == [0]
+
+
+@settings(max_examples=examples(40))
+@given(st.lists(st.integers(0, 5) | st.none(), max_size=20), st.integers(0, 5))
+def test_rows_of_a_number_are_those_that_a_scan_finds(tmp_path_factory, numbers, wanted):
+    store = Store.open(str(tmp_path_factory.mktemp("s")))
+    lists = pa.array([[{"a": 1, "b": 9}]] * len(numbers), pa.list_(pa.struct([("a", pa.int64()), ("b", pa.int64())])))
+    table = pa.table({"many": lists, "sequence": pa.array(numbers, pa.int64()), "n": pa.array(range(len(numbers)), pa.int64())})
+    name = store.put_artifact(Artifact("Spans", (store.put_table("Spans", table, 3),)))
+    found = Rows(store).where(name, 0, "sequence", wanted, ["sequence", "n"])
+    assert found.column("n").to_pylist() == [at for at, number in enumerate(numbers) if number == wanted]

@@ -11,13 +11,14 @@ from starlette.responses import Response
 from starloom.console.pages.watching import live_view
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, facts
+from starloom.console.turns import InTurn
 from starloom.flows.live import watched
 from starloom.queries.showing import show_run
 
 if TYPE_CHECKING:
     from starloom.console.links import Links
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=InTurn)
 RUNS_A_PAGE = 50
 
 
