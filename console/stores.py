@@ -6,7 +6,7 @@ A run that has finished does not change, so that its row of the list and its art
 from __future__ import annotations
 
 import contextlib
-import sys
+import functools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -64,10 +64,10 @@ class _Kept:
     """The row of a run without its tags, and the artifacts of its steps."""
 
     row: dict[str, Any]
-    makes: tuple[tuple[str, str], ...]
-    """(artifact, step) of everything that it wrote."""
-    uses: tuple[tuple[str, str], ...]
-    """(artifact, step) of everything that it read."""
+    makes: dict[str, tuple[str, ...]]
+    """Artifact → steps, of everything that it wrote."""
+    uses: dict[str, tuple[str, ...]]
+    """Artifact → steps, of everything that it read."""
     is_final: bool
 
 
@@ -124,11 +124,11 @@ class Catalogue:
 
     def makers(self, artifact: str) -> list[dict[str, str]]:
         """Return the run and step of all that wrote an artifact, the oldest first."""
-        return [{"run": run_id, "step": step} for run_id, kept in self._all() for name, step in kept.makes if name == artifact]
+        return [{"run": run_id, "step": step} for run_id, kept in self._all() for step in kept.makes.get(artifact, ())]
 
     def users(self, artifact: str) -> list[dict[str, str]]:
         """Return the run and step of all that read an artifact, the oldest first."""
-        return [{"run": run_id, "step": step} for run_id, kept in self._all() for name, step in kept.uses if name == artifact]
+        return [{"run": run_id, "step": step} for run_id, kept in self._all() for step in kept.uses.get(artifact, ())]
 
     def _all(self) -> Iterator[tuple[str, _Kept]]:
         known = self.store.run_ids()
@@ -145,9 +145,18 @@ class Catalogue:
 
 def _keep(store: Store, run: Run) -> _Kept:
     row = describe(store, run, {})
-    makes = tuple((sys.intern(out["artifact"]), sys.intern(step.name)) for step in run.steps for out in step.outputs.values())
-    uses = {(sys.intern(name), sys.intern(step.name)) for step in run.steps for ref in step.inputs.values() for name in _named(ref)}
-    return _Kept(row, makes, tuple(sorted(uses)), run.finished is not None)
+    makes = [(out["artifact"], step.name) for step in run.steps for out in step.outputs.values()]
+    uses = {(name, step.name) for step in run.steps for ref in step.inputs.values() for name in _named(ref)}
+    return _Kept(row, _steps_of(tuple(makes)), _steps_of(tuple(sorted(uses))), run.finished is not None)
+
+
+@functools.lru_cache(maxsize=256)
+def _steps_of(pairs: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, ...]]:
+    """Return artifact → steps; runs that wrote the same share it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for artifact, step in pairs:
+        found[artifact] = (*found.get(artifact, ()), step)
+    return found
 
 
 def _named(ref: dict[str, Any]) -> list[str]:

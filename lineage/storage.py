@@ -165,9 +165,13 @@ class LocalStorage(Storage):
 
     def holders(self, prefix: str, file: str) -> list[str]:  # a run's folder has thousands of links: they are not looked at
         try:
-            return sorted(entry.name for entry in os.scandir(self.root / prefix) if os.path.isfile(f"{entry.path}/{file}"))
+            folder = os.open(self.root / prefix, os.O_RDONLY)
         except FileNotFoundError:
             return []
+        try:
+            return sorted(name for name in os.listdir(folder) if os.access(f"{name}/{file}", os.F_OK, dir_fd=folder))
+        finally:
+            os.close(folder)
 
     def last_holders(self, prefix: str, file: str) -> Iterator[str]:
         folder = self.root / prefix

@@ -88,7 +88,9 @@ def _skipped(rows: Rows, run: Run, repo: str) -> dict[str, Any]:
     rules: dict[str, int] = {}
     for step in origins(run):
         artifact = output_of(step, "Skipped")
-        for part, at in rows.equal(artifact, "repo", repo) if artifact else ():
+        if artifact is None:
+            continue
+        for part, at in rows.equal(artifact, "repo", repo):
             for pair in rows.take(artifact, part, at, ["rule"]).column("rule").value_counts().to_pylist():
                 rules[pair["values"]] = rules.get(pair["values"], 0) + pair["counts"]
     return {"num_files": sum(rules.values()), "rules": rules}
