@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 DEFAULT_MB = 20.0
-COMMANDS = {"first_hour": "how long install, demo and tests take in a fresh clone"}
+COMMANDS = {
+    "first_hour": "how long install, demo and tests take in a fresh clone",
+    "console": "pages, memory and plan of the console on a store with a million documents",
+}
 """Benches that are commands of their own."""
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starloom.console.settings import settings_of
 from starloom.lineage.errors import StarloomError
+from starloom.lineage.store import Store
+from starloom.queries.places import prepare
+from starloom.queries.questions import newest
+from starloom.queries.rows import Rows
+
+if TYPE_CHECKING:
+    from starloom.console.settings import Settings
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,8 +45,18 @@ def serve(arguments: argparse.Namespace) -> None:
 
     from starloom.console.app import create_app
 
-    app = create_app(settings_of(arguments.recipes, arguments.store, arguments.host, arguments.port))
+    settings = settings_of(arguments.recipes, arguments.store, arguments.host, arguments.port)
+    app = create_app(settings)
+    threading.Thread(target=_prepare, args=(settings,), daemon=True).start()
     uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", server_header=False, timeout_graceful_shutdown=0)
+
+
+def _prepare(settings: Settings) -> None:
+    """Make what questions about the newest run of each store will look up, seconds for a million documents, before somebody asks."""
+    for _, url in settings.stores:
+        with contextlib.suppress(StarloomError, OSError):  # who asks is told
+            store = Store.open(url, create=False)
+            prepare(Rows(store), newest(store))
 
 
 if __name__ == "__main__":

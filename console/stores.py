@@ -5,7 +5,8 @@ A run that has finished does not change, so that its row of the list and its art
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import functools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -63,10 +64,10 @@ class _Kept:
     """The row of a run without its tags, and the artifacts of its steps."""
 
     row: dict[str, Any]
-    makes: tuple[tuple[str, str], ...]
-    """(artifact, step) of everything that it wrote."""
-    uses: tuple[tuple[str, str], ...]
-    """(artifact, step) of everything that it read."""
+    makes: dict[str, tuple[str, ...]]
+    """Artifact → steps, of everything that it wrote."""
+    uses: dict[str, tuple[str, ...]]
+    """Artifact → steps, of everything that it read."""
     is_final: bool
 
 
@@ -77,6 +78,7 @@ class Catalogue:
         self.store = store
         self._kept: dict[str, _Kept] = {}
         self._answers: OrderedDict[Hashable, Any] = OrderedDict()
+        self._turns: dict[Hashable, tuple[threading.Lock, int]] = {}
         self._lock = threading.Lock()
 
     def remember(self, question: Hashable, ask: Callable[[], T]) -> T:
@@ -84,18 +86,34 @@ class Catalogue:
 
         Nobody may change what this returns.
         """
+        with self._turn(question):
+            with self._lock:
+                if question in self._answers:
+                    self._answers.move_to_end(question)
+                    kept: T = self._answers[question]
+                    return kept
+            answer = ask()
+            pa.default_memory_pool().release_unused()  # such questions read much, and the next may be hours away
+            with self._lock:
+                self._answers[question] = answer
+                if len(self._answers) > KEPT_ANSWERS:
+                    self._answers.popitem(last=False)
+            return answer
+
+    @contextlib.contextmanager
+    def _turn(self, question: Hashable) -> Iterator[None]:
+        """Wait until nobody else asks a question: who asks next finds the answer, instead of reading it all once more."""
         with self._lock:
-            if question in self._answers:
-                self._answers.move_to_end(question)
-                kept: T = self._answers[question]
-                return kept
-        answer = ask()
-        pa.default_memory_pool().release_unused()  # such questions read much, and the next may be hours away
-        with self._lock:
-            self._answers[question] = answer
-            if len(self._answers) > KEPT_ANSWERS:
-                self._answers.popitem(last=False)
-        return answer
+            turn, waiting = self._turns.get(question, (threading.Lock(), 0))
+            self._turns[question] = turn, waiting + 1
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                turn, waiting = self._turns.pop(question)
+                if waiting > 1:
+                    self._turns[question] = turn, waiting - 1
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each run, the oldest first, as `starloom runs --json` has it."""
@@ -106,11 +124,11 @@ class Catalogue:
 
     def makers(self, artifact: str) -> list[dict[str, str]]:
         """Return the run and step of all that wrote an artifact, the oldest first."""
-        return [{"run": run_id, "step": step} for run_id, kept in self._all() for name, step in kept.makes if name == artifact]
+        return [{"run": run_id, "step": step} for run_id, kept in self._all() for step in kept.makes.get(artifact, ())]
 
     def users(self, artifact: str) -> list[dict[str, str]]:
         """Return the run and step of all that read an artifact, the oldest first."""
-        return [{"run": run_id, "step": step} for run_id, kept in self._all() for name, step in kept.uses if name == artifact]
+        return [{"run": run_id, "step": step} for run_id, kept in self._all() for step in kept.uses.get(artifact, ())]
 
     def _all(self) -> Iterator[tuple[str, _Kept]]:
         known = self.store.run_ids()
@@ -127,9 +145,18 @@ class Catalogue:
 
 def _keep(store: Store, run: Run) -> _Kept:
     row = describe(store, run, {})
-    makes = tuple((sys.intern(out["artifact"]), sys.intern(step.name)) for step in run.steps for out in step.outputs.values())
-    uses = {(sys.intern(name), sys.intern(step.name)) for step in run.steps for ref in step.inputs.values() for name in _named(ref)}
-    return _Kept(row, makes, tuple(sorted(uses)), run.finished is not None)
+    makes = [(out["artifact"], step.name) for step in run.steps for out in step.outputs.values()]
+    uses = {(name, step.name) for step in run.steps for ref in step.inputs.values() for name in _named(ref)}
+    return _Kept(row, _steps_of(tuple(makes)), _steps_of(tuple(sorted(uses))), run.finished is not None)
+
+
+@functools.lru_cache(maxsize=256)
+def _steps_of(pairs: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, ...]]:
+    """Return artifact → steps; runs that wrote the same share it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for artifact, step in pairs:
+        found[artifact] = (*found.get(artifact, ()), step)
+    return found
 
 
 def _named(ref: dict[str, Any]) -> list[str]:

@@ -42,6 +42,13 @@ END_SECONDS = {"worker": 0.4, "console": 0.4, "server": 0.4}
 SHOWN_LINES = 15
 MENDED_WORKERS = 5
 PARTS = ("server", "worker", "console")
+CONSOLE_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "16000000",
+    "MALLOC_TRIM_THRESHOLD_": "32000000",
+}
+"""Of the console's process: one allocator for all, which keeps a little of what a page has read for the next, and gives the rest back."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,7 @@ class Supervisor:
         if "worker" in serving.parts:
             self._start_worker()
         if "console" in serving.parts:
-            self._start("console", serving.console_command, {})
+            self._start("console", serving.console_command, CONSOLE_ENVIRONMENT)
             self._wait_for_console()
 
     def watch(self) -> None:

@@ -68,6 +68,10 @@ class Storage(ABC):
     def names(self, prefix: str) -> Iterator[str]:
         """Return all names under a folder, sorted; none if the folder does not exist."""
 
+    def last_holders(self, prefix: str, file: str) -> Iterator[str]:
+        """Return what `holders` does, the last one first; no more is looked at than is asked for, where the backend allows it."""
+        return reversed(self.holders(prefix, file))
+
     def holders(self, prefix: str, file: str) -> list[str]:
         """Return the names of the folders directly under a folder that hold a file of that name, sorted."""
         ends = (name.removeprefix(f"{prefix}/").split("/") for name in self.names(prefix))
@@ -161,9 +165,18 @@ class LocalStorage(Storage):
 
     def holders(self, prefix: str, file: str) -> list[str]:  # a run's folder has thousands of links: they are not looked at
         try:
-            return sorted(entry.name for entry in os.scandir(self.root / prefix) if os.path.isfile(os.path.join(entry.path, file)))
+            folder = os.open(self.root / prefix, os.O_RDONLY)
         except FileNotFoundError:
             return []
+        try:
+            return sorted(name for name in os.listdir(folder) if os.access(f"{name}/{file}", os.F_OK, dir_fd=folder))
+        finally:
+            os.close(folder)
+
+    def last_holders(self, prefix: str, file: str) -> Iterator[str]:
+        folder = self.root / prefix
+        names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
+        return (name for name in names if os.path.isfile(f"{folder}/{name}/{file}"))
 
     def age_seconds(self, name: str, now: float) -> float:
         return now - (self.root / name).lstat().st_mtime

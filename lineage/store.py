@@ -187,6 +187,10 @@ class Store:
         """Return the ids of all runs, oldest first."""
         return self.storage.holders("runs", "run.json")
 
+    def last_run_ids(self) -> Iterator[str]:
+        """Return the ids of all runs, newest first, each when it is asked for."""
+        return self.storage.last_holders("runs", "run.json")
+
     def run(self, run_id: str) -> Run:
         """Return the run of that id or tag, or of an unambiguous prefix or suffix of an id; `latest` is the newest.
 
@@ -195,8 +199,10 @@ class Store:
         """
         if _RUN_ID.fullmatch(run_id) and self.storage.exists(f"runs/{run_id}/run.json"):
             return self._record(f"runs/{run_id}/run.json", Run.from_json)
+        if run_id == "latest" and (newest := next(self.last_run_ids(), None)) is not None:
+            return self._record(f"runs/{newest}/run.json", Run.from_json)
         known, tags = self.run_ids(), self.tags()
-        wanted = known[-1:] if run_id == "latest" else [name for name in known if name.startswith(run_id) or name.endswith(run_id)]
+        wanted = [name for name in known if name.startswith(run_id) or name.endswith(run_id)]
         wanted = [tags[run_id]] if run_id in tags else [run_id] if run_id in known else wanted
         if len(wanted) != 1:
             problem = f"{run_id!r} could be {', '.join(wanted[:5])}" if wanted else f"there is no run {run_id!r} in {self.url}"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from starloom.lineage.records import Run, StepState
@@ -83,7 +83,13 @@ def is_linear(run: Run) -> bool:
     return True
 
 
-def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: AbstractSet[tuple[str, str]] = frozenset()) -> pa.Table:
+def dropped(
+    rows: Rows,
+    run: Run,
+    parts: Sequence[int] | None = None,
+    known: AbstractSet[tuple[str, str]] = frozenset(),
+    wanted: pa.Array | None = None,
+) -> pa.Table:
     """Return every dropped document of a run: doc_id, the step that dropped it first, its reason, and the part it lies in.
 
     Args:
@@ -91,13 +97,14 @@ def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: Abs
         run: whose documents.
         parts: of the corpus to look at; None for all.
         known: (step, hash of a part of verdicts) not to look at.
+        wanted: doc_ids to tell of; None for all.
     """
     found = [_NO_DROPS.empty_table()]
     for order, judged in enumerate(judgements(run)):
         manifest = rows.artifact(judged.verdicts).parts
-        wanted = [i for i in (range(len(manifest)) if parts is None else parts) if (judged.step, manifest[i].hash) not in known]
-        wanted = [i for i in wanted if manifest[i].counts.get("dropped", 1)]
-        for part, table in rows.tables(judged.verdicts, ["doc_id", "keep", *REASON], wanted):
+        looked_at = [i for i in (range(len(manifest)) if parts is None else parts) if (judged.step, manifest[i].hash) not in known]
+        looked_at = [i for i in looked_at if manifest[i].counts.get("dropped", 1)]
+        for part, table in _verdicts(rows, judged, looked_at, wanted):
             drops = table.filter(pc.invert(table.column("keep"))).drop_columns(["keep"])
             columns = {
                 "step": pa.repeat(judged.step, len(drops)),
@@ -108,6 +115,16 @@ def dropped(rows: Rows, run: Run, parts: Sequence[int] | None = None, known: Abs
                 drops = drops.append_column(name, column)
             found.append(drops.cast(_NO_DROPS))
     return pa.concat_tables(found) if is_linear(run) else _first(pa.concat_tables(found))
+
+
+def _verdicts(rows: Rows, judged: Judgement, parts: Sequence[int], wanted: pa.Array | None) -> Iterator[tuple[int, pa.Table]]:
+    """Yield (part, verdicts), of some documents or of all."""
+    columns = ["doc_id", "keep", *REASON]
+    if wanted is None:
+        yield from rows.tables(judged.verdicts, columns, parts)
+        return
+    for part in parts:
+        yield part, rows.of_documents(judged.verdicts, wanted, columns, [part], like=judged.text).drop_columns(["part", "row"])
 
 
 def _first(drops: pa.Table) -> pa.Table:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError, did_you_mean
-from starloom.queries.doc_ids import doc_ids
 from starloom.queries.export import find
 from starloom.queries.fates import origins
 from starloom.queries.questions import newest
@@ -43,7 +42,7 @@ def find_all(store: Store, words: str, run_id: str | None = None) -> list[Found]
     Raises:
         InputError: if it means nothing here; the hint says what comes near.
     """
-    if not store.run_ids():
+    if next(store.last_run_ids(), None) is None:
         raise InputError(f"{store.url} holds no runs yet", hint="run a recipe first: starloom run RECIPE")
     ways: tuple[Callable[[Store, str, str | None], Iterator[Found]], ...] = (_words, _runs, _steps, _swhids, _artifacts, _documents)
     found = [each for way in ways for each in way(store, words, run_id)]
@@ -121,10 +120,11 @@ def _documents(store: Store, words: str, run_id: str | None) -> Iterator[Found]:
     rows, run = Rows(store), newest(store) if run_id is None else store.run(run_id)
     for step in origins(run):
         artifact = step.outputs["Docs"]["artifact"]
-        known = doc_ids(rows, artifact)
-        for part, row in known.find(prefix)[:MOST] if known else ():
-            (who,) = rows.take(artifact, part, [row], ["doc_id", "repo", "path"]).to_pylist()
-            yield {"kind": "document", "name": f"{who['repo']}/{who['path']}", "run": run.id, **who}
+        number = 0
+        for part, at in rows.beginning(artifact, "doc_id", prefix):
+            for who in rows.take(artifact, part, at[: MOST - number], ["doc_id", "repo", "path"]).to_pylist() if number < MOST else ():
+                number += 1
+                yield {"kind": "document", "name": f"{who['repo']}/{who['path']}", "run": run.id, **who}
 
 
 def _traced(store: Store, words: str, run_id: str | None, *, has_others: bool) -> list[Found]:
@@ -136,7 +136,7 @@ def _traced(store: Store, words: str, run_id: str | None, *, has_others: bool) -
             return []
         words = f"doc:{words}"
     try:
-        story = trace(store, words, run_id=run_id, limit=MOST)
+        story = trace(store, words, run_id=run_id, limit=MOST, is_brief=True)
     except InputError:
         if has_others:
             return []

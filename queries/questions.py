@@ -24,6 +24,8 @@ class Question:
     """Of a checkpoint: only what training had seen by this step."""
     limit: int | None = None
     """At most so many of each list; None for all."""
+    is_brief: bool = False
+    """Whether the names of what is found are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def newest(store: Store) -> Run:
     Raises:
         InputError: if there is none.
     """
-    for run_id in reversed(store.run_ids()):
+    for run_id in store.last_run_ids():
         run = store.run(run_id)
         if run.status == "done":
             return run

@@ -90,10 +90,8 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
 def _members(rows: Rows, step: StepState, prefix: str) -> list[dict[str, Any]]:
     """Return the rows of the clusters whose names have that prefix, each with its part."""
     artifact, found = step.outputs["Clusters"]["artifact"], []
-    for part, table in rows.tables(artifact, ["cluster_id"]):
-        positions = pc.indices_nonzero(pc.starts_with(table.column("cluster_id"), prefix)).to_numpy()
-        if len(positions):
-            found += [{**row, "part": part} for row in rows.take(artifact, part, positions).to_pylist()]
+    for part, positions in rows.beginning(artifact, "cluster_id", prefix):
+        found += [{**row, "part": part} for row in rows.take(artifact, part, positions).to_pylist()]
     return found
 
 
@@ -128,9 +126,10 @@ def _outcome(step: StepState, has_survivor: bool) -> str:
 
 def _goes_for(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: Sequence[int]) -> dict[str, str | None]:
     """Return doc_id → the document that it was dropped for, as its verdict names it; None of one that is kept."""
-    verdicts = step.outputs["Verdicts"]["artifact"]
+    verdicts, docs = step.outputs["Verdicts"]["artifact"], input_of(step, "Docs")
+    assert docs is not None, "verdicts are on documents"
     of_same = rows.same_parts(verdicts, step.outputs["Clusters"]["artifact"], parts)
-    found = rows.of_documents(verdicts, pa.array([row["doc_id"] for row in members]), ["doc_id", "detail"], of_same)
+    found = rows.of_documents(verdicts, pa.array([row["doc_id"] for row in members]), ["doc_id", "detail"], of_same, like=docs["artifact"])
     return dict(zip(found.column("doc_id").to_pylist(), found.column("detail").to_pylist(), strict=True))
 
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError
-from starloom.queries.doc_ids import doc_ids
 from starloom.queries.fates import dropped, origins, output_of
 from starloom.queries.questions import Place, Question, newest
 from starloom.queries.rows import Rows
@@ -24,6 +23,11 @@ from starloom.queries.tracing_sequences import trace_sequence
 from starloom.queries.tracing_training import trace_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from starloom.lineage.records import Run, StepState
     from starloom.lineage.store import Store
 
@@ -32,8 +36,16 @@ _HASH = re.compile(r"[0-9a-f]{8,64}")
 _SEQUENCE = re.compile(r"\d+:\d+")
 
 
-def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int | None = None, limit: int | None = None) -> dict[str, Any]:
-    """Trace `what`; the `kind` of the result says what it was taken for.
+def trace(
+    store: Store,
+    what: str,
+    *,
+    run_id: str | None = None,
+    until_step: int | None = None,
+    limit: int | None = None,
+    is_brief: bool = False,
+) -> dict[str, Any]:
+    """Trace `what`; the `kind` of the result says what it was taken for. If it `is_brief`, a document or repository is only named.
 
     Raises:
         InputError: if the run holds nothing of that name.
@@ -44,7 +56,7 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
     run = newest(store) if run_id is None else store.run(run_id)
     if run_id is None and kind in (None, "checkpoint") and (_HASH.fullmatch(name) or name in ("checkpoint", "")):
         run = _run_of_checkpoint(store, name.removeprefix("checkpoint")) or run
-    question = Question(rows, run, name, kind, until_step, limit)
+    question = Question(rows, run, name, kind, until_step, limit, is_brief)
     for guess, answer in ANSWERS.items():
         if kind in (None, guess):
             found = answer(question)
@@ -55,7 +67,7 @@ def trace(store: Store, what: str, *, run_id: str | None = None, until_step: int
 
 def _run_of_checkpoint(store: Store, prefix: str) -> Run | None:
     """Return the newest run that made a checkpoint whose hash has that prefix."""
-    for run_id in reversed(store.run_ids()):
+    for run_id in store.last_run_ids():
         run = store.run(run_id)
         if any(hash_.startswith(prefix) for step in run.steps if (hash_ := output_of(step, "Checkpoint"))):
             return run
@@ -121,7 +133,13 @@ def _document(question: Question) -> dict[str, Any] | None:
         raise InputError(
             f"{len(found)} documents begin with {prefix!r}", hint="give more digits: " + ", ".join(p.doc_id for p in found[:5])
         )
-    return trace_document(question, found[0]) if found else None
+    return _one(question, found[0]) if found else None
+
+
+def _one(question: Question, place: Place) -> dict[str, Any]:
+    if question.is_brief:
+        return {"document": {"doc_id": place.doc_id, "repo": place.repo, "path": place.path}}
+    return trace_document(question, place)
 
 
 def _repository(question: Question) -> dict[str, Any] | None:
@@ -138,7 +156,7 @@ def _path(question: Question) -> dict[str, Any] | None:
     places = [place for place in places if _rank((place.repo, place.path), question.what) == rank]
     skipped = [file for file in skipped if _rank((file["repo"], file["path"]), question.what) == rank]
     if len(places) == 1:
-        return trace_document(question, places[0])
+        return _one(question, places[0])
     if places:
         return _several(question, places)
     return {"kind": "skipped", "skipped": skipped[: question.limit], "num_skipped": len(skipped)} if skipped else None
@@ -161,30 +179,30 @@ def _where(question: Question, step: StepState, column: str, wanted: str) -> lis
 
 def _with_id(rows: Rows, artifact: str, prefix: str) -> list[tuple[int, list[int]]]:
     """Return (part, rows) of the documents whose doc_id has a prefix."""
-    known = doc_ids(rows, artifact)
-    if known is None:
-        tables = rows.tables(artifact, ["doc_id"])
-        hits = [(part, pc.indices_nonzero(pc.starts_with(table.column("doc_id"), prefix)).to_pylist()) for part, table in tables]
-        return [(part, at) for part, at in hits if at]
-    found: dict[int, list[int]] = {}
-    for part, row in known.find(prefix):
-        found.setdefault(part, []).append(row)
-    return list(found.items())
+    return [(part, at.tolist()) for part, at in rows.beginning(artifact, "doc_id", prefix)]
 
 
 def _with_path(rows: Rows, artifact: str, wanted: str) -> list[tuple[int, list[int]]]:
-    """Return (part, rows) of the documents whose path, after the name of their repository, is `wanted` or ends with it.
+    """Return (part, rows) of the documents whose repository/path is `wanted`, or else, of those that it is the end of.
 
-    The last piece of `wanted` is within the path in any case, so that repositories are read only where a path ends with that.
+    The last piece of `wanted` is within the path in any case, so that only files of that name are looked at.
     """
-    last, found = wanted.rpartition("/")[2], []
-    for part, table in rows.tables(artifact, ["path"]):
-        at = pc.indices_nonzero(pc.ends_with(table.column("path"), last)).to_numpy()
-        if len(at):
-            few = rows.take(artifact, part, at, ["repo", "path"])
-            full = pc.binary_join_element_wise(few.column("repo"), few.column("path"), "/")
-            hits = at[pc.indices_nonzero(_ends(full, wanted)).to_numpy()].tolist()
-            found += [(part, hits)] if hits else []
+    exact = _looked_at(rows, artifact, rows.files(artifact, "file", wanted), lambda full: pc.equal(full, wanted))
+    return exact or _looked_at(rows, artifact, rows.files(artifact, "name", wanted.rpartition("/")[2]), lambda full: _ends(full, wanted))
+
+
+def _looked_at(
+    rows: Rows,
+    artifact: str,
+    places: Iterator[tuple[int, NDArray[np.int64]]],
+    is_meant: Callable[[pa.ChunkedArray], pa.ChunkedArray],
+) -> list[tuple[int, list[int]]]:
+    found = []
+    for part, at in places:
+        few = rows.take(artifact, part, at, ["repo", "path"])
+        full = pc.binary_join_element_wise(few.column("repo"), few.column("path"), "/")
+        hits = at[pc.indices_nonzero(is_meant(full)).to_numpy()].tolist()
+        found += [(part, hits)] if hits else []
     return found
 
 
@@ -195,8 +213,7 @@ def _ends(full: pa.ChunkedArray, wanted: str) -> pa.ChunkedArray:
 def _several(question: Question, places: list[Place]) -> dict[str, Any]:
     """Return several documents of one name, each with its fate, for the user to choose from."""
     parts = sorted({place.part for place in places})
-    drops = dropped(question.rows, question.run, parts)
-    wanted = drops.filter(pc.is_in(drops.column("doc_id"), value_set=pa.array([place.doc_id for place in places])))
+    wanted = dropped(question.rows, question.run, parts, wanted=pa.array([place.doc_id for place in places]))
     fates = {row["doc_id"]: f"{row['step']} {row['rule']}" for row in wanted.select(["doc_id", "step", "rule"]).to_pylist()}
     shown = [
         {"doc_id": place.doc_id, "repo": place.repo, "path": place.path, "dropped": fates.get(place.doc_id)}
@@ -209,10 +226,8 @@ def _skipped(question: Question, step: StepState) -> list[dict[str, Any]]:
     artifact, rows = output_of(step, "Skipped"), []
     if artifact is None:
         return []
-    for part, table in question.rows.tables(artifact, None):
-        full = pc.binary_join_element_wise(table.column("repo"), table.column("path"), "/")
-        hits = table.filter(_ends(full, question.what))
-        rows += [{"step": step.name, "part": part, **row} for row in hits.to_pylist()]
+    for part, at in _with_path(question.rows, artifact, question.what):
+        rows += [{"step": step.name, "part": part, **row} for row in question.rows.take(artifact, part, at).to_pylist()]
     return rows
 
 

@@ -46,6 +46,7 @@ class _DocumentTrace:
         self.rows = question.rows
         self.place = place
         self._found: dict[str, tuple[int, int] | None] = {place.artifact: (place.part, place.row)}
+        self._read: dict[tuple[str, tuple[str, ...] | None], list[dict[str, Any]]] = {}
         self._handlers: dict[str, Callable[[StepState], Iterator[Event]]] = {
             "Signals": self._measured,
             "Clusters": self._clustered,
@@ -75,6 +76,12 @@ class _DocumentTrace:
 
     def _own(self, artifact: str, columns: list[str] | None) -> list[dict[str, Any]]:
         """Return the document's rows of an artifact; its parts are those of the text."""
+        asked = (artifact, None if columns is None else tuple(columns))
+        if asked not in self._read:
+            self._read[asked] = self._searched(artifact, columns)
+        return [dict(row) for row in self._read[asked]]
+
+    def _searched(self, artifact: str, columns: list[str] | None) -> list[dict[str, Any]]:
         same = len(self.rows.artifact(artifact).parts) == len(self.rows.artifact(self.place.artifact).parts)
         return self.rows.of_document(artifact, self.place.doc_id, columns, self.place.part if same else None)
 
@@ -82,7 +89,7 @@ class _DocumentTrace:
         at = self._at(artifact)
         if at is None or verdicts is None:
             return at is not None
-        (row,) = self.rows.take(verdicts, at[0], [at[1]], ["keep"]).to_pylist()
+        (row,) = self.rows.take(verdicts, at[0], [at[1]], ["keep", *REASON]).to_pylist()  # as `_judged` does: read once
         return bool(row["keep"])
 
     def _measured(self, step: StepState) -> Iterator[Event]:
@@ -94,9 +101,8 @@ class _DocumentTrace:
         for row in self._own(artifact, _MEMBER):
             told = {name: row[name] for name in _MEMBER}
             classes: list[str | None] = []
-            for _, table in self.rows.tables(artifact, ["cluster_id", "license_class"]):
-                is_member = pc.equal(table.column("cluster_id"), row["cluster_id"])
-                classes += table.column("license_class").filter(is_member).to_pylist()
+            for part, at in self.rows.equal(artifact, "cluster_id", row["cluster_id"]):
+                classes += self.rows.take(artifact, part, at, ["license_class"]).column("license_class").to_pylist()
             yield {"event": "clustered", **told, "num_members": len(classes), "license_classes": class_counts(classes)}
 
     def _judged(self, step: StepState) -> Iterator[Event]:
@@ -162,7 +168,7 @@ class _DocumentTrace:
         packed = input_of(step, "Packed")
         packer = producer(self.question.run, packed["artifact"]) if packed else None
         spans = output_of(packer, "Spans") if packer else None
-        found = self._own(spans, ["sequence"]) if spans else []
+        found = self._own(spans, ["sequence", *_SPAN]) if spans else []
         if not found:
             return
         seen = self._seen(step.outputs["Batches"]["artifact"], found[0]["part"], {row["sequence"] for row in found})

@@ -24,6 +24,8 @@ def trace_repository(question: Question) -> dict[str, Any] | None:
     skipped = _skipped(rows, run, repo)
     if not len(documents) and not skipped["num_files"]:
         return None
+    if question.is_brief:
+        return {"repository": {"repo": repo}}
     doc_ids = documents.column("doc_id").combine_chunks()
     drops = _dropped_of(rows, run, doc_ids, parts)
     return {
@@ -43,11 +45,9 @@ def _documents(rows: Rows, run: Run, repo: str) -> tuple[pa.Table, list[int]]:
     columns = ["doc_id", "repo", "path", "source", "revision", "declared_license", "language", "size"]
     for step in origins(run):
         artifact = step.outputs["Docs"]["artifact"]
-        for part, table in rows.tables(artifact, ["repo"]):
-            positions = pc.indices_nonzero(pc.equal(table.column("repo"), repo)).to_numpy()
-            if len(positions):
-                found.append(rows.take(artifact, part, positions, columns))
-                parts.append(part)
+        for part, positions in rows.equal(artifact, "repo", repo):
+            found.append(rows.take(artifact, part, positions, columns))
+            parts.append(part)
     if not found:
         return pa.table({name: pa.array([], pa.int64() if name == "size" else pa.string()) for name in columns}), []
     return pa.concat_tables(found), sorted(set(parts))
@@ -64,8 +64,7 @@ def _identity(documents: pa.Table) -> dict[str, Any]:
 
 
 def _dropped_of(rows: Rows, run: Run, doc_ids: pa.Array, parts: list[int]) -> pa.Table:
-    drops = dropped(rows, run, parts)
-    return drops.filter(pc.is_in(drops.column("doc_id"), value_set=doc_ids))
+    return dropped(rows, run, parts, wanted=doc_ids)
 
 
 def _steps(run: Run, documents: pa.Table, drops: pa.Table) -> dict[str, dict[str, Any]]:
@@ -89,8 +88,10 @@ def _skipped(rows: Rows, run: Run, repo: str) -> dict[str, Any]:
     rules: dict[str, int] = {}
     for step in origins(run):
         artifact = output_of(step, "Skipped")
-        for _, table in rows.tables(artifact, ["repo", "rule"]) if artifact else ():
-            for pair in table.filter(pc.equal(table.column("repo"), repo)).column("rule").value_counts().to_pylist():
+        if artifact is None:
+            continue
+        for part, at in rows.equal(artifact, "repo", repo):
+            for pair in rows.take(artifact, part, at, ["rule"]).column("rule").value_counts().to_pylist():
                 rules[pair["values"]] = rules.get(pair["values"], 0) + pair["counts"]
     return {"num_files": sum(rules.values()), "rules": rules}
 
@@ -133,10 +134,9 @@ def _trains_on(step: StepState, packer: StepState) -> bool:
 
 
 def _seen(rows: Rows, packer: StepState, step: StepState, sequences: pa.Table) -> dict[str, Any]:
-    exposures = first_steps(rows, packer.outputs["Packed"]["artifact"], step.outputs["Batches"]["artifact"], None)
-    firsts = np.array(
-        [exposures[p].first[s] for p, s in zip(*(sequences.column(n).to_pylist() for n in ("part", "sequence")), strict=True)], np.int64
-    )
+    places = [sequences.column(name).to_pylist() for name in ("part", "sequence")]
+    exposures = first_steps(rows, packer.outputs["Packed"]["artifact"], step.outputs["Batches"]["artifact"], None, set(places[0]))
+    firsts = np.array([exposures[part].first[sequence] for part, sequence in zip(*places, strict=True)], np.int64)
     seen = firsts[firsts >= 0]
     first_step = int(seen.min()) if len(seen) else None
     return {"step": step.name, "checkpoint": output_of(step, "Checkpoint"), "sequences_seen": len(seen), "first_step": first_step}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ def trace_sequence(question: Question, part: int, row: int) -> dict[str, Any]:
         raise InputError(f"run {run.id} has no sequence {part}:{row}", hint=f"{last}; both numbers count from 0")
     taken = rows.take(packed, part, [row], ["split", "tokens", "starts"])
     (sequence,) = taken.to_pylist()
-    table = rows.table(packer.outputs["Spans"]["artifact"], part)
-    spans = table.filter(pc.equal(table.column("sequence"), row)).drop_columns(["sequence"]).sort_by("token_start").to_pylist()
+    placed = packer.outputs["Spans"]["artifact"]
+    own = rows.where(placed, part, "sequence", row, rows.columns(placed, part))
+    spans = own.drop_columns(["sequence"]).sort_by("token_start").to_pylist()
     _number(spans, sequence["starts"])
     _name(rows, text_of(run, packer), part, spans)
     _spell(rows, packer, sequence["tokens"], spans)
@@ -110,9 +112,15 @@ def tokenizer_of(rows: Rows, packer: StepState) -> Tokenizer | None:
     file = next((part for part in rows.artifact(ref["artifact"]).parts if part.name == TOKENIZER_FILE), None) if ref else None
     if file is None:
         return None
+    return _tokenizer(str(rows.store.storage.local(object_name("files", file.hash))))
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer(path: str) -> Tokenizer:
+    """Return the tokenizer of a file that never changes."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(rows.store.storage.local(object_name("files", file.hash))))
+    return Tokenizer.from_file(path)
 
 
 def _sightings(rows: Rows, step: StepState, packed: str, part: int, row: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from starloom.queries.fates import input_of, output_of, producer
 from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,13 +31,13 @@ _IDENTITY = ["doc_id", "repo", "path", "language", "declared_license", "swhid"]
 class Exposure(NamedTuple):
     """The step at which each sequence of a part was seen; [sequences], -1 for never."""
 
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    times: NDArray[np.int64]
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    times: NDArray[np.int32]
 
 
-def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None) -> list[Exposure]:
-    """Return for each part of Packed when its sequences were seen (by `until_step`)."""
+def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None, parts: Container[int] | None = None) -> list[Exposure]:
+    """Return for each part of Packed when its sequences were seen (by `until_step`); of other parts than `parts` nothing is told."""
     table = pa.concat_tables([table for _, table in rows.tables(batches, ["step", "part", "row"])])
     step, part, row = (table.column(name).to_numpy().astype(np.int64) for name in ("step", "part", "row"))
     order = np.argsort(step, kind="stable")
@@ -45,12 +45,19 @@ def first_steps(rows: Rows, packed: str, batches: str, until_step: int | None) -
     step, part, row = step[order], part[order], row[order]
     exposures = []
     for number, described in enumerate(rows.artifact(packed).parts):
-        mine = part == number
-        first, last = np.full(described.num_rows, -1), np.full(described.num_rows, -1)
-        first[row[mine][::-1]] = step[mine][::-1]  # of several the last assignment stands: the earliest step
-        last[row[mine]] = step[mine]
-        exposures.append(Exposure(first, last, np.bincount(row[mine], minlength=described.num_rows)))
+        mine = np.flatnonzero(part == number) if parts is None or number in parts else np.empty(0, np.int64)
+        exposures.append(_exposure(described.num_rows, step[mine], row[mine]))
     return exposures
+
+
+def _exposure(num_rows: int, step: NDArray[np.int64], row: NDArray[np.int64]) -> Exposure:
+    if not len(step):  # of a part that was never seen, one number stands for all: there may be millions
+        never, no_times = np.broadcast_to(np.int32(-1), num_rows), np.broadcast_to(np.int32(0), num_rows)
+        return Exposure(never, never, no_times)
+    first, last = np.full(num_rows, -1, np.int32), np.full(num_rows, -1, np.int32)
+    first[row[::-1]] = step[::-1]  # of several the last assignment stands: the earliest step
+    last[row] = step
+    return Exposure(first, last, np.bincount(row, minlength=num_rows).astype(np.int32))
 
 
 def packers(run: Run) -> list[StepState]:
@@ -61,9 +68,9 @@ def packers(run: Run) -> list[StepState]:
 def spans_of(rows: Rows, packer: StepState, doc_ids: pa.Array, parts: Sequence[int] | None) -> pa.Table:
     """Spans of the text of some documents: doc_id, part, sequence, tokens."""
     found = [pa.table({"doc_id": pa.array([], pa.string()), **{n: pa.array([], pa.int64()) for n in ("part", "sequence", "tokens")}})]
-    for part, table in rows.tables(packer.outputs["Spans"]["artifact"], ["sequence", "token_start", "token_end", "doc_id", "role"], parts):
-        mine = table.filter(pc.is_in(table.column("doc_id"), value_set=doc_ids))
-        text = _text_spans(mine)
+    spans = packer.outputs["Spans"]["artifact"]
+    for part in range(len(rows.artifact(spans).parts)) if parts is None else parts:
+        text = _text_spans(rows.of_documents(spans, doc_ids, _SPAN, [part]).drop_columns(["part", "row"]))
         found.append(text.append_column("part", pa.repeat(part, len(text))).select(found[0].column_names).cast(found[0].schema))
     return pa.concat_tables(found)
 
@@ -104,7 +111,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
     ]
     added_up = _added_up(found, len(packings))
     documents = _in_steps_of(added_up, trainings, begins)
-    times = np.concatenate([exposure.times for _, seen in packings for exposure in seen] or [np.zeros(0, np.int64)])
+    times = [exposure.times for _, seen in packings for exposure in seen]
     lasts = [int(exposure.last.max()) for exposure in trainings[-1].exposures if len(exposure.last)]
     return {
         "checkpoint": {
@@ -120,9 +127,9 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
         },
         "num_documents": len(documents),
         "num_copies": pc.sum(documents.column("copies"), min_count=0).as_py(),
-        "num_sequences": int((times > 0).sum()),
-        "num_sequences_packed": len(times),
-        "num_passes": int(times.max()) if len(times) else 0,
+        "num_sequences": sum(int(np.count_nonzero(each)) for each in times),
+        "num_sequences_packed": sum(map(len, times)),
+        "num_passes": max((int(each.max()) for each in times if len(each)), default=0),
         "tokens": pc.sum(documents.column("tokens"), min_count=0).as_py(),
         "tokens_seen": pc.sum(documents.column("tokens_seen"), min_count=0).as_py(),
         **{
@@ -171,9 +178,9 @@ def _seen_of_packings(trainings: list[Trained], begins: NDArray[np.int64]) -> li
     return list(packings.values())
 
 
-def _later(steps: NDArray[np.int64], begin: int) -> NDArray[np.int64]:
+def _later(steps: NDArray[np.int32], begin: int) -> NDArray[np.int32]:
     """Steps counted on from `begin`; -1 stays."""
-    return np.where(steps < 0, -1, steps + begin)
+    return np.where(steps < 0, -1, steps + begin).astype(np.int32) if begin else steps
 
 
 def _both(one: Exposure, other: Exposure) -> Exposure:
@@ -226,8 +233,8 @@ def _documents_of(rows: Rows, run: Run, packer: StepState, part: int, exposure: 
     seen_ones = exposure.first[all_spans.column("sequence").to_numpy()] >= 0
     spans = _text_spans(all_spans.filter(pa.array(seen_ones)))
     sequence = spans.column("sequence").to_numpy()
-    columns = {"first": exposure.first[sequence], "last": exposure.last[sequence]}
-    columns["tokens_seen"] = exposure.times[sequence] * spans.column("tokens").to_numpy()
+    columns = {"first": exposure.first[sequence].astype(np.int64), "last": exposure.last[sequence].astype(np.int64)}
+    columns["tokens_seen"] = exposure.times[sequence].astype(np.int64) * spans.column("tokens").to_numpy()
     for name, values in columns.items():
         spans = spans.append_column(name, pa.array(values))
     totals = [("tokens", "sum"), ("tokens_seen", "sum"), ("first", "min"), ("last", "max")]

@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Form, Row, Table
+from starloom.console.turns import InTurn
 from starloom.lineage.views import Tabular
 from starloom.queries.showing import describe_artifact
 from starloom.tasks.schemas import ARTIFACTS
 
-router = APIRouter(tags=["artifacts"])
+router = APIRouter(tags=["artifacts"], route_class=InTurn)
 SHOWN_ROWS, MOST_ROWS = 10, 1000
 SHOWN_USES = 20
 SHOWN_PARTS = 50

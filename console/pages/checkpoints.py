@@ -12,10 +12,11 @@ from starloom.console import charts
 from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, repo_and_path, totals
+from starloom.console.turns import InTurn
 from starloom.queries.questions import newest
 from starloom.queries.tracing import trace
 
-router = APIRouter(tags=["checkpoints"])
+router = APIRouter(tags=["checkpoints"], route_class=InTurn)
 _HASH = re.compile(r"[0-9a-f]{64}")
 SHOWN_DOCUMENTS = 50
 SHOWN_TOTALS = 12

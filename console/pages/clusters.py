@@ -11,9 +11,10 @@ from starloom.console.pages.documents import RunName, diff_lines, member_columns
 from starloom.console.pages.steps import conflicts_table
 from starloom.console.rendering import Crumb, Here
 from starloom.console.tables import Column, Table
+from starloom.console.turns import InTurn
 from starloom.queries.showing_clusters import COMPARED_MEMBERS, show_cluster, show_conflicts
 
-router = APIRouter(tags=["clusters"])
+router = APIRouter(tags=["clusters"], route_class=InTurn)
 SHOWN_MEMBERS = 100
 SHOWN_CONFLICTS = 100
 

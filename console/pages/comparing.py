@@ -10,13 +10,14 @@ from starlette.responses import Response
 from starloom.console.pages.watching import lines_of
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table
+from starloom.console.turns import InTurn
 from starloom.lineage.errors import ConfigError
 from starloom.queries.compare import compare
 
 if TYPE_CHECKING:
     from starloom.lineage.records import Run
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=InTurn)
 LEAST, MOST = 2, 8
 SHOWN_DOCUMENTS = 20
 

@@ -12,9 +12,10 @@ from starloom.console.listing import SHOWN_LINES, Mark, line_of, line_starts, li
 from starloom.console.offences import offences
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, repo_and_path
+from starloom.console.turns import InTurn
 from starloom.queries.viewing import view_document
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=InTurn)
 RunName = Annotated[str | None, Query(description="As this run saw it: an id, a tag or `latest`; by default the newest run that is done.")]
 SHOWN_SEQUENCES = 30
 LINES_BEFORE = 20

@@ -11,10 +11,11 @@ from starlette.responses import RedirectResponse, Response
 from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table
+from starloom.console.turns import InTurn
 from starloom.lineage.errors import InputError
 from starloom.queries.finding import MOST, find_all
 
-router = APIRouter(tags=["find"])
+router = APIRouter(tags=["find"], route_class=InTurn)
 LONGEST_QUERY = 2000
 NOT_FOUND = 404
 

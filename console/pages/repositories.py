@@ -11,9 +11,10 @@ from starloom.console import charts
 from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table
+from starloom.console.turns import InTurn
 from starloom.queries.tracing import trace
 
-router = APIRouter(tags=["repositories"])
+router = APIRouter(tags=["repositories"], route_class=InTurn)
 SHOWN_DROPS = 100
 
 

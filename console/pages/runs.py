@@ -12,6 +12,7 @@ from starloom.console.links import Links
 from starloom.console.pages.watching import live_view
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, facts
+from starloom.console.turns import InTurn
 from starloom.flows.live import watched
 from starloom.lineage.errors import InputError
 from starloom.queries.showing import show_run
@@ -19,7 +20,7 @@ from starloom.queries.showing import show_run
 if TYPE_CHECKING:
     from starloom.console.recipes import Known
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=InTurn)
 RUNS_A_PAGE = 50
 
 

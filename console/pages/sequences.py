@@ -10,10 +10,11 @@ from starlette.responses import Response
 from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, repo_and_path
+from starloom.console.turns import InTurn
 from starloom.queries.viewing import view_sequence
 from starloom.tasks.kernels.packing.roles import ROLES
 
-router = APIRouter(tags=["sequences"])
+router = APIRouter(tags=["sequences"], route_class=InTurn)
 NUM_COLOURS = 6
 SHOWN_STEPS = 50
 SHOWN_TOKENS = 8192

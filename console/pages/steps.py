@@ -13,10 +13,11 @@ from starloom.console.offences import offences
 from starloom.console.pages.runs import crumbs_of_run, output_rows
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, facts, repo_and_path
+from starloom.console.turns import InTurn
 from starloom.queries.sampling import rules, sample, values
 from starloom.queries.showing import show_step
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=InTurn)
 SAMPLE_SIZE, LARGEST_SAMPLE = 6, 50
 SAMPLE_LINES = 30
 LINES_BEFORE = 6

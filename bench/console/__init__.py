@@ -1,0 +1,1 @@
+"""Bench of the web console on a large store: `python -m starloom.bench.console`."""
