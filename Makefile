@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-JOBS ?= auto
+# One more than there are cores: tests that start servers wait as long as they work.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 STAMP := .venv/.installed
 # Where it is set, as in many images, every process that a test starts would compile all that it imports once more.
 unexport PYTHONDONTWRITEBYTECODE

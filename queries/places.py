@@ -37,6 +37,10 @@ FOLDER = "places-1"
 """Of the files; the number changes with what is in them."""
 KEPT_BYTES = 48_000_000
 """Of indices that stay mapped; the ones asked for last."""
+KEPT_INDICES = 200
+"""Each that is mapped holds a file open, of which a process may have a thousand."""
+SMALL_BYTES = 65_536
+"""Of an index that is read rather than mapped."""
 SHORTEST_PREFIX = 8
 """Characters of an id that are hashed, so that it is found by its beginning."""
 _ROWS_AT_ONCE = 65_536
@@ -150,7 +154,7 @@ def _index(rows: Rows, name: str, part: int, key: str) -> NDArray[np.uint32]:
     with _lock:
         _kept[asked] = found
         total = sum(each.nbytes for each in _kept.values())
-        while total > KEPT_BYTES and len(_kept) > 1:
+        while (total > KEPT_BYTES or len(_kept) > KEPT_INDICES) and len(_kept) > 1:
             total -= _kept.popitem(last=False)[1].nbytes
     return found
 
@@ -169,7 +173,8 @@ def _read_or_make(rows: Rows, name: str, part: int, key: str) -> NDArray[np.uint
 def _mapped(file: Path) -> NDArray[np.uint32] | None:
     """Return what a file holds, mapped; None if it is not there, or no index."""
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        is_small = file.stat().st_size <= SMALL_BYTES
+        found = np.load(file, mmap_mode=None if is_small else "r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return found.view(np.ndarray) if found.dtype == np.uint32 and found.ndim == 2 and len(found) == 3 else None  # noqa: PLR2004 - as written

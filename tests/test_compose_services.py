@@ -101,6 +101,7 @@ def test_a_pool_without_workers_is_not_healthy(stack):
     assert not stack.is_healthy("worker")
 
 
+@pytest.mark.long
 def test_a_server_without_its_database_is_unhealthy_and_well_again_with_it():
     if reason := why_not_postgres():
         pytest.skip(reason)

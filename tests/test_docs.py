@@ -219,6 +219,7 @@ def test_the_demo_that_is_shown_has_the_steps_of_the_demo():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_page_on_own_repositories_shows_what_its_commands_print(tmp_path):
     assert_prints(transcripts.OWN, tmp_path, is_loose=False)
 

@@ -125,7 +125,7 @@ def test_a_run_and_the_plan_after_it_say_what_is_held_out(tmp_path):
     assert told in describe(step, None)
     prepared = prepare(Request(str(recipe), store=str(store)))
     assert told in plan_verb.as_text(prepared)
-    steps = plan_verb.as_document(prepared)["steps"]
+    steps = prepared.to_json()["steps"]
     assert [step["told"] for step in steps if step["step"] == "pack_fim.held_out"] == [told]
     # A new repository packs again only its part and those of which something else is held out.
     new = make_repositories(tmp_path / "more", num_repos=1, files=1)

@@ -40,14 +40,14 @@ CASES = {
     "floods the output": ("while True: print('x' * 1_000_000)", "timed-out"),
     "prints what looks like a verdict": ("print('passed')\nraise SystemExit(0)", "exited"),
     "forges a verdict": (
-        'import os\nfor fd in range(3, 64):\n    try: os.write(fd, b\'[null, "passed", ""]\\n\')\n    except OSError: pass\nos._exit(0)',
+        'import os\nfor fd in range(3, 4096):\n    try: os.write(fd, b\'[null, "passed", ""]\\n\')\n    except OSError: pass\nos._exit(0)',
         "failed: it wrote to the descriptor",
     ),
     "floods every descriptor": (
-        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'x' * 1_000_000)\n    except OSError: pass\n",
+        "import os\nfor fd in range(3, 4096):\n    try: os.write(fd, b'x' * 1_000_000)\n    except OSError: pass\n",
         "failed: it wrote to the descriptor",
     ),
-    "closes every descriptor": ("import os\nos.closerange(0, 64)\n" + RIGHT + TESTS, "exited"),
+    "closes every descriptor": ("import os\nos.closerange(0, 4096)\n" + RIGHT + TESTS, "exited"),
     "reads input": ("input()", "failed: EOFError"),
     "reads all input": ("import sys\nassert sys.stdin.read() == ''", "passed"),
     "writes a large file": ("open('x', 'wb').write(bytes(1 << 21))", "failed: OSError"),
