@@ -165,6 +165,17 @@ def test_another_serve_on_the_same_server_leaves_the_runs_of_the_first_alone(ser
     assert served.wait_until(flow_run)["state_type"] == "CANCELLED"
 
 
+def test_a_worker_that_is_killed_is_started_again_and_its_run_says_so(served, place):
+    flow_run, run = begin_long(served, place[2], 2.7e-3)
+    (worker,) = [child for child in psutil.Process(served.process.pid).children() if "worker" in child.cmdline()]
+    worker.kill()
+    assert served.wait_until(flow_run, "CRASHED")["state_type"] == "CRASHED"
+    assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED"
+    assert trainers(served) == []
+    opened = Store.open(str(place[2]))
+    assert status(opened, opened.run(run.id)) in ("cancelled", "killed")
+
+
 def test_one_that_waits_is_cancelled_at_once(served, place):
     first, _ = begin_long(served, place[2], 2e-3)
     waiting = served.start("test", until="ingest")
