@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, short, table
+from starloom.cli.output import table
 from starloom.cli.places import again
 from starloom.cli.terminal import coloured, printable
 from starloom.cli.wording import many
+from starloom.queries.formats import count, short
 
 if TYPE_CHECKING:
     import argparse

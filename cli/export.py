@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, print_json, short, size
+from starloom.cli.output import print_json
 from starloom.cli.places import add_store_argument, open_store
+from starloom.queries.formats import count, short, size
 
 if TYPE_CHECKING:
     import argparse

@@ -6,9 +6,10 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from starloom.cli.output import print_json, size
+from starloom.cli.output import print_json
 from starloom.cli.places import add_store_argument, again, open_store
 from starloom.cli.wording import many
+from starloom.queries.formats import size
 
 if TYPE_CHECKING:
     from starloom.lineage.collect import Collection

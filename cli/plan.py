@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from starloom.cli.output import count, print_json, table
+from starloom.cli.output import print_json, table
 from starloom.cli.places import about
+from starloom.queries.formats import count
 
 if TYPE_CHECKING:
     import argparse

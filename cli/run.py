@@ -7,10 +7,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, print_json, size
+from starloom.cli.output import print_json
 from starloom.cli.places import about
 from starloom.cli.plan import add_recipe_arguments, recipe_command, request
 from starloom.cli.terminal import printable
+from starloom.queries.formats import count, size
 
 if TYPE_CHECKING:
     import argparse

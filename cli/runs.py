@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, print_json, table
+from starloom.cli.output import print_json, table
 from starloom.cli.places import add_store_argument, again, open_store
+from starloom.queries.formats import count
 
 if TYPE_CHECKING:
     import argparse

@@ -7,9 +7,10 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from starloom.cli.clusters import TOLD_NOTES, cluster_text, conflicts_text, step_lines
-from starloom.cli.output import count, print_json, short, size, table
+from starloom.cli.output import print_json, table
 from starloom.cli.places import add_store_argument, again, open_store
 from starloom.cli.terminal import coloured, printable
+from starloom.queries.formats import count, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

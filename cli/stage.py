@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, print_json, size, table
+from starloom.cli.output import print_json, table
 from starloom.cli.stages import describe
 from starloom.cli.terminal import printable
+from starloom.queries.formats import count, size
 
 if TYPE_CHECKING:
     import argparse

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, print_json, short, size, table
+from starloom.cli.output import print_json, table
 from starloom.cli.places import add_store_argument, again, open_store
 from starloom.cli.terminal import coloured
 from starloom.cli.wording import many
+from starloom.queries.formats import count, short, size
 from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starloom.cli.output import count, print_json, size
+from starloom.cli.output import print_json
 from starloom.cli.places import add_store_argument, again, open_store
 from starloom.cli.wording import many
+from starloom.queries.formats import count, size
 
 if TYPE_CHECKING:
     import argparse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starloom.cli.output import count
+from starloom.queries.formats import count
 
 
 def many(number: int, noun: str, plural: str | None = None) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from starloom.console.formats import amount, count, share, visible
+from starloom.console.formats import amount, share, visible
+from starloom.queries.formats import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

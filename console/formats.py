@@ -9,10 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-SHORT_HASH = 12
-_THOUSAND = 1000
+from starloom.queries.formats import count
+
 _MINUTE, _HOUR = 60, 3600
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 _PLAIN = frozenset("\n\t ")
 
 
@@ -39,26 +38,11 @@ def _shown(character: str) -> str:
     return f'<span class="chip" title="{html.escape(name)}">U+{ord(character):04X}</span>'
 
 
-def count(number: float | None) -> str:
-    """Format a count with thousands separators."""
-    return "-" if number is None else f"{number:,}"
-
-
 def amount(value: float | None) -> str:
     """Format a measured value: four significant digits, a whole number in full."""
     if value is None:
         return "-"
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
-
-
-def size(num_bytes: float | None) -> str:
-    """Format bytes in a readable unit."""
-    if num_bytes is None:
-        return "-"
-    value, unit = float(num_bytes), 0
-    while value >= _THOUSAND and unit < len(_UNITS) - 1:
-        value, unit = value / _THOUSAND, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def seconds(value: float | None) -> str:
@@ -79,11 +63,6 @@ def moment(text: str | None) -> str:
 def share(part: float, whole: float) -> str:
     """Format a share in percent."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
-
-
-def short(name: str | None) -> str:
-    """Shorten a hash for display."""
-    return "-" if name is None else name[:SHORT_HASH]
 
 
 def many(number: int, noun: str, plural: str | None = None) -> str:

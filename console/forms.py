@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from starloom.flows.forms import EXECUTOR, FORCE, FROM, RESERVED, UNTIL, WORKERS
+from starloom.flows.forms import FORCE, RESERVED
 from starloom.lineage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class Field:
     choices: tuple[str, ...] = ()
     is_optional: bool = False
     """Whether it may be empty: null."""
-    is_whole: bool = False
     limits: str = ""
 
     def text(self, value: Any) -> str:
@@ -175,7 +174,6 @@ def _field(name: str, label: str, schema: Mapping[str, Any]) -> Field:
         schema.get("default"),
         choices,
         is_optional,
-        only.get("type") == "integer",
         _limits(only),
     )
 
@@ -192,6 +190,3 @@ def _kind(schema: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...]]:
 def _limits(schema: Mapping[str, Any]) -> str:
     signs = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     return ", ".join(f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema)
-
-
-__all__ = ["EXECUTOR", "FORCE", "FROM", "UNTIL", "WORKERS", "Field", "Group", "groups_of", "parameters_of", "query_of"]

@@ -21,6 +21,7 @@ from starloom.console.links import Links, address
 from starloom.console.security import Session, csrf_field, session_of, set_session
 from starloom.console.tables import NUMBERS
 from starloom.lineage.errors import InputError, did_you_mean
+from starloom.queries.formats import count, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +53,9 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    filters = ("chips", "count", "amount", "size", "seconds", "moment", "share", "short", "many", "plain")
-    environment.filters.update({name: getattr(formats, name) for name in filters})
+    ours = ("chips", "amount", "seconds", "moment", "share", "many", "plain")
+    environment.filters.update({name: getattr(formats, name) for name in ours})
+    environment.filters.update(count=count, short=short, size=size)
     environment.globals.update(NUMBERS=NUMBERS, charts=charts, curves=curves, is_dict=lambda value: isinstance(value, dict))
     return environment
 

@@ -11,8 +11,6 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from starloom.flows.run import Request
 from starloom.lineage.errors import ConfigError, did_you_mean
 
@@ -161,4 +159,4 @@ def _choice(sentence: str, names: list[str]) -> dict[str, Any]:
 
 
 def _secrets(kind: type[Config]) -> set[str]:
-    return {name for name, field in kind.model_fields.items() if "SecretStr" in str(field.annotation) or field.annotation is SecretStr}
+    return {name for name, field in kind.model_fields.items() if "SecretStr" in str(field.annotation)}

@@ -14,13 +14,12 @@ from urllib.parse import quote
 
 import httpx
 
+from starloom.flows.prefect_flow import FLOW
 from starloom.lineage.errors import ConfigError, InputError, StarloomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-FLOW = "starloom"
-"""Name of the flow: a deployment is `starloom/RECIPE`."""
 TAG = "starloom"
 POOL = "starloom"
 ALIVE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")

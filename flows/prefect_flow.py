@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from starloom.flows.session import Session
 
 FLOW = "starloom"
+"""Name of the flow: a deployment is `starloom/RECIPE`."""
 MAX_TASKS = 8
 """Steps that are under way at once."""
 

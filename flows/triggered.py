@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +112,3 @@ def _link(run_id: str) -> None:
         from prefect.artifacts import create_link_artifact
 
         create_link_artifact(f"{console.rstrip('/')}/runs/{run_id}", link_text=f"run {run_id} in the console", key="console")
-
-
-def told(command: list[str]) -> str:
-    """Return a command as it is typed."""
-    return shlex.join(["starloom", *command])

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from starloom.cli import VERBS, main
-from starloom.cli.output import count, size, table
+from starloom.cli.output import table
 from starloom.lineage.leases import running
 from starloom.lineage.store import Store
+from starloom.queries.formats import count, size
 from starloom.tasks.frame.stage import registry
 from tests.corpus import write_recipe
 

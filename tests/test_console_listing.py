@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.console import charts
-from starloom.console.formats import amount, chips, is_plain, many, moment, seconds, share, size, visible
+from starloom.console.formats import amount, chips, is_plain, many, moment, seconds, share, visible
 from starloom.console.links import Links
 from starloom.console.listing import Mark, line_of, line_starts, listing
 from starloom.console.offences import longest_line, offences
 from starloom.console.tables import Column, Table
+from starloom.queries.formats import size
 from tests.console_client import parse
 
 TEXTS = st.text(st.sampled_from("ab <>&\"'\n\r\t\x00\x1b\u202e\u2028é🙂#'\\{}("), max_size=60)

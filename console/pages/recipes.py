@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from starloom.console.forms import FORCE, Group, parameters_of, query_of
+from starloom.console.forms import Group, parameters_of, query_of
 from starloom.console.links import Links
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.security import CSRF_FIELD, Form, Operator
 from starloom.console.tables import Column, Row, Table
-from starloom.flows.forms import request_of
+from starloom.flows.forms import FORCE, request_of
 from starloom.flows.prefect_api import PrefectApi
 from starloom.flows.triggered import command_of
 from starloom.lineage.errors import ConfigError, StarloomError
