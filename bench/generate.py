@@ -104,8 +104,8 @@ def _ours(given: _Given, *, is_drawn: bool) -> object:
 def _prompt(tokens: list[int], sample: int, *, is_drawn: bool) -> Prompt:
     from starloom.model.config import Prompt
 
-    how = {"temperature": TEMPERATURE, "top_p": TOP_P} if is_drawn else {}
-    return Prompt(task_id="bench", sample=sample, prompt_tokens=tokens, max_new_tokens=NEW_TOKENS, **how)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"temperature": TEMPERATURE, "top_p": TOP_P} if is_drawn else {}
+    return Prompt(task_id="bench", sample=sample, prompt_tokens=tokens, max_new_tokens=NEW_TOKENS, **how)
 
 
 def _theirs(given: _Given, *, is_drawn: bool) -> object:

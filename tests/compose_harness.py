@@ -181,8 +181,8 @@ class Stack:
         assert kind == "CMD", "health checks here need no shell"
         number = sum(container.service == service for container in self.containers)
         words = named(f"{service}-{number}") + self._placed(service, words)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.run(words, env=self.environment(service), check=False, **quiet).returncode == 0
+        done = subprocess.run(words, env=self.environment(service), check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return done.returncode == 0
 
     def wait_until_healthy(self, service: str) -> None:
         """Wait as long as the file allows, and no longer than the process lives."""

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class PrefectServer:
         """For a child that is to use the server."""
         return {**os.environ, "PREFECT_HOME": str(self.home), "PREFECT_API_URL": self.url}
 
-    def rows(self, query: str, *values: str) -> list[tuple]:
+    def rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.home / "prefect.db")) as database:
             return database.execute(query, values).fetchall()
 
@@ -62,7 +62,7 @@ def serving(home: Path) -> Iterator[PrefectServer]:
         process.wait(30)
 
 
-def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen) -> None:
+def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(f"{server.url}/health", timeout=5):

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ def corpus() -> Corpus:
 def bench_module(tmp_path, monkeypatch):
     """Installs a module of this name, for this process and the workers that it spawns."""
 
-    def install(body: str) -> SimpleNamespace:
+    def install(body: str) -> ModuleType:
         (tmp_path / "bench_under_test.py").write_text("import os\nfrom starloom.bench._tool import Tool\n" + textwrap.dedent(body))
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, "bench_under_test", raising=False)
@@ -172,7 +173,7 @@ def test_a_tool_that_fails_costs_only_its_own_line(corpus, tmp_path, bench_modul
 
 def test_report_gives_ratios_to_ours(corpus):
     ours, slow = _measure.Timing(Tool("ours", repr, is_ours=True), [2.0, 1.0], 10**6), _measure.Timing(Tool("slow", repr), [4.0], 2 * 10**6)
-    report = command._report("x", SimpleNamespace(TITLE="t"), corpus, [slow, ours])
+    report = command._report("x", cast("ModuleType", SimpleNamespace(TITLE="t")), corpus, [slow, ours])
     assert [tool["ratio_to_ours"] for tool in report["tools"]] == [0.25, 1.0]
     assert report["tools"][1]["mb_per_second"] == pytest.approx(corpus.num_bytes / 1e6)
     lines = command._lines(report).splitlines()

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from starloom.bench.console import __main__ as command
-from starloom.bench.console.clients import ask_for, pages
+from starloom.bench.console.clients import ask_for, load, pages
 from starloom.bench.console.growing import grow
 from starloom.lineage.errors import StarloomError
 from starloom.lineage.store import Store
@@ -66,7 +66,7 @@ def test_the_console_is_served_and_asked(large, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     asks = pages(large)
     with command._served(tmp_path / "work", command.RECIPE, large.url) as (process, port), command._Memory(process) as memory:
-        taken = command.load(port, asks, 2, 4)
+        taken = load(port, asks, 2, 4)
         with pytest.raises(StarloomError, match="answered 404"):
             ask_for(port, "/runs/none")
     assert sum(map(len, taken.values())) == 8

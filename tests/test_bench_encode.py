@@ -59,8 +59,8 @@ def peers_end():
 def timings(tools: list[Tool]) -> list[Timing]:
     """Of those that are installed here."""
     for tool in tools:
-        if tool.requires:
-            pytest.importorskip(*tool.requires, reason="the extra `bench` is not installed")
+        for name in tool.requires:
+            pytest.importorskip(name, reason="the extra `bench` is not installed")
     return [Timing(tool, [1.0], 10**6) for tool in tools if tool.environment is None or tool.environment.is_built()]
 
 

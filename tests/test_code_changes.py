@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ class Checkout:
     def __init__(self, root: Path, recipe: Path, store: Path):
         self.root, self.recipe, self.store = root, recipe, store
 
-    def call(self, verb: str, *words: str) -> dict:
+    def call(self, verb: str, *words: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "starloom.cli", verb, str(self.recipe), "--store", str(self.store), "--json", *words]
         told = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, timeout=180)
         assert told.returncode == 0, told.stdout + told.stderr

@@ -358,9 +358,15 @@ def test_two_stores_have_pages_of_their_own(store, tmp_path, names):
 
 def test_answers_about_finished_runs_are_asked_once(store, monkeypatch, names):
     import starloom.console.pages.checkpoints as pages
+    from starloom.queries.tracing import trace
 
-    asked, real = [], pages.trace
-    monkeypatch.setattr(pages, "trace", lambda *words, **more: (asked.append(words), real(*words, **more))[1])
+    asked = []
+
+    def noted(*words, **more):
+        asked.append(words)
+        return trace(*words, **more)
+
+    monkeypatch.setattr(pages, "trace", noted)
     client = client_of(store.url)
     first, second = (client.get(f"/checkpoints/{names['checkpoint']}").text for _ in range(2))
     assert first == second

@@ -226,8 +226,8 @@ def test_runs_of_recipes_with_stores_of_their_own_are_found(tmp_path, place):
     mine = other / "mine.yaml"
     mine.write_text(recipe.read_text().replace("name: test", "name: mine"))
     run = run_recipe(mine, other / ".starloom", until="license_filter")
-    settings = {"stores": (("s", str(folder / "s")), ("other", str(other / ".starloom"))), "recipes": (recipe, mine)}
-    client = TestClient(create_app(Settings(**settings)), base_url=BASE, follow_redirects=False)
+    settings = Settings(stores=(("s", str(folder / "s")), ("other", str(other / ".starloom"))), recipes=(recipe, mine))
+    client = TestClient(create_app(settings), base_url=BASE, follow_redirects=False)
     answer = client.get(f"/runs/{run.id}")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run.id}?store=other")
     assert client.get(f"/runs/{run.id}?store=other").status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import pytest
 from fastapi import APIRouter
@@ -16,7 +18,8 @@ from starloom.lineage.errors import ConfigError
 from starloom.lineage.store import Store
 from tests.console_client import BASE, client_of, hidden_token
 
-CREDENTIALS = {"viewer_password": "see", "operator_password": "do", "viewer_token": "see-token", "operator_token": "do-token"}
+CREDENTIALS: dict[str, Any] = {"viewer_password": "see", "operator_password": "do"}
+CREDENTIALS |= {"viewer_token": "see-token", "operator_token": "do-token"}
 SAME = {"sec-fetch-site": "same-origin"}
 PAGES = ["/", "/runs", "/runs/latest", "/runs/x/steps/y", "/runs/x/steps/y/sample", "/documents/0123456789", "/sequences/0:0"]
 PAGES += [
@@ -119,7 +122,7 @@ def test_a_console_that_others_reach_needs_a_password_or_token(store):
     with pytest.raises(ConfigError, match=r"everybody in who reaches 0\.0\.0\.0"):
         Settings(stores=(("s", str(store)),), host="0.0.0.0")
     for word in CREDENTIALS:
-        assert Settings(stores=(("s", str(store)),), host="0.0.0.0", **{word: "x"}).needs_login
+        assert Settings(stores=(("s", str(store)),), host="0.0.0.0", **{word: CREDENTIALS[word]}).needs_login
 
 
 @pytest.mark.parametrize("words", [{"viewer_password": ""}, {"viewer_password": "x", "operator_password": "x"}, {"operator_token": ""}])
@@ -193,7 +196,7 @@ def test_a_cookie_that_was_changed_is_none(store, monkeypatch):
     body, _, signature = good.partition(".")
     for bad in ("", "x", f"{body}.", f".{signature}", f"{body[:-4]}AAAA.{signature}", f"{body}.{signature[:-1]}0", "ü.ü"):
         monkeypatch.undo()
-        answer = client_of(store, **CREDENTIALS).get("/runs", headers={"cookie": f"{name}={bad}".encode()})
+        answer = client_of(store, **CREDENTIALS).get("/runs", headers={b"cookie": f"{name}={bad}".encode()})
         assert answer.status_code == 303
 
 
@@ -201,10 +204,8 @@ def test_a_session_ends(store, monkeypatch):
     client = client_of(store, session_hours=1, **CREDENTIALS)
     log_in(client, "see")
     assert client.get("/runs").status_code == 200
-    from starloom.console import security
-
-    later = security.time.time() + 3601
-    monkeypatch.setattr(security.time, "time", lambda: later)
+    later = time.time() + 3601
+    monkeypatch.setattr(time, "time", lambda: later)
     assert client.get("/runs").status_code == 303
 
 

@@ -22,7 +22,7 @@ GONE_SECONDS = 5.0
 pytestmark = pytest.mark.slow
 
 
-def start(recipe, store, *words, **env) -> subprocess.Popen:
+def start(recipe, store, *words, **env) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "starloom.cli", "run", str(recipe), "--store", str(store), "--workers", "2", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env})
 

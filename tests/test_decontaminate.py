@@ -74,7 +74,7 @@ def benchmark_path(tmp_path: Path) -> Path:
 
 
 def judge(docs: Docs, path: Path, tmp_path: Path, **knobs: Any) -> list[dict[str, Any]]:
-    cfg = Decontaminate(benchmarks=[{"name": "tiny", "path": str(path)}], **knobs)
+    cfg = Decontaminate(benchmarks=(Benchmark(name="tiny", path=str(path)),), **knobs)
     return decontaminate.function(docs, cfg, Runtime.alone(tmp_path / "scratch")).read().to_pylist()
 
 
@@ -96,7 +96,7 @@ def test_with_whitespace_kept_it_has_to_be_the_same(benchmark_path: Path, tmp_pa
 
 
 def test_short_and_trivial_strings_are_left_out_and_noted(benchmark_path: Path, tmp_path: Path) -> None:
-    cfg = Decontaminate(benchmarks=[{"name": "tiny", "path": str(benchmark_path)}])
+    cfg = Decontaminate(benchmarks=(Benchmark(name="tiny", path=str(benchmark_path)),))
     runtime = Runtime.alone(tmp_path / "scratch")
     verdicts = decontaminate.function(docs_of("return x + y", "x"), cfg, runtime)
     assert verdicts.read().column("keep").to_pylist() == [True, True]
@@ -116,7 +116,7 @@ def test_a_prompt_without_a_docstring_is_looked_for_whole_unless_it_is_a_signatu
     path = tmp_path / "problems.jsonl"
     prompts = ["# Say how many apples\n# are left.\ndef apples(x):\n", "def many_arguments(x, y):\n", 'def h():\n    """"""\n']
     path.write_text("".join(json.dumps({"task_id": i, "prompt": p, "canonical_solution": " "}) + "\n" for i, p in enumerate(prompts)))
-    cfg = Decontaminate(benchmarks=[{"name": "tiny", "path": str(path)}])
+    cfg = Decontaminate(benchmarks=(Benchmark(name="tiny", path=str(path)),))
     runtime = Runtime.alone(tmp_path / "scratch")
     docs = docs_of("# say how many apples\n#  are left.\ndef apples(x):\n  return 3", "def many_arguments(x, y): pass")
     rows = decontaminate.function(docs, cfg, runtime).read().to_pylist()
@@ -243,16 +243,15 @@ def test_all_matches_is_python_find(text: bytes, patterns: list[bytes]) -> None:
     st.lists(TEXTS.filter(str.strip), min_size=1, max_size=4),
     st.sampled_from(["lower", "lower_no_whitespace"]),
 )
-def test_verdicts_are_python_in(contents: list[str], strings: list[str], normalise: str) -> None:
+def test_verdicts_are_python_in(contents: list[str], strings: list[str], normalise: Any) -> None:
     import tempfile
 
     keep_whitespace = normalise == "lower"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "b.jsonl")
         path.write_text("".join(json.dumps({"task_id": str(i), "s": s}) + "\n" for i, s in enumerate(strings)))
-        cfg = Decontaminate(
-            benchmarks=[{"name": "b", "path": str(path), "format": "fields", "fields": ["s"]}], normalise=normalise, min_length=1, exempt=()
-        )
+        benchmark = Benchmark(name="b", path=str(path), format="fields", fields=("s",))
+        cfg = Decontaminate(benchmarks=(benchmark,), normalise=normalise, min_length=1, exempt=())
         rows = decontaminate.function(docs_of(*contents), cfg, Runtime.alone(Path(folder, "scratch"))).read().to_pylist()
     needles = [normalised(s.strip(), keep_whitespace=keep_whitespace) for s in strings]
     for content, row in zip(contents, rows, strict=True):
@@ -282,7 +281,7 @@ def test_our_own_solutions_pass_their_tests_and_nothing_less_does(problem: dict[
 
 
 def test_every_string_of_our_own_benchmark_is_looked_for() -> None:
-    needles, left_out, unsought = find_needles(Decontaminate(benchmarks=[{"name": "tiny", "path": str(TINY)}]))
+    needles, left_out, unsought = find_needles(Decontaminate(benchmarks=(Benchmark(name="tiny", path=str(TINY)),)))
     assert len(needles) == 2 * len(tiny_problems()) == 24
     assert left_out == unsought == []
 
@@ -292,7 +291,7 @@ def test_humaneval_has_one_docstring_and_one_solution_a_problem() -> None:
         pytest.skip(f"HumanEval is not at {HUMANEVAL}")
     benchmark = Benchmark(name="humaneval", path=str(HUMANEVAL))
     assert sum(len(strings) for _, strings in benchmark_strings(benchmark)) == 2 * 164
-    needles, left_out, unsought = find_needles(Decontaminate(benchmarks=[benchmark]))
+    needles, left_out, unsought = find_needles(Decontaminate(benchmarks=(benchmark,)))
     assert len(needles) == 2 * 164 - len(TRIVIAL_SOLUTIONS)
     assert sorted(line.split(": ")[1] for line in left_out) == sorted(TRIVIAL_SOLUTIONS)
     assert unsought == []

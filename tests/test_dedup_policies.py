@@ -120,7 +120,7 @@ def test_who_stays_is_a_plain_choice(
     knobs: dict[str, Any], texts: list[str], threshold: float, verify: Any, draw: Any, runtime: Runtime
 ) -> None:
     rows = [{**document(i, text, stars=draw.choice([None, 0, 3])), "source": draw.choice("ABC")} for i, text in enumerate(texts)]
-    policy = [{"source": ["A"]}, "stars desc"]
+    policy: Any = [{"source": ["A"]}, "stars desc"]
     cfg = NearDedup(survivor=policy, ngram=1, num_perm=24, bands=24, rows=1, threshold=threshold, verify=verify, **knobs)
     draw.shuffle(rows)
     cut = draw.randrange(len(rows) + 1)
@@ -159,12 +159,13 @@ STAGES = {
 def test_an_old_corpus_is_preferred_to_a_new_one(stage: str, runtime: Runtime) -> None:
     rows = of_sources("C", "B", "A", "A")
     told = {}
-    for name, knobs in {
+    policies: dict[str, dict[str, Any]] = {
         "prefer": {"survivor": [{"source": ["A", "B"]}, "stars asc"]},
         "drop from B": {"drop_from": "B"},
         "drop all": {"keep": "none"},
         "all of B": {"keep": "none", "drop_from": ["B"]},
-    }.items():
+    }
+    for name, knobs in policies.items():
         verdicts, clusters = STAGES[stage](rows, runtime, **knobs)
         told[name] = verdicts.read().column("keep").to_pylist(), clusters.read().column("reason").to_pylist()
     assert told["prefer"] == (
@@ -189,7 +190,7 @@ def test_none_stays_of_copies_and_each_verdict_names_another(runtime: Runtime) -
 def test_licence_conflicts_spare_what_may_not_be_dropped(runtime: Runtime) -> None:
     rows = of_sources("A", "B", "B")
     classes = {row["doc_id"]: name for row, name in zip(rows, ["non-permissive", "permissive", "permissive"], strict=True)}
-    verdicts, _ = decide([rows], NearDedup(drop_from=["B"], license_conflicts="strictest"), runtime, classes)
+    verdicts, _ = decide([rows], NearDedup(drop_from=("B",), license_conflicts="strictest"), runtime, classes)
     assert verdicts.read().column("rule").to_pylist() == ["survivor", "license-conflict", "license-conflict"]
 
 
@@ -240,7 +241,7 @@ def test_who_loses_more_than_half_is_warned_of(runtime: Runtime) -> None:
             "3 repositories lose more than half of the documents: B/r0 (1 of 1), B/r1 (1 of 1), C/r0 (1 of 1)",
         ]
     runtime.notes.clear()
-    decide([rows], NearDedup(survivor=[{"source": ["Z"]}], large_cluster=2), runtime)
+    decide([rows], NearDedup.model_validate({"survivor": [{"source": ["Z"]}], "large_cluster": 2}), runtime)
     assert runtime.notes["warnings"][0] == "no document has the source 'Z', which survivor or drop_from names"
     assert runtime.notes["warnings"][1].startswith("a cluster has more than 2 documents; the largest, 0000")
     assert runtime.notes["warnings"][1].endswith(", has 3")

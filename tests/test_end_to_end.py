@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def done(tmp_path_factory):
     return run_recipe(recipe, folder / "s"), folder
 
 
-def trace(capsys, folder: Path, what: str, *words: str) -> dict:
+def trace(capsys, folder: Path, what: str, *words: str) -> dict[str, Any]:
     assert main(["trace", what, "--store", str(folder / "s"), "--json", *words]) == 0
     return json.loads(capsys.readouterr().out)
 

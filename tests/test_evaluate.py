@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +80,7 @@ def saved_network(folder, *, is_zero):
     return Checkpoint.of(folder)
 
 
-KNOBS = {
+KNOBS: dict[str, Any] = {
     "max_sequences": 40, "max_infills": 3, "infill_max_new_tokens": 8, "max_new_tokens": 8, "num_samples": 2, "k": (1, 2), "threads": 1
 }  # fmt: skip
 

@@ -108,7 +108,7 @@ def test_a_hash_of_another_kind_is_refused(runtime: Runtime) -> None:
 def test_a_policy_of_ones_own_decides(runtime: Runtime) -> None:
     rows = [document(1, "a", 100, None, DAYS[1]), document(2, "a", 1, None, DAYS[0])]
     for policy, survivor in (["stars desc"], 0), (["committed_at asc", "stars desc"], 1), (["forks desc", "stars asc"], 1):
-        verdicts, _ = exact_dedup.function(docs([rows]), None, ExactDedup(survivor=policy), runtime)
+        verdicts, _ = exact_dedup.function(docs([rows]), None, ExactDedup.model_validate({"survivor": policy}), runtime)
         assert verdicts.read().column("keep").to_pylist() == [survivor == 0, survivor == 1]
 
 
@@ -132,4 +132,4 @@ def test_an_empty_corpus_gives_empty_verdicts(parts: list[Any], runtime: Runtime
 
 def test_an_unknown_preference_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="survivor"):
-        ExactDedup(survivor=["beauty desc"])
+        ExactDedup.model_validate({"survivor": ["beauty desc"]})

@@ -6,6 +6,7 @@ import http.server
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -366,15 +367,19 @@ def test_of_what_a_training_left_the_checkpoint_comes_first(done):
     assert resolve(store, f"{run.id}/train_model/losses").type == "Losses"
 
 
+def written(store, step, kind) -> Any:
+    return opened_ref(store, Ref(kind, step.outputs[kind]["artifact"]))
+
+
 def test_what_was_learnt_shows_in_what_is_measured(done):
     run, _, store = done
     losses = {}
     for name in ("before", "evaluate"):
-        view = opened_ref(store, Ref("Scores", run.step(name).outputs["Scores"]["artifact"]))
+        view = written(store, run.step(name), "Scores")
         rows = view.read().to_pylist()
         losses[name] = next(row["value"] for row in rows if (row["metric"], row["language"]) == ("loss", None))
     assert losses["evaluate"] < losses["before"]
-    validation = opened_ref(store, Ref("Validation", run.step("train_model").outputs["Validation"]["artifact"])).read()
+    validation = written(store, run.step("train_model"), "Validation").read()
     assert {(row["step"], row["language"]) for row in validation.to_pylist()} == {(3, None), (3, "Python"), (3, "unknown")}
 
 
@@ -406,11 +411,8 @@ def test_a_trace_says_what_a_checkpoint_went_on_from(done, capsys):
 
 def test_a_trace_adds_up_the_trainings_that_a_checkpoint_went_through(done):
     run, _, store = done
-    batches = {
-        name: opened_ref(store, Ref("Batches", run.step(name).outputs["Batches"]["artifact"])).read().to_pylist()
-        for name in ("train_model", "annealed")
-    }
-    spans = [part.read().to_pylist() for part in opened_ref(store, Ref("Spans", run.step("pack_fim").outputs["Spans"]["artifact"])).parts]
+    batches = {name: written(store, run.step(name), "Batches").read().to_pylist() for name in ("train_model", "annealed")}
+    spans = [part.read().to_pylist() for part in written(store, run.step("pack_fim"), "Spans").parts]
     expected = {}
     for training in ("train_model", "annealed"):
         for batch in batches[training]:

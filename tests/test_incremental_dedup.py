@@ -6,7 +6,7 @@ A part counts as touched if the documents that a step reads in it are others tha
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,7 +53,7 @@ class Corpus:
     def parts(self, run, step):
         """The documents that a step reads, part by part."""
         ref = next(ref for ref in run.step(step).inputs.values() if ref["type"] == "Docs")
-        view = opened_ref(Store.open(str(self.folder / "store")), Ref("Docs", ref["artifact"], ref["verdicts"]))
+        view: Any = opened_ref(Store.open(str(self.folder / "store")), Ref("Docs", ref["artifact"], ref["verdicts"]))
         return [tuple(tuple(row.values()) for row in part.read(["doc_id", "swhid"]).to_pylist()) for part in view.parts]
 
     def num_touched(self, before, after, step):
@@ -64,9 +64,10 @@ class Corpus:
         """repo/path → whether near_dedup kept it, of the documents that it saw."""
         store = Store.open(str(self.folder / "store"))
         docs, verdicts = run.step(DECISION).inputs["docs"], run.step(DECISION).outputs["Verdicts"]["artifact"]
-        texts = opened_ref(store, Ref("Docs", docs["artifact"])).read(["repo", "path"]).to_pylist()
-        judged = opened_ref(store, Ref("Verdicts", verdicts)).read(["keep"]).column("keep").to_pylist()
-        return {f"{t['repo']}/{t['path']}": keep for t, keep in zip(texts, judged, strict=True) if keep is not None}
+        texts: Any = opened_ref(store, Ref("Docs", docs["artifact"]))
+        judged: Any = opened_ref(store, Ref("Verdicts", verdicts))
+        rows = zip(texts.read(["repo", "path"]).to_pylist(), judged.read(["keep"]).column("keep").to_pylist(), strict=True)
+        return {f"{t['repo']}/{t['path']}": keep for t, keep in rows if keep is not None}
 
 
 def ran(run):

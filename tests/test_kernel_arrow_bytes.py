@@ -40,7 +40,7 @@ def test_views_hold_the_texts_whatever_the_type_slice_and_chunks(
     for column in (whole, chunked, whole.slice(start), chunked.slice(start)):
         offsets, buffer = string_buffers(column)
         expected = encoded[len(texts) - len(column) :]
-        assert (offsets.dtype, buffer.dtype) == (np.int64, np.uint8)
+        assert (offsets.dtype, buffer.dtype) == (np.dtype(np.int64), np.dtype(np.uint8))
         assert (offsets[0], offsets[-1]) == (0, len(buffer))
         assert [bytes(buffer[a:b]) for a, b in itertools.pairwise(offsets)] == expected
         assert not offsets.flags.writeable

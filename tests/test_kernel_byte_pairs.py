@@ -154,8 +154,8 @@ def merge_plainly(word, tokenizer):
     """The definition of `pre_token_ids`: merge the adjacent pair of the least rank, the leftmost of them, until none merges."""
     model = json.loads(tokenizer.to_str())["model"]
     ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
-    ((symbols, _),) = GPT2.pre_tokenize_str(word)  # one pre-token, its bytes spelt by characters
-    symbols = list(symbols)
+    ((spelt, _),) = GPT2.pre_tokenize_str(word)  # one pre-token, its bytes spelt by characters
+    symbols = list(spelt)
     while True:
         pairs = [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(symbols)) if pair in ranks]
         if not pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -54,8 +55,8 @@ def test_loss_curve_of_hardly_anything(losses, tmp_path):
 @pytest.mark.slow
 def test_training_curves_show_each_of_their_numbers(tmp_path):
     heldout = {"step": [50, 100, 100], "language": [None, None, "C"], "loss": [4.0, 3.5, 3.0]}
-    numbers = {"steps": STEPS, "losses": LOSSES, "learning_rates": STEPS / 1e5, "heldout": heldout}
-    changed = [
+    numbers: dict[str, Any] = {"steps": STEPS, "losses": LOSSES, "learning_rates": STEPS / 1e5, "heldout": heldout}
+    changed: list[dict[str, Any]] = [
         {"losses": LOSSES + 1},
         {"learning_rates": STEPS[::-1] / 1e5},
         {"heldout": heldout | {"loss": [4.0, 3.5, 3.1]}},
@@ -70,7 +71,8 @@ def test_training_curves_show_each_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(("num_steps", "num_groups"), [(0, 0), (1, 0), (2, len(MANY) + 3)])
 def test_training_curves_of_hardly_anything_and_of_many_groups(num_steps, num_groups, tmp_path):
     steps = np.arange(num_steps)
-    heldout = {"step": [1] * num_groups, "language": [f"language {i}" for i in range(num_groups)], "loss": [2.0] * num_groups}
+    languages = [f"language {i}" for i in range(num_groups)]
+    heldout: dict[str, list[Any]] = {"step": [1] * num_groups, "language": languages, "loss": [2.0] * num_groups}
     training_curves(steps, steps + 1.0, steps + 1.0, heldout, tmp_path / "a.png", "demo")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 

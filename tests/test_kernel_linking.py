@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from starloom.tasks.kernels.duplicates import linking
 from starloom.tasks.kernels.duplicates.linking import by_sets, by_signatures, jaccard, link_similar, link_trusting
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 
 def link_estimated(parent, members, starts, signatures, min_agreeing) -> np.ndarray:
@@ -35,7 +39,7 @@ def reach(one: set[int], other: set[int], threshold: float) -> bool:
     return len(link_exact(np.arange(2), np.arange(2), np.array([0, 2]), set_starts, hashes, threshold)) == 1
 
 
-def flat(groups: list, kind: type = np.int64) -> tuple[np.ndarray, np.ndarray]:
+def flat(groups: Sequence[Collection[int]], kind: type = np.int64) -> tuple[np.ndarray, np.ndarray]:
     """All members of all groups, and where each group starts."""
     return np.array([member for group in groups for member in group], kind), np.cumsum([0, *map(len, groups)])
 

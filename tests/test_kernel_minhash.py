@@ -8,6 +8,7 @@ import itertools
 import re
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,15 @@ from datasketch import MinHash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from starloom.tasks.kernels.duplicates.minhash import estimated_jaccard, permutations, shingle_hash, shingle_sets, shingles, sign_texts
+from starloom.tasks.kernels.duplicates.minhash import (
+    Words,
+    estimated_jaccard,
+    permutations,
+    shingle_hash,
+    shingle_sets,
+    shingles,
+    sign_texts,
+)
 from starloom.tasks.kernels.text.arrow_bytes import string_buffers
 from tests.sizes import examples
 
@@ -156,7 +165,7 @@ def test_unicode_shingles_are_those_of_the_stack_v2_but_for_two_letters(text: st
 @example(texts=["", "日", "日日a b c d e", "日" * 6 + "a b c d e", "+" * 9, "a++b c d e"], num_perm=8, ngram=5, seed=42, words="runs")
 @example(texts=["", "É", "A B C D", "İ b\xa0c é e", "Σ Σ 日本 \U0001e900 Ⅷ ẞ"], num_perm=256, ngram=5, seed=42, words="unicode")
 @settings(deadline=None)
-def test_signatures_are_those_of_datasketch(texts: list[str], num_perm: int, ngram: int, seed: int, words: str) -> None:
+def test_signatures_are_those_of_datasketch(texts: list[str], num_perm: int, ngram: int, seed: int, words: Words) -> None:
     signatures, num_shingles = sign(texts, num_perm=num_perm, ngram=ngram, seed=seed, words=words)
     assert signatures.shape == (len(texts), num_perm)
     for text, signature, count in zip(texts, signatures, num_shingles, strict=True):
@@ -167,7 +176,7 @@ def test_signatures_are_those_of_datasketch(texts: list[str], num_perm: int, ngr
 @given(texts=st.lists(TEXTS, max_size=5), ngram=st.integers(1, 9), words=WORDS)
 @example(texts=["a b a b a b a b", "", "a"], ngram=2, words="ascii")
 @settings(deadline=None)
-def test_sets_hold_each_shingle_once_in_order(texts: list[str], ngram: int, words: str) -> None:
+def test_sets_hold_each_shingle_once_in_order(texts: list[str], ngram: int, words: Words) -> None:
     expected = [sorted({whole_hash(shingle) for shingle in shingles(text, ngram, words)}) for text in texts]
     assert sets(texts, ngram=ngram, words=words) == expected
 
@@ -179,7 +188,7 @@ def test_the_hash_of_a_shingle_is_the_end_of_that_in_its_set() -> None:
 @pytest.mark.parametrize("words", ["ascii", "unicode", "runs"])
 @pytest.mark.parametrize("size", [2046, 2047, 2048, 2049, 4096, 6143])
 @pytest.mark.parametrize("piece", ["x", "+", "ab ", "é", "É日\U0001e900", "𝔘 ", "word1 word2(word3)\r\n"])
-def test_blocks_of_a_long_text_join_without_a_seam(size: int, piece: str, words: str) -> None:
+def test_blocks_of_a_long_text_join_without_a_seam(size: int, piece: str, words: Words) -> None:
     text = (piece * size)[:size] + " end of it all now"
     np.testing.assert_array_equal(sign([text], num_perm=16, words=words)[0][0], by_datasketch(text, num_perm=16, words=words))
     assert sets([text], words=words) == [sorted({whole_hash(shingle) for shingle in shingles(text, 5, words)})]
@@ -187,14 +196,14 @@ def test_blocks_of_a_long_text_join_without_a_seam(size: int, piece: str, words:
 
 @given(filler=st.integers(1950, 2050), texts=st.lists(TEXTS, min_size=1, max_size=6), words=WORDS)
 @settings(deadline=None, max_examples=examples(60))
-def test_what_lies_across_the_end_of_a_block_is_read_whole(filler: int, texts: list[str], words: str) -> None:
+def test_what_lies_across_the_end_of_a_block_is_read_whole(filler: int, texts: list[str], words: Words) -> None:
     text = "+" * filler + "".join(texts) * 3 + " z" * 9
     assert sets([text], words=words, ngram=3) == [sorted({whole_hash(shingle) for shingle in shingles(text, 3, words)})]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["ascii", "unicode"])
-def test_real_files_are_signed_like_datasketch_signs_them(words: str) -> None:
+def test_real_files_are_signed_like_datasketch_signs_them(words: Words) -> None:
     paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))[::6]
     texts = [path.read_text(encoding="utf-8")[:20_000] for path in paths]
     assert len(texts) > 10
@@ -216,7 +225,7 @@ def test_real_files_are_signed_like_datasketch_signs_them(words: str) -> None:
 def test_what_is_no_utf_8_harms_nobody_else(texts: list[bytes]) -> None:
     """The bytes after a text are another's: a character that is cut off must not take them."""
     for words in ("ascii", "unicode", "runs"):
-        options = {"num_perm": 4, "ngram": 2, "seed": 42, "words": words}
+        options: dict[str, Any] = {"num_perm": 4, "ngram": 2, "seed": 42, "words": words}
         together, _ = sign_texts(*string_buffers(pa.array([*texts, b"a b c d"], pa.binary())), **options)
         for text, signature in zip([*texts, b"a b c d"], together, strict=True):
             alone, _ = sign_texts(*string_buffers(pa.array([text], pa.binary())), **options)
@@ -254,7 +263,7 @@ def test_short_texts_unite_only_with_their_copies() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["ascii", "unicode"])
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "\0" * 1_000_000, "\r\n" * 500_000, "\u202eé" * 200_000, "日" * 300_000])
-def test_a_monstrous_line_is_signed(text: str, words: str) -> None:
+def test_a_monstrous_line_is_signed(text: str, words: Words) -> None:
     signatures, num_shingles = sign([text, "a b c d e f"], num_perm=8, words=words)
     np.testing.assert_array_equal(signatures[0], by_datasketch(text, num_perm=8, words=words))
     np.testing.assert_array_equal(signatures[1], by_datasketch("a b c d e f", num_perm=8))
@@ -279,7 +288,7 @@ def test_estimates_are_those_of_datasketch(left: str, right: str) -> None:
 
 @pytest.mark.parametrize("words", ["ascii", "unicode"])
 @pytest.mark.parametrize("jaccard", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-def test_the_error_of_an_estimate_is_what_theory_says(jaccard: float, words: str) -> None:
+def test_the_error_of_an_estimate_is_what_theory_says(jaccard: float, words: Words) -> None:
     size, num_pairs, num_perm = 400, 400, 256
     shared = round(jaccard * size)
     only = (size - shared) // 2

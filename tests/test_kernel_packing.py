@@ -22,9 +22,9 @@ def _pieces(rows):
     ends = np.cumsum([len(tokens) for *_, tokens in rows], dtype=np.int64)
     pool = np.array([token for *_, tokens in rows for token in tokens], np.uint32)
     byte_start = [byte if role < NUM_DOCUMENT_ROLES else NOWHERE for _, role, byte, _ in rows]
-    columns = [[doc for doc, *_ in rows], [role for _, role, *_ in rows], byte_start]
+    docs, roles = [doc for doc, *_ in rows], [role for _, role, *_ in rows]
     starts = np.concatenate([[0], ends])[:-1]
-    return pool, Pieces(*(np.array(column, np.int64) for column in columns), starts, ends)
+    return pool, Pieces(np.array(docs, np.int64), np.array(roles, np.int64), np.array(byte_start, np.int64), starts, ends)
 
 
 def _origins(rows, length):

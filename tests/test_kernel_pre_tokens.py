@@ -33,7 +33,7 @@ ATOMS = [
 TEXTS = st.lists(st.one_of(st.sampled_from(ATOMS), st.characters(exclude_categories=["Cs"])), max_size=40).map("".join)
 
 
-def arrays(texts):
+def arrays(texts) -> tuple[np.ndarray, np.ndarray]:
     encoded = [text.encode() for text in texts]
     offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded], dtype=np.int64)])
     return offsets, np.frombuffer(b"".join(encoded), np.uint8)

@@ -242,7 +242,7 @@ def test_the_declared_license_comes_from_the_metadata(tmp_path, metadata, declar
 
 
 def test_what_came_from_a_folder_or_without_record_is_left_out_and_recorded(tmp_path):
-    install(tmp_path, "ours", "1", {"ours.py": b"1"}, **{"direct_url.json": b'{"url": "file:///home/me"}'})
+    install(tmp_path, "ours", "1", {"ours.py": b"1"}, "", **{"direct_url.json": b'{"url": "file:///home/me"}'})
     write(tmp_path, {"bare-2.dist-info/METADATA": b"Name: bare"})
     found = environment(tmp_path)
     assert [(file.path, file.reason) for file in found["ours"].files] == [(".", "direct-url")]

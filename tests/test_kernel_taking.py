@@ -51,9 +51,9 @@ def test_copies_are_spread_and_mixed():
 
 def test_the_order_of_what_is_taken_once_is_that_of_its_draws():
     names = _names(range(50))
-    copies = take(np.ones(50), names, names, 3)
+    copies = take(np.ones(50, np.int64), names, names, 3)
     assert sorted(copies.row.tolist()) == list(range(50))
-    backwards = take(np.ones(50), _names(range(49, -1, -1)), _names(range(49, -1, -1)), 3)
+    backwards = take(np.ones(50, np.int64), _names(range(49, -1, -1)), _names(range(49, -1, -1)), 3)
     assert (49 - backwards.row).tolist() == copies.row.tolist(), "the order of the rows is none of it"
 
 

@@ -46,9 +46,9 @@ def test_docstrings_of_functions_open_with_a_verb_and_not_an_article():
     found = []
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not any(
-                "property" in ast.unparse(decorator) for decorator in node.decorator_list
-            )
-            if is_function and (ast.get_docstring(node) or "-").split()[0] in {"A", "All", "An", "Each", "Every", "The", "Those"}:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+            if not is_property and (ast.get_docstring(node) or "-").split()[0] in {"A", "All", "An", "Each", "Every", "The", "Those"}:
                 found.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert found == []

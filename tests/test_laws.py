@@ -7,6 +7,7 @@ import functools
 import importlib
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -122,7 +123,7 @@ def _calls(stage, inputs):
     return [{name: value.parts[i] if isinstance(value, Tabular) else value for name, value in wanted.items()} for i in range(count)]
 
 
-def fates(verdicts: list[pa.Table]) -> dict[str, tuple]:
+def fates(verdicts: list[pa.Table]) -> dict[str, tuple[Any, ...]]:
     return {row["doc_id"]: (row["keep"], row["rule"], row["value"], row["detail"]) for table in verdicts for row in table.to_pylist()}
 
 
@@ -165,7 +166,7 @@ def test_a_rewriter_changes_only_what_it_says(name, tmp_path, table):
         assert outside(before.encode(), spans, "start", "end") == outside(after.encode(), spans, "new_start", "new_end")
 
 
-def outside(data: bytes, spans: list[dict], start: str, end: str) -> bytes:
+def outside(data: bytes, spans: list[dict[str, Any]], start: str, end: str) -> bytes:
     kept, position = b"", 0
     for span in sorted(spans, key=lambda s: s[start]):
         kept, position = kept + data[position : span[start]], span[end]
@@ -177,7 +178,7 @@ def tokenizer(folder) -> Tokenizer:
     stage = STAGES["train_tokenizer"]
     docs = docs_table(["def f(x):\n    return x + 1\n" * 20] * 4, [0, 1, 2, 3])
     runtime = Runtime.alone(folder)
-    return stage.function(docs=Docs.of(docs), cfg=stage.config(vocab_size=400), runtime=runtime)[0]
+    return stage.function(docs=Docs.of(docs), cfg=stage.config.model_validate({"vocab_size": 400}), runtime=runtime)[0]
 
 
 @LAWS
@@ -326,7 +327,7 @@ def test_a_stage_alone_drops_what_is_no_document_with_a_reason_and_needs_nothing
         docs=Docs.of(whole), tokenizer=made, cfg=STAGES["encode"].config(), runtime=Runtime.alone(tmp_path / "e")
     )
     tables = {Docs: whole, Licenses: judged(Docs.of(whole), tmp_path).read(), Tokens: tokens.read()}
-    files = {Tokenizer: made.path}
+    files: dict[type, Path] = {Tokenizer: made.path}
     for kind, table in tables.items():
         columns = {f.name: pa.nulls(len(table), f.type) if f.nullable else table.column(f.name) for f in kind.SCHEMA}
         if kind is Docs:

@@ -39,10 +39,11 @@ def cases(draw):
     return (B, T, H, G, 4), draw(st.none() | st.integers(1, T + 2)), ends, draw(st.integers(0, 1 << 30))
 
 
-def drawn(shape, seed, device="cpu", dtype=torch.float32):
+def drawn(shape, seed, device="cpu", dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     B, T, H, G, K = shape
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(B, T, heads, K, generator=generator).to(device, dtype) for heads in (H, G, G)]
+    query, key, value = (torch.randn(B, T, heads, K, generator=generator).to(device, dtype) for heads in (H, G, G))
+    return query, key, value
 
 
 @settings(max_examples=examples(60), deadline=None)
@@ -109,8 +110,8 @@ def test_torchs_kernel_for_documents_is_asked_for_the_same(case):
         assert enable_gqa or query.shape[1] == key.shape[1]
         left, right = window_size
         assert right == 0  # causal
-        line = (tensor[None] for tensor in (query, key, value))
-        return one_by_one(*line, len(query) if left == -1 else left + 1, cu_seq_q.tolist())[0]
+        width = len(query) if left == -1 else left + 1
+        return one_by_one(query[None], key[None], value[None], width, cu_seq_q.tolist())[0]
 
     shape, window, ends, seed = case
     tensors = drawn(shape, seed)

@@ -198,7 +198,7 @@ def test_reading_ahead_gives_what_is_asked_for():
         batch = reader.read(step)
         assert (batch.tokens_BT == tokens[reader.batch(step)]).all()
         assert batch.offsets_N.tolist() == list(range(0, 17, 2)), "without starts a sequence is one document"
-    assert (batch.tokens_BT.dtype, batch.offsets_N.dtype) == (np.int64, np.int32)
+    assert (batch.tokens_BT.dtype, batch.offsets_N.dtype) == (np.dtype(np.int64), np.dtype(np.int32))
     reader.close()
 
 
@@ -214,7 +214,7 @@ def test_documents_of_a_batch_are_those_of_its_sequences(drawn, data):
     batch = Batch(tokens[chosen].astype(np.int64), chosen, document_offsets(some, length))
     expected = documents_of(tokens[chosen], mine)
     assert cut(batch) == expected
-    assert (batch.offsets_N.dtype, batch.offsets_N[0], batch.offsets_N[-1]) == (np.int32, 0, len(chosen) * length)
+    assert (batch.offsets_N.dtype, batch.offsets_N[0], batch.offsets_N[-1]) == (np.dtype(np.int32), 0, len(chosen) * length)
     begin = data.draw(st.integers(0, len(chosen) - 1))
     end = data.draw(st.integers(begin + 1, len(chosen) + 2))  # a last microbatch may ask for more than there is
     part = batch.rows(begin, end)

@@ -3,6 +3,7 @@
 # ruff: noqa: N803, N806  # shapes as suffixes, as in model/
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,8 @@ def assert_same_network(ours, theirs, seed):
 def test_what_we_write_is_the_same_network_in_transformers(tmp_path, architecture, seed):
     ours = made(architecture, seed)
     save_network(tmp_path, architecture, ours.named_parameters(), shard_bytes=4 * architecture.num_parameters // (1 + seed % 3) + 1)
-    theirs, told = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True, attn_implementation="sdpa")
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True, attn_implementation="sdpa")
+    theirs, told = loaded
     assert not any(told.values()), f"weights that fit nothing: {told}"
     assert_same_network(ours, theirs, seed)
 

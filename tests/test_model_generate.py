@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from starloom.model.architecture import Architecture
-from starloom.model.config import EvaluationJob, Prompt
+from starloom.model.config import EvaluationJob, EvaluationTasks, Heldout, Prompt
 from starloom.model.evaluate import evaluate
 from starloom.model.formats import save_network
 from starloom.model.generate import Continuation, complete, main
@@ -51,7 +52,8 @@ def tokenizer() -> Tokenizer:
     return of_bytes(SPECIAL)
 
 
-SHAPE = {"vocab_size": BYTES + len(ALPHABET), "context_tokens": 48, "num_layers": 2, "num_heads": 2, "width": 32, "initializer_range": 0.4}
+SHAPE: dict[str, Any] = {"vocab_size": BYTES + len(ALPHABET), "context_tokens": 48}
+SHAPE |= {"num_layers": 2, "num_heads": 2, "width": 32, "initializer_range": 0.4}
 FAMILIES = {
     "gpt_bigcode": Architecture(**SHAPE),
     "starcoder2": Architecture(**SHAPE, family="starcoder2", num_key_value_heads=2, tied_head=False),
@@ -249,8 +251,8 @@ def test_an_impossible_prompt_is_refused_by_its_task(tokens, knobs, named):
 
 
 def middle(tokenizer, **knobs):
-    prompt = Prompt(**{"task_id": "t", "prefix": "ab", "suffix": "cde", "max_new_tokens": 12} | knobs)
-    return asked(prompt, tokenizer, ONE)
+    usual: dict[str, Any] = {"task_id": "t", "prefix": "ab", "suffix": "cde", "max_new_tokens": 12}
+    return asked(Prompt(**usual | knobs), tokenizer, ONE)
 
 
 def letters(text):
@@ -285,7 +287,7 @@ def test_a_middle_ends_at_a_sentinel_and_a_continuation_does_not(tokenizer, sent
     prompts = [Prompt(task_id="t", prefix="a", suffix="b"), Prompt(task_id="t", prompt="a")]
     gap, plain = (Continuation(prompt, asked(prompt, tokenizer, Architecture(**SHAPE | {"context_tokens": 200}))) for prompt in prompts)
     for row in (gap, plain):
-        row.take(*letters("x"), tokenizer, EOD)
+        row.take(letters("x")[0], tokenizer, EOD)
         row.take(sentinel, tokenizer, EOD)
     assert (gap.text, gap.finish) == ("x", "stop")
     assert (plain.text, plain.finish) == ("x" + SPECIAL[sentinel], "")
@@ -386,7 +388,7 @@ def job(tmp_path, network, tokenizer) -> EvaluationJob:
         pq.write_table(pa.table({"split": split, "tokens": pa.array(list(tokens), pa.list_(pa.uint16()))}), packed[-1])
     return EvaluationJob(
         checkpoint=tmp_path / "checkpoint", tokenizer=tmp_path / "tokenizer.json", packed=packed, out=tmp_path / "out",
-        tasks={"heldout": {"batch_sequences": 2}}, pad_token=PAD, eod_token=EOD, threads=1,
+        tasks=EvaluationTasks(heldout=Heldout(batch_sequences=2)), pad_token=PAD, eod_token=EOD, threads=1,
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ import yaml
 
 from starloom.model import loss as loss_module
 from starloom.model.architecture import Architecture
-from starloom.model.loss import summed_cross_entropy
-from starloom.model.network import GPT, IGNORE, Cache, positions_of, targets_of
+from starloom.model.loss import IGNORE, summed_cross_entropy
+from starloom.model.network import GPT, Cache, positions_of, targets_of
 
 PRESETS = Path(__file__).parents[1] / "conf" / "model"
 ONE = Architecture(vocab_size=61, context_tokens=24, num_layers=2, num_heads=3, width=24)

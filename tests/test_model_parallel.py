@@ -12,6 +12,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -155,7 +156,8 @@ def check_few_rows(accelerator: Accelerator) -> None:
     fill(network, lambda _, shape: torch.full(shape, 7.0))
     for _, tensor in full_weights(network):
         assert bool((tensor == 7).all())
-    assert network.blocks[0].weight.to_local().numel() == (3 if accelerator.is_main_process else 0)
+    alone: Any = network.blocks[0]
+    assert alone.weight.to_local().numel() == (3 if accelerator.is_main_process else 0)
 
 
 def test_two_processes_learn_what_one_learns():
@@ -184,7 +186,8 @@ def test_recomputing_changes_no_gradient_and_no_name(dropout):
         def count(*_):
             entered[-1] += 1
 
-        network.blocks[1].mlp.register_forward_pre_hook(count)
+        block: Any = network.blocks[1]
+        block.mlp.register_forward_pre_hook(count)
         torch.manual_seed(3)
         model(batch_of(0), targets_of(batch_of(0), None)).backward()
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})

@@ -15,6 +15,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def names_in(folder: Path) -> list[str]:
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path, architecture):
     network, optimizer = training(architecture=architecture)
     states = States(tmp_path / "states")
-    head = {"fingerprint": "f", "history": [[1, 0.1 + 0.2, 1e-300], [2, float("inf"), -0.0]]}
+    head: dict[str, Any] = {"fingerprint": "f", "history": [[1, 0.1 + 0.2, 1e-300], [2, float("inf"), -0.0]]}
     for step in range(1, 7):
         if step == 4:
             states.save(3, network, optimizer, head)  # and training goes on while it is written
@@ -252,7 +253,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
 def test_frozen_weights_are_not_saved_and_stay_as_they_are(tmp_path):
     def adapted(seed):
         network, _ = training(seed)
-        network.wte.weight.requires_grad_(requires_grad=False)
+        network.wte.weight.requires_grad_(False)
         return network, optimizer_of(network)
 
     network, optimizer = adapted(5)
@@ -383,7 +384,7 @@ def test_killed_at_any_moment_it_leaves_a_sound_newest_state(tmp_path):
 # Many processes
 
 
-def started(accelerator: Accelerator, parallel: str, seed: int) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+def started(accelerator: Accelerator, parallel: Any, seed: int) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
     with torch.device("meta"):
         network = GPT(UNTIED)
     model = distribute(network, accelerator, parallel=parallel, precision="fp32")

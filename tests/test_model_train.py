@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
@@ -29,7 +30,7 @@ from starloom.model.data import Order
 from starloom.model.formats import load_network, save_network
 from starloom.model.network import GPT, targets_of
 from starloom.model.train import Interruption, TrainingError, learning_rate_at
-from tests.trainings import ARCHITECTURE, HOUSE, TRAINING, finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
+from tests.trainings import ARCHITECTURE, HOUSE, finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,7 @@ def same_results(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, packed) -> tuple[TrainingJob, list[dict]]:
+def undisturbed(tmp_path_factory, packed) -> tuple[TrainingJob, list[dict[str, Any]]]:
     job = job_of(tmp_path_factory.mktemp("undisturbed"), packed, dropout=0.1)
     return job, finish(start(job))
 
@@ -188,7 +189,12 @@ def test_on_a_gpu_it_learns_what_it_learns_on_a_cpu_and_resumes_within_noise(tmp
 @pytest.mark.filterwarnings("ignore")  # as above
 def test_compiled_blocks_learn_what_others_learn(tmp_path, packed, monkeypatch):
     real, compiled = torch.compile, []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(real(function, backend="eager")) or compiled[-1])
+
+    def compile_eagerly(function):
+        compiled.append(real(function, backend="eager"))
+        return compiled[-1]
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     plain = trainer_of(tmp_path / "plain", packed)
     assert not compiled  # on a CPU it is not worth the wait
     fused = trainer_of(tmp_path / "fused", packed, compile="on", activation_checkpointing=True, microbatch_sequences=2)
@@ -558,7 +564,7 @@ def test_a_wrong_config_ends_in_a_message_and_status_one(tmp_path, monkeypatch, 
 
 
 def test_the_schedule_climbs_then_falls_to_its_minimum():
-    training = TrainingJob(architecture=ARCHITECTURE, training=TRAINING, packed=["x"], out="x", work="x").training
+    training = job_of(Path("x"), [Path("x")]).training
     rates = [learning_rate_at(step, training) for step in range(1, 151)]
     assert rates[:10] == pytest.approx([3e-4 * step for step in range(1, 11)])
     assert rates[9:] == sorted(rates[9:], reverse=True)
@@ -583,8 +589,7 @@ def test_a_knob_that_makes_no_sense_is_refused_by_name(tmp_path, packed, knobs, 
 
 
 def test_the_other_schedule_stays_at_its_peak_and_decays_at_the_end():
-    wsd = TRAINING | {"schedule": "wsd", "decay_steps": 40}
-    training = TrainingJob(architecture=ARCHITECTURE, training=wsd, packed=["x"], out="x", work="x").training
+    training = job_of(Path("x"), [Path("x")], schedule="wsd", decay_steps=40).training
     rates = [learning_rate_at(step, training) for step in range(1, 151)]
     assert rates[9:110] == [3e-3] * 101
     assert rates[109:] == sorted(rates[109:], reverse=True)

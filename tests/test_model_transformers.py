@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -53,7 +54,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    model, told = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    model, told = loaded
     assert not any(told.values()), f"weights that fit nothing: {told}"
     return model.eval()
 
@@ -77,7 +79,7 @@ def test_the_likeliest_continuation_is_the_same(folder, theirs):
 
 def continuation(network, tokens, max_new_tokens):
     prompt = Prompt(task_id="t", prompt_tokens=tokens, max_new_tokens=max_new_tokens)
-    return Continuation(prompt, asked(prompt, Silent(), network.architecture))
+    return Continuation(prompt, asked(prompt, cast("Fast", Silent()), network.architecture))
 
 
 class Silent:

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +100,7 @@ def test_without_spans_there_are_no_groups(packs):
 
 @pytest.mark.parametrize(("batch_sequences", "world"), [(1, 1), (4, 1), (100, 1), (2, 3), (100, 3), (1, 40)])
 def test_processes_share_the_sequences_in_equally_many_batches(packs, batch_sequences, world):
-    heldout = ValidationSet.open(*packs, 20)
+    heldout = ValidationSet.open(packs[0], packs[1], 20)
     shares = [list(heldout.batches(batch_sequences, rank, world)) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     seen = []
@@ -144,7 +145,7 @@ def test_spans_of_other_data_are_refused(packs, tmp_path):
 @given(st.lists(st.tuples(st.floats(0, 20, width=32), st.booleans(), st.integers(FILLER, 2)), max_size=60), st.integers(0, 60))
 def test_losses_add_up_by_group_whatever_the_batches(rows, border):
     names = ("a", "b", "c")
-    expected = []
+    expected: list[Any] = []
     for name, group in [(None, None), *((name, group) for group, name in enumerate(names))]:
         mine = [loss for loss, is_target, of in rows if is_target and of != FILLER and group in (None, of)]
         if mine:

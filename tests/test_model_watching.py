@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -31,7 +33,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(watching.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
 
 class Terminal(io.StringIO):
@@ -40,7 +42,7 @@ class Terminal(io.StringIO):
 
 
 def watch_of(work, stream=None, **changed):
-    knobs = {
+    knobs: dict[str, Any] = {
         "num_steps": 9,
         "step_tokens": 128,
         "sequence_tokens": 32,

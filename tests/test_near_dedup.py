@@ -146,10 +146,12 @@ def plain_clusters(corpus: list[dict[str, Any]], sketches: dict[str, MinHash], c
     return clusters
 
 
+VERIFY: tuple[Any, ...] = ("none", "estimated", "exact")
+SCOPES: tuple[Any, ...] = ("language", "global")
 DECISIONS = [
     *(
         NearDedup(threshold=threshold, verify=verify, scope=scope)
-        for threshold, verify, scope in itertools.product([0.5, 0.7, 0.9], ["none", "estimated", "exact"], ["language", "global"])
+        for threshold, verify, scope in itertools.product([0.5, 0.7, 0.9], VERIFY, SCOPES)
     ),
     NearDedup(bands=40, rows=6),
     NearDedup(bands=16, rows=8, verify="exact", scope="global"),
@@ -306,7 +308,7 @@ def test_recall_is_what_theory_says(runtime: Runtime, bands: int | None, rows: i
 
 
 @pytest.mark.parametrize("knobs", [{"bands": 25}, {"rows": 10}, {"bands": 26, "rows": 10}])
-def test_a_banding_that_does_not_fit_is_refused(knobs: dict[str, int]) -> None:
+def test_a_banding_that_does_not_fit_is_refused(knobs: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="bands and rows go together|26 bands of 10 rows need 260 permutations"):
         NearDedup(**knobs)
 
@@ -351,7 +353,7 @@ def test_the_reason_names_what_decided(runtime: Runtime) -> None:
         runner_up["doc_id"]: "smallest doc_id",
         winner["doc_id"]: "smallest doc_id",  # over the runner-up
     }
-    _, clusters = decide([rows], NearDedup(survivor=["stars asc"]), runtime)
+    _, clusters = decide([rows], NearDedup(survivor=("stars asc",)), runtime)
     reasons = {member["doc_id"]: (member["cluster_id"], member["reason"]) for member in clusters.read().to_pylist()}
     assert reasons[rows[1]["doc_id"]] == (rows[0]["doc_id"], "stars 80 < 120")
 

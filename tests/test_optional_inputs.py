@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,7 +86,8 @@ def values(checkout: Checkout) -> dict[str, list[float]]:
 
     store = Store.open(str(checkout.store))
     outputs = {name: store.run("latest").step(name).outputs for name in COUNTERS}
-    views = {name: opened_ref(store, Ref(kind, out["artifact"])) for name, made in outputs.items() for kind, out in made.items()}
+    made = [(name, kind, out["artifact"]) for name, of_step in outputs.items() for kind, out in of_step.items()]
+    views: dict[str, Any] = {name: opened_ref(store, Ref(kind, artifact)) for name, kind, artifact in made}
     return {name: [part.read(["value"]).column("value")[0].as_py() for part in view.parts] for name, view in views.items()}
 
 

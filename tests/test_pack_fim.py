@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -76,7 +77,7 @@ def _documents(packed, spans, table, model):
     offsets, data = token_bytes(model)
     rows, splits = packed.column("tokens").to_pylist(), packed.column("split").to_pylist()
     assert packed.column("sequence").to_pylist() == list(range(len(rows)))
-    found = {doc_id: {"text": {}, "split": set(), "runs": []} for doc_id in table.column("doc_id").to_pylist()}
+    found: dict[str, Any] = {doc_id: {"text": {}, "split": set(), "runs": []} for doc_id in table.column("doc_id").to_pylist()}
     at = (0, 0)
     for span in spans.to_pylist():
         sequence, start, end = span["sequence"], span["token_start"], span["token_end"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -80,13 +82,13 @@ def test_rows_of_one_hash_are_told_apart_by_their_values(tmp_path, monkeypatch):
 
 def test_an_index_is_read_from_its_file_and_made_again_if_that_is_gone_or_damaged(tmp_path, monkeypatch):
     rows, name = stored(tmp_path, [["0" * 32, "1" * 32]])
-    monkeypatch.setattr(module, "_kept", module.OrderedDict())
+    monkeypatch.setattr(module, "_kept", OrderedDict())
     rows.of_document(name, "1" * 32, ["n"], None)
     (file,) = (tmp_path / "tmp" / FOLDER).rglob("*.npy")
     wanted = hashes_of("doc_id", pa.array(["1" * 32]))
     for damage in (lambda: None, file.unlink, lambda: file.write_bytes(b"no index"), lambda: np.save(file, np.zeros(3))):
         damage()
-        monkeypatch.setattr(module, "_kept", module.OrderedDict())
+        monkeypatch.setattr(module, "_kept", OrderedDict())
         assert candidates(rows, name, 0, "doc_id", wanted).tolist() == [1]
     assert np.load(file).dtype == np.uint32
 
@@ -100,9 +102,9 @@ def test_a_store_that_cannot_be_written_is_asked_all_the_same(tmp_path, monkeypa
 
 def test_memory_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "KEPT_BYTES", 30)
-    monkeypatch.setattr(module, "_kept", module.OrderedDict())
+    monkeypatch.setattr(module, "_kept", OrderedDict())
     monkeypatch.setattr(rows_module, "KEPT_FOOTERS_BYTES", 1)
-    monkeypatch.setattr(rows_module, "_footers", rows_module.OrderedDict())
+    monkeypatch.setattr(rows_module, "_footers", OrderedDict())
     for number in range(4):
         rows, name = stored(tmp_path / f"{number}", [[f"{number}" * 32] * 5])
         assert len(rows.of_document(name, f"{number}" * 32, ["n"], None)) == 5

@@ -42,8 +42,8 @@ def recipe(tmp_path) -> Path:
 
 
 def start(*words: object, **env: str) -> psutil.Popen:
-    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return psutil.Popen([sys.executable, *map(str, words)], env={**os.environ, **env}, **nowhere)
+    argv = [sys.executable, *map(str, words)]
+    return psutil.Popen(argv, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def start_run(recipe: Path, *words: str, **env: str) -> psutil.Popen:

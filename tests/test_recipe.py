@@ -91,9 +91,9 @@ def test_a_bad_setting_is_named(tmp_path, setting, message):
 
 def test_settings_reach_nested_knobs_and_the_seed_every_stage_that_has_one(tmp_path):
     found = load(recipe(tmp_path, f"seed: 7\nstages:\n{INGEST}- near_dedup\n"), ["near_dedup.threshold=0.9", "ingest.sources.0.name=here"])
-    assert found.steps[1].config.threshold == 0.9
-    assert found.steps[1].config.seed == 7
-    assert found.steps[0].config.sources[0].name == "here"
+    ingest, near_dedup = (step.config.model_dump() for step in found.steps)
+    assert (near_dedup["threshold"], near_dedup["seed"]) == (0.9, 7)
+    assert ingest["sources"][0]["name"] == "here"
 
 
 def test_a_step_reads_the_nearest_of_its_type_above_it(tmp_path):
@@ -167,7 +167,8 @@ def test_numbers_as_yaml_has_them(tmp_path):
     step = load(
         recipe(tmp_path, f"stages:\n{INGEST}- train_model: {{learning_rate: 1e-4, min_learning_rate: 0, warmup_steps: 0}}\n")
     ).steps[1]
-    assert (step.config.learning_rate, step.config.min_learning_rate) == (1e-4, 0.0)
+    knobs = step.config.model_dump()
+    assert (knobs["learning_rate"], knobs["min_learning_rate"]) == (1e-4, 0.0)
 
 
 def test_merge_keys_mean_what_they_mean_in_yaml(tmp_path):
@@ -187,7 +188,8 @@ def test_merge_keys_mean_what_they_mean_in_yaml(tmp_path):
     for step, document in zip(steps[1:], documents[1:], strict=True):
         given = {name: getattr(step.config, name) for name in document["near_dedup"]}
         assert given == document["near_dedup"], "as PyYAML reads it"
-    assert (steps[2].config.threshold, steps[2].config.num_perm, steps[3].config.ngram, steps[3].config.seed) == (0.7, 64, 3, 9)
+    second, third = (step.config.model_dump() for step in steps[2:])
+    assert (second["threshold"], second["num_perm"], third["ngram"], third["seed"]) == (0.7, 64, 3, 9)
 
 
 @pytest.mark.parametrize(

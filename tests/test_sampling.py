@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,15 +32,15 @@ def make(folder, parts, signals=None) -> Store:
     for rows in parts:
         ids = [f"{number + i:032x}" for i in range(len(rows))]
         number += len(rows)
-        text = {"doc_id": ids, "repo": ["r"] * len(rows), "path": [f"{i}.py" for i in ids], "language": ["Python"] * len(rows)}
-        text |= {"size": [2] * len(rows), "content": [f"text of {i}" for i in ids]}
+        text: dict[str, list[Any]] = {"doc_id": ids, "repo": ["r"] * len(rows), "path": [f"{i}.py" for i in ids]}
+        text |= {"language": ["Python"] * len(rows), "size": [2] * len(rows), "content": [f"text of {i}" for i in ids]}
         schema = pa.schema([(name, pa.int64() if name == "size" else pa.string()) for name in text])
         texts.append(store.put_table("Docs", pa.table(text, schema), 4))
         judged = [
             {"doc_id": i, "keep": keep, "rule": rule if keep is not None else None, "value": value, "threshold": threshold, "detail": None}
             for i, (keep, rule, value, threshold) in zip(ids, rows, strict=True)
         ]
-        counts = {"kept": sum(row["keep"] is True for row in judged), "dropped": sum(row["keep"] is False for row in judged)}
+        counts: dict[str, Any] = {name: sum(row["keep"] is keep for row in judged) for name, keep in (("kept", True), ("dropped", False))}
         counts["rules"] = dict(Counter(str(row["rule"]) for row in judged if row["keep"] is False))
         verdicts.append(store.put_table("Verdicts", pa.Table.from_pylist(judged, Verdicts.SCHEMA), 5, counts))
         if signals:
@@ -139,6 +140,11 @@ def test_a_sample_reads_only_the_parts_that_it_draws_from(tmp_path, monkeypatch)
     import starloom.queries.rows
 
     read, real = set(), starloom.queries.rows.Rows.path
-    monkeypatch.setattr(starloom.queries.rows.Rows, "path", lambda self, name, part: (read.add(part), real(self, name, part))[1])
+
+    def noted(self, name, part):
+        read.add(part)
+        return real(self, name, part)
+
+    monkeypatch.setattr(starloom.queries.rows.Rows, "path", noted)
     assert len(sample(store, "latest", "judge", kept=False, rule="near-duplicate", number=9, seed=0)["documents"]) == 3
     assert read == {0}

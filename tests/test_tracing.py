@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,7 +38,7 @@ def rows_of(store, run, step, kind):
 
 def reference_fates(store, run):
     """doc_id → (step, rule) that dropped it, or None."""
-    fates = {row["doc_id"]: None for row in rows_of(store, run, "ingest", "Docs")}
+    fates: dict[str, Any] = {row["doc_id"]: None for row in rows_of(store, run, "ingest", "Docs")}
     for step in store.run(run).steps:
         if "Verdicts" in step.outputs:
             for row in rows_of(store, run, step.name, "Verdicts"):

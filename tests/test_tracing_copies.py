@@ -334,7 +334,7 @@ def test_what_had_been_seen_by_step_n_is_what_the_first_n_batches_hold(store, ru
         assert told == {d: (e["tokens"], e["tokens_seen"], len(e["copies"])) for d, e in expected.items()}
         assert found["num_copies"] == sum(copies for *_, copies in told.values())
         assert earlier <= told.keys(), "what had been seen stays seen"
-        earlier = told.keys()
+        earlier = set(told)
     left_out = {d["doc_id"] for d in rows_of(store, run, "ingest", "Docs")} - {span["doc_id"] for span in spans}
     assert left_out
     assert not left_out & earlier

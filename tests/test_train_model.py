@@ -1,5 +1,8 @@
 """The training stage: presets, what its identity is, and a training from packed parts to a checkpoint."""
 
+# A preset fills knobs that have no default:
+# mypy: disable-error-code="call-arg"
+
 from __future__ import annotations
 
 import contextlib
@@ -12,6 +15,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,11 +57,12 @@ def test_the_identity_is_the_knobs_and_not_where_they_come_from(tmp_path):
     assert mine.identity()["learning_rate"] == 4e-3
     assert TrainModel(learning_rate=1e-3).identity() != mine.identity()
     for name in NEUTRAL:
-        other = {"preset": "small", "on_divergence": "skip", "main_process_ip": "10.0.0.1", "keep_every_steps": 500}.get(name, 7)
+        other: Any = {"preset": "small", "on_divergence": "skip", "main_process_ip": "10.0.0.1", "keep_every_steps": 500}.get(name, 7)
         if name not in ("preset", "machine_rank"):  # those need others to change with them
             assert TrainModel(**{name: other}).identity() == mine.identity(), name
     assert set(TrainModel.model_fields) - set(mine.identity()) == NEUTRAL
-    for what in ({"lora": {"rank": 2}}, {"schedule": "wsd"}, {"attend_across_documents": False}, {"dropout": 0.1}, {"spike_factor": 5}):
+    changes: list[dict[str, Any]] = [{"lora": {"rank": 2}}, {"schedule": "wsd"}, {"attend_across_documents": False}, {"dropout": 0.1}]
+    for what in (*changes, {"spike_factor": 5}):
         assert TrainModel(**what).identity() != mine.identity()
 
 
@@ -71,8 +76,12 @@ NEUTRAL = {
 
 def test_what_moves_bits_is_in_the_key_as_it_turns_out_and_an_unfinished_training_goes_on_without_it(monkeypatch):
     usual = TrainModel()
-    changes = [{"num_processes": 2}, {"num_processes": 8}, {"microbatch_sequences": 2}, {"compile": "on"}, {"attention": "flash"}]
-    changes += [{"activation_checkpointing": True}, {"num_processes": 2, "num_machines": 2, "main_process_ip": "a", "main_process_port": 1}]
+    changes: list[dict[str, Any]] = [{"num_processes": 2}, {"num_processes": 8}, {"microbatch_sequences": 2}, {"compile": "on"}]
+    changes += [
+        {"attention": "flash"},
+        {"activation_checkpointing": True},
+        {"num_processes": 2, "num_machines": 2, "main_process_ip": "a", "main_process_port": 1},
+    ]
     keys = [json.dumps(TrainModel(**change).identity(), sort_keys=True) for change in changes]
     assert len({*keys, json.dumps(usual.identity(), sort_keys=True)}) == len(changes) + 1
     for change in changes:
@@ -193,7 +202,8 @@ def test_a_wrong_knob_is_refused_by_name(knobs, named):
 
 
 def test_yamls_on_and_off_are_words_here():
-    assert [TrainModel(compile=word).compile for word in (True, False, "on", "auto")] == ["on", "off", "on", "auto"]
+    words: tuple[Any, ...] = (True, False, "on", "auto")
+    assert [TrainModel(compile=word).compile for word in words] == ["on", "off", "on", "auto"]
 
 
 def test_a_misspelt_knob_of_a_preset_is_refused(tmp_path):
@@ -354,7 +364,7 @@ def trained(tmp_path) -> Checkpoint:
 
 
 def test_it_goes_on_from_a_checkpoint_and_may_make_its_context_longer(trained, tmp_path, tokenizer):
-    longer = {"context_tokens": 64, "rope_theta": 1e6, "sliding_window": 8}
+    longer: dict[str, Any] = {"context_tokens": 64, "rope_theta": 1e6, "sliding_window": 8}
     knobs = {"preset": "finetune", "batch_sequences": 2, "threads": 1, "warmup_steps": 0, "num_steps": 1, "learning_rate": 1e-9}
     runtime = Runtime.alone(tmp_path / "second")
     checkpoint, *_ = train(packed_of(4), tokenizer, runtime, trained, **knobs, **longer, min_learning_rate=0)
@@ -425,9 +435,9 @@ def packed_alike(split: str, length: int) -> Packed:
         (packed_of(0, 0), "nothing to train on: of 0 packed sequences none", "left no documents"),
     ],
 )
-def test_refuses_before_anything_starts_what_cannot_be_trained_on(packed, message, hint, tmp_path, tokenizer):
+def test_refuses_before_anything_starts_what_cannot_be_trained_on(packed, message, hint, tmp_path, tokenizer, monkeypatch):
     runtime = Runtime.alone(tmp_path / "scratch")
-    runtime.subprocess = lambda *_, **__: pytest.fail("a trainer was started")
+    monkeypatch.setattr(runtime, "subprocess", lambda *_, **__: pytest.fail("a trainer was started"))
     with pytest.raises(InputError, match=message) as caught:
         train(packed, tokenizer, runtime, **KNOBS)
     assert hint in str(caught.value.hint)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +16,8 @@ from starloom.model.train import Trainer
 
 ARCHITECTURE_KNOBS = {field.name for field in dataclasses.fields(Architecture)}
 HOUSE = Path(__file__).parents[1]
-ARCHITECTURE = {"vocab_size": 64, "context_tokens": 32, "num_layers": 2, "num_heads": 2, "width": 32}
-TRAINING = {
+ARCHITECTURE: dict[str, Any] = {"vocab_size": 64, "context_tokens": 32, "num_layers": 2, "num_heads": 2, "width": 32}
+TRAINING: dict[str, Any] = {
     "num_steps": 150, "batch_sequences": 4, "learning_rate": 3e-3, "min_learning_rate": 3e-4, "warmup_steps": 10,
     "pad_token": 0, "threads": 1, "precision": "fp32",
 }  # fmt: skip
@@ -42,13 +43,11 @@ def write_packed(folder: Path) -> list[Path]:
 
 def job_of(folder: Path, packed: list[Path], **changed) -> TrainingJob:
     """The job of these tests with some knobs changed, wherever they belong."""
-    architecture = {name: changed.pop(name) for name in list(changed) if name in ARCHITECTURE_KNOBS}
+    architecture: dict[str, Any] = {name: changed.pop(name) for name in list(changed) if name in ARCHITECTURE_KNOBS}
     running = {name: changed.pop(name) for name in list(changed) if name in Running.model_fields}
     training = {name: changed.pop(name) for name in list(changed) if name in Training.model_fields}
-    return TrainingJob(
-        architecture=ARCHITECTURE | architecture, training=TRAINING | training, running=RUNNING | running, packed=packed,
-        out=folder / "out", work=folder / "work", **changed,
-    )  # fmt: skip
+    knobs = {"architecture": ARCHITECTURE | architecture, "training": TRAINING | training, "running": RUNNING | running}
+    return TrainingJob.model_validate({**knobs, "packed": packed, "out": folder / "out", "work": folder / "work", **changed})
 
 
 def trainer_of(folder, packed, **changed):
@@ -60,7 +59,7 @@ def losses_of(trainer):
     return [step.loss for step in trainer.history]
 
 
-def start(job: TrainingJob, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(job: TrainingJob, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     job.work.parent.mkdir(parents=True, exist_ok=True)
     config = job.work.parent / "config.json"
     config.write_text(job.model_dump_json())
@@ -68,7 +67,7 @@ def start(job: TrainingJob, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     return subprocess.Popen(argv, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def lines_until(process: subprocess.Popen, step: int) -> list[dict]:
+def lines_until(process: subprocess.Popen[str], step: int) -> list[dict[str, Any]]:
     """Its lines up to the one of this step."""
     lines = []
     for line in process.stdout:
@@ -78,7 +77,7 @@ def lines_until(process: subprocess.Popen, step: int) -> list[dict]:
     raise AssertionError(f"it ended before step {step}: {process.stderr.read()}")
 
 
-def finish(process: subprocess.Popen) -> list[dict]:
+def finish(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
