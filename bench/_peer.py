@@ -70,6 +70,13 @@ class Environment:
             raise RuntimeError(f"{reason} (log: {log})")
         return answer["result"]
 
+    def processor_seconds(self) -> float:
+        """Return the processor seconds of the driver and of its children that have ended; starts the driver if it is not running."""
+        import psutil
+
+        times = psutil.Process(_started(self)[0].pid).cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+
 
 @functools.cache
 def _started(environment: Environment) -> tuple[subprocess.Popen[str], str]:

@@ -1,4 +1,4 @@
-"""datatrove's deduplication by MinHash: its four stages on two workers, as `examples/minhash_deduplication.py` sets them up.
+"""datatrove's deduplication by MinHash: its four stages on two workers, or as many as asked, set up as `examples/minhash_deduplication.py`.
 
 Normalisation is its own (TextNormConfig: lower case, no punctuation, no diacritics, numbers as 0), words are spaCy's.
 What the example does beyond a verdict is left out: it counts tokens, and writes the survivors. Workers are forked, so
@@ -15,7 +15,7 @@ from typing import Any
 WORKERS = 2
 
 
-def run(*, texts: str, scratch: str, bands: int, rows: int) -> list[str]:
+def run(*, texts: str, scratch: str, bands: int, rows: int, workers: int = WORKERS) -> list[str]:
     """Return the ids of the dropped documents; `texts` is a folder of Parquet files with the columns id and text."""
     import spacy.lang.en  # type: ignore[import-not-found,unused-ignore]  # noqa: F401 - before the fork, not in every worker
     from datatrove.executor import LocalPipelineExecutor  # type: ignore[import-not-found,unused-ignore]
@@ -42,6 +42,6 @@ def run(*, texts: str, scratch: str, bands: int, rows: int) -> list[str]:
     ]
     for number, (tasks, pipeline) in enumerate(stages):
         logs = f"{scratch}/logs-{number}"
-        LocalPipelineExecutor(pipeline, tasks=tasks, workers=min(WORKERS, tasks), logging_dir=logs, start_method="fork").run()
+        LocalPipelineExecutor(pipeline, tasks=tasks, workers=min(workers, tasks), logging_dir=logs, start_method="fork").run()
     lines = [line for file in Path(excluded).glob("*.jsonl.gz") for line in gzip.decompress(file.read_bytes()).splitlines()]
     return [json.loads(line)["id"] for line in lines]
