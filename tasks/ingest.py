@@ -14,6 +14,7 @@ that does the part. Both are named here, and only here.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,10 +25,12 @@ from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
 from starloom.tasks.kernels.sources.admission import admit
 from starloom.tasks.kernels.sources.contents import BATCH_BYTES, with_blobs
 from starloom.tasks.kernels.sources.files import RepositorySnapshot, read_listed
+from starloom.tasks.kernels.sources.git import GitRevision, read_git
 from starloom.tasks.kernels.sources.units import SourceError, document_id, partition
 from starloom.tasks.schemas import Docs, Repositories, Skipped
 from starloom.tasks.sources.environments import PythonEnvironment
 from starloom.tasks.sources.folders import Directory
+from starloom.tasks.sources.git import Git, default_mirrors, parse_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "partition", "snapshot"]
 
-AnySource = PythonEnvironment | Directory
+AnySource = PythonEnvironment | Directory | Git
 Source = Annotated[AnySource, Field(discriminator="kind")]
 """A source of any kind, told by its `kind`."""
 
@@ -92,14 +95,22 @@ def _list_units(source: AnySource, seed: int, cache: Cache) -> Iterable[Unit]:
     """Yield the units of a source: what a plan needs to know of them."""
     from starloom.tasks.kernels.sources.environments import list_environment
     from starloom.tasks.kernels.sources.folders import list_directory
+    from starloom.tasks.kernels.sources.git import list_git, read_list
 
     if isinstance(source, Directory):
         return list_directory(source.path, cache, source=source.name, holds=source.holds)
+    if isinstance(source, Git):
+        words = [(word, "") for word in source.repositories]
+        words += [(word, os.path.dirname(source.list_file)) for word in read_list(source.list_file)] if source.list_file else []
+        date = parse_date(source.date) if source.date else None
+        return list_git(words, cache, source=source.name, revision=source.revision, date=date, mirrors=source.mirrors or default_mirrors())
     return list_environment(source.prefix, cache, source=source.name, sample_bytes=source.sample_bytes, exclude=source.exclude, seed=seed)
 
 
 def _read_unit(unit: Unit, max_file_bytes: int) -> Iterator[Batch]:
     """Yield the files of a unit."""
+    if isinstance(unit, GitRevision):
+        return read_git(unit, max_file_bytes)
     assert isinstance(unit, RepositorySnapshot)
     return read_listed(unit, max_file_bytes)
 
@@ -125,10 +136,13 @@ def _batches(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> Itera
     units = sorted(repositories.snapshots, key=lambda unit: (unit.repo, unit.source))
     gathered: list[Batch] = []
     num_bytes = 0
+    swhids: dict[str, list[str]] = {}
     for done, unit in enumerate(units):
         runtime.progress(done, len(units), "repositories")
         if unit.note:
             runtime.tell(unit.note)
+        if isinstance(unit, GitRevision):
+            swhids[f"{unit.source}/{unit.repo}"] = unit.swhids
         try:
             for batch in _read_unit(unit, cfg.max_file_bytes):
                 gathered.append(batch)
@@ -138,6 +152,8 @@ def _batches(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> Itera
                     gathered, num_bytes = [], 0
         except SourceError as error:
             raise InputError(str(error), hint=error.hint) from error
+    if swhids:
+        runtime.note(swhids=swhids)
     if gathered:
         yield pa.concat_tables(each.found for each in gathered), pa.concat_tables(each.left_out for each in gathered)
 
