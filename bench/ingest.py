@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from starloom.bench._tool import Corpus, Tool
 
 if TYPE_CHECKING:
-    from starloom.tasks.kernels.sources.repositories import Cache
+    from starloom.tasks.kernels.sources.units import Cache
 
 TITLE = "ingest of a folder of repositories"
 OLD = 1_600_000_000

@@ -1,75 +1,50 @@
 """Read source repositories into documents, one row a file, bytes-exact.
 
-Reads   the repositories of one part (`python-environment`, `directory`), as their snapshot listed them
+Reads   the units of one part: repositories at their revision, as their snapshot listed them
 Writes  Docs     all columns; kind = code, documentation, notebook or license
-        Skipped  every other file; rule = unknown-language, too-large, binary, undecodable, unreadable, symlink,
+        Skipped  every other file; rule = unknown-language, too-large, binary, undecodable, lfs-pointer, unreadable, symlink,
                  not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record;
                  value = what was measured (size, position of the first bad byte), threshold = the limit, detail = more
 Law: files of the snapshot = rows of Docs + rows of Skipped.
+
+A kind of source is a config class (`tasks/sources`), a lister and a reader (`kernels/sources`): the lister yields units
+(`units.Unit`) and is called when a run is planned, the reader yields their files (`contents.Batch`) and is called by the worker
+that does the part. Both are named here, and only here.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from starloom.lineage.errors import InputError
 from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
-from starloom.tasks.kernels.sources.repositories import Holds, SourceError, blob_id, document_id, partition
+from starloom.tasks.kernels.sources.admission import admit
+from starloom.tasks.kernels.sources.contents import BATCH_BYTES, with_blobs
+from starloom.tasks.kernels.sources.files import RepositorySnapshot, read_listed
+from starloom.tasks.kernels.sources.git import GitRevision, read_git
+from starloom.tasks.kernels.sources.units import SourceError, document_id, partition
 from starloom.tasks.schemas import Docs, Repositories, Skipped
+from starloom.tasks.sources.environments import PythonEnvironment
+from starloom.tasks.sources.folders import Directory
+from starloom.tasks.sources.git import Git, default_mirrors, parse_date
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
-    from starloom.tasks.kernels.sources.repositories import Cache, FileSnapshot, RepositorySnapshot
+    from starloom.tasks.kernels.sources.contents import Batch
+    from starloom.tasks.kernels.sources.units import Cache, Unit
 
 __all__ = ["Directory", "Ingest", "PythonEnvironment", "Source", "ingest", "partition", "snapshot"]
 
-
-def _from_recipe(value: str, info: ValidationInfo) -> str:
-    """Return a path relative to the recipe's folder as an absolute one."""
-    return str(Path((info.context or {}).get("folder", "."), value).expanduser().absolute())
-
-
-LocalFolder = Annotated[str, AfterValidator(_from_recipe)]
-
-
-class PythonEnvironment(Config):
-    """The distributions installed in a Python environment, each one a repository."""
-
-    kind: Literal["python-environment"]
-    """Each installed distribution is a repository: name, version, declared licence, files."""
-    name: str = Field(default="python-environment", min_length=1)
-    """Value of the column `source`."""
-    prefix: RuntimeOnly[LocalFolder | None] = None
-    """Its site-packages folder; by default that of the interpreter that runs."""
-    sample_bytes: int | None = Field(default=None, gt=0)
-    """Sample distributions in a seeded order, up to this many bytes of known languages; by default all."""
-    exclude: list[str] = Field(default=[])
-    """Distributions to leave out."""
-
-
-class Directory(Config):
-    """A folder of repositories."""
-
-    kind: Literal["directory"]
-    """Each child folder is a repository, at its git commit if it is a work tree; or the folder itself is."""
-    name: str = Field(default="directory", min_length=1)
-    """Value of the column `source`."""
-    path: RuntimeOnly[LocalFolder]
-    """The folder, relative to the recipe's. A store of Starloom in it is left out."""
-    holds: Holds = "auto"
-    """Its child folders are the `repositories`, or it is itself the `repository`; auto looks for .git, build files
-    (pyproject.toml, package.json …), or files with no repository below, and says so."""
-
-
-Source = Annotated[PythonEnvironment | Directory, Field(discriminator="kind")]
+AnySource = PythonEnvironment | Directory | Git
+Source = Annotated[AnySource, Field(discriminator="kind")]
+"""A source of any kind, told by its `kind`."""
 
 
 class Ingest(Config):
@@ -81,7 +56,7 @@ class Ingest(Config):
     """Target size of a part's text, in bytes; a repository is never split."""
     seed: RuntimeOnly[int] = 42
     """Seed of samples."""
-    max_file_bytes: int = Field(default=10 * 1024 * 1024, gt=0)
+    max_file_bytes: int = Field(default=10 * 1024 * 1024, gt=0, le=1 << 30)
     """Files over this size are skipped (StarCoder2: 10 MiB)."""
 
     @field_validator("sources")
@@ -93,8 +68,8 @@ class Ingest(Config):
         return sources
 
 
-def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache: Cache) -> list[RepositorySnapshot]:
-    """List the files of the sources, ordered by (source, repository); quick where `cache` knows the files.
+def snapshot(sources: Sequence[AnySource], seed: int, cache: Cache) -> list[Unit]:
+    """List the units of the sources, ordered by (source, name); quick where `cache` knows them.
 
     Args:
         sources: of the recipe.
@@ -105,25 +80,39 @@ def snapshot(sources: Sequence[PythonEnvironment | Directory], seed: int, cache:
         InputError: a source is not there, or two of its repositories have one name.
     """
     try:
-        found = [repository for source in sources for repository in _read_source(source, seed, cache)]
+        found = [unit for source in sources for unit in _list_units(source, seed, cache)]
     except SourceError as error:
         raise InputError(str(error), hint=error.hint) from error
-    repeated = [key for key, count in Counter((s.source, s.repo) for s in found).items() if count > 1]
+    repeated = [key for key, count in Counter((unit.source, unit.repo) for unit in found).items() if count > 1]
     if repeated:
         raise InputError(
             f"{repeated[0][0]} holds {repeated[0][1]} twice, so its documents would be indistinguishable", hint="remove one of the two"
         )
-    return sorted(found, key=lambda repository: (repository.source, repository.repo))
+    return sorted(found, key=lambda unit: (unit.source, unit.repo))
 
 
-def _read_source(source: PythonEnvironment | Directory, seed: int, cache: Cache) -> list[RepositorySnapshot]:
-    from starloom.tasks.kernels.sources import repositories as sources
+def _list_units(source: AnySource, seed: int, cache: Cache) -> Iterable[Unit]:
+    """Yield the units of a source: what a plan needs to know of them."""
+    from starloom.tasks.kernels.sources.environments import list_environment
+    from starloom.tasks.kernels.sources.folders import list_directory
+    from starloom.tasks.kernels.sources.git import list_git, read_list
 
     if isinstance(source, Directory):
-        return sources.directory(source.path, cache, source=source.name, holds=source.holds)
-    return sources.python_environment(
-        source.prefix, cache, source=source.name, sample_bytes=source.sample_bytes, exclude=source.exclude, seed=seed
-    )
+        return list_directory(source.path, cache, source=source.name, holds=source.holds)
+    if isinstance(source, Git):
+        words = [(word, "") for word in source.repositories]
+        words += [(word, os.path.dirname(source.list_file)) for word in read_list(source.list_file)] if source.list_file else []
+        date = parse_date(source.date) if source.date else None
+        return list_git(words, cache, source=source.name, revision=source.revision, date=date, mirrors=source.mirrors or default_mirrors())
+    return list_environment(source.prefix, cache, source=source.name, sample_bytes=source.sample_bytes, exclude=source.exclude, seed=seed)
+
+
+def _read_unit(unit: Unit, max_file_bytes: int) -> Iterator[Batch]:
+    """Yield the files of a unit."""
+    if isinstance(unit, GitRevision):
+        return read_git(unit, max_file_bytes)
+    assert isinstance(unit, RepositorySnapshot)
+    return read_listed(unit, max_file_bytes)
 
 
 @stage()
@@ -131,98 +120,62 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
     """Read the files of one part."""
     import pyarrow as pa
 
-    found: list[tuple[RepositorySnapshot, FileSnapshot]] = []
-    contents: list[bytes] = []
-    skipped: list[dict[str, Any]] = []
-    ordered = sorted(repositories.snapshots, key=lambda repository: (repository.repo, repository.source))
-    for done, repository in enumerate(ordered):
-        runtime.progress(done, len(ordered), "repositories")
-        if repository.note:
-            runtime.tell(repository.note)
-        for file in repository.files:
-            read = _read_file(repository, file, cfg.max_file_bytes)
-            if isinstance(read, bytes):
-                found.append((repository, file))
-                contents.append(read)
-            else:
-                skipped.append(read)
-    return Docs.of(_docs(found, contents)), Skipped.of(pa.Table.from_pylist(skipped, Skipped.SCHEMA))
+    docs, skipped = [Docs.SCHEMA.empty_table()], [Skipped.SCHEMA.empty_table()]
+    for found, left_out in _batches(repositories, cfg, runtime):
+        admitted, refused = admit(found)
+        docs.append(_docs(admitted))
+        skipped += [left_out, refused]
+    ordered = pa.concat_tables(skipped).sort_by([("repo", "ascending"), ("source", "ascending"), ("path", "ascending")])
+    return Docs.of(pa.concat_tables(docs)), Skipped.of(ordered)
 
 
-def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> bytes | dict[str, Any]:
-    """Return the content of a file, which is UTF-8, or its row of Skipped."""
-    if file.blob is None:
-        return _skipped_row(repository, file, file.reason or "unread", detail=file.detail)
-    if file.size > max_file_bytes:
-        return _skipped_row(repository, file, "too-large", value=file.size, threshold=max_file_bytes)
-    content = _verified_content(repository, file)
-    if (position := content.find(b"\0")) >= 0:
-        return _skipped_row(repository, file, "binary", value=position, detail=f"NUL byte at {position}")
-    if not content.isascii():
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            detail = f"byte 0x{content[error.start]:02x} at {error.start} is not UTF-8"
-            return _skipped_row(repository, file, "undecodable", value=error.start, detail=detail)
-    return content
-
-
-def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> bytes:
-    full = os.path.join(repository.root, file.local)
-    hint = "run again: the plan will see the file as it is now"
-    try:
-        with open(full, "rb", buffering=0) as stream:
-            content = stream.readall()
-    except OSError as error:
-        raise InputError(f"{full} could be read when the run was planned, and now: {error.strerror}", hint=hint) from error
-    if blob_id(content) != file.blob:
-        raise InputError(f"{full} changed while it was being read", hint=hint)
-    return content
-
-
-def _docs(found: list[tuple[RepositorySnapshot, FileSnapshot]], contents: list[bytes]) -> pa.Table:
-    """Return the rows of Docs, column by column."""
+def _batches(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the files of the units in their order, those of small units together."""
     import pyarrow as pa
+
+    units = sorted(repositories.snapshots, key=lambda unit: (unit.repo, unit.source))
+    gathered: list[Batch] = []
+    num_bytes = 0
+    swhids: dict[str, list[str]] = {}
+    for done, unit in enumerate(units):
+        runtime.progress(done, len(units), "repositories")
+        if unit.note:
+            runtime.tell(unit.note)
+        if isinstance(unit, GitRevision):
+            swhids[f"{unit.source}/{unit.repo}"] = unit.swhids
+        try:
+            for batch in _read_unit(unit, cfg.max_file_bytes):
+                gathered.append(batch)
+                num_bytes += batch.found.column("content").nbytes
+                if num_bytes >= BATCH_BYTES:
+                    yield pa.concat_tables(each.found for each in gathered), pa.concat_tables(each.left_out for each in gathered)
+                    gathered, num_bytes = [], 0
+        except SourceError as error:
+            raise InputError(str(error), hint=error.hint) from error
+    if swhids:
+        runtime.note(swhids=swhids)
+    if gathered:
+        yield pa.concat_tables(each.found for each in gathered), pa.concat_tables(each.left_out for each in gathered)
+
+
+def _docs(admitted: pa.Table) -> pa.Table:
+    """Return the rows of Docs, column by column: what the source did not tell follows from path and content."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     from starloom.tasks.kernels.sources.languages import are_generated, are_vendored, classify
 
-    kinds = [classify(file.path) or ("code", None) for _, file in found]
-    paths = pa.array([file.path for _, file in found], pa.string())
+    admitted = with_blobs(admitted)
+    identities = (admitted.column(name).to_pylist() for name in ("source", "repo", "revision", "path"))
+    paths = admitted.column("path").combine_chunks()
+    kinds = [classify(path) or ("code", None) for path in paths.to_pylist()]
     known = {
-        "doc_id": [document_id(repository.source, repository.repo, repository.revision, file.path) for repository, file in found],
-        "source": [repository.source for repository, _ in found],
-        "kind": [kind for kind, _ in kinds],
-        "repo": [repository.repo for repository, _ in found],
-        "revision": [repository.revision for repository, _ in found],
-        "path": paths,
-        "language": [language for _, language in kinds],
-        "content": contents,
-        "size": [file.size for _, file in found],
-        "swhid": [f"swh:1:cnt:{file.blob}" for _, file in found],
-        "declared_license": [repository.declared_license for repository, _ in found],
-        "is_vendor": are_vendored(paths),
-        "is_generated": are_generated(paths),
+        "doc_id": pa.array([document_id(*identity) for identity in zip(*identities, strict=True)], pa.string()),
+        "kind": pc.coalesce(admitted.column("kind"), pa.array([kind for kind, _ in kinds], pa.string())),
+        "language": pc.coalesce(admitted.column("language"), pa.array([language for _, language in kinds], pa.string())),
+        "size": pc.binary_length(admitted.column("content")).cast(pa.int64()),
+        "swhid": pc.binary_join_element_wise("swh:1:cnt:", admitted.column("blob"), ""),
+        "is_vendor": pc.coalesce(admitted.column("is_vendor"), are_vendored(paths)),
+        "is_generated": pc.coalesce(admitted.column("is_generated"), are_generated(paths)),
     }
-    unknown = [None] * len(found)  # a folder does not tell stars, forks, dates or addresses
-    return pa.table({name: known.get(name, unknown) for name in Docs.SCHEMA.names}, schema=Docs.SCHEMA)
-
-
-def _skipped_row(
-    repository: RepositorySnapshot,
-    file: FileSnapshot,
-    rule: str,
-    *,
-    value: float | None = None,
-    threshold: float | None = None,
-    detail: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "source": repository.source,
-        "repo": repository.repo,
-        "path": file.path,
-        "size": file.size,
-        "rule": rule,
-        "value": value,
-        "threshold": threshold,
-        "detail": detail,
-    }
+    return pa.table({name: known[name] if name in known else admitted.column(name) for name in Docs.SCHEMA.names}, schema=Docs.SCHEMA)

@@ -15,7 +15,7 @@ from starloom.lineage.store import Store
 from starloom.queries.rows import Rows
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
-from starloom.tasks.kernels.sources import repositories as sources
+from starloom.tasks.kernels.sources.contents import blob_id
 from starloom.tasks.schemas import Repositories
 from tests.corpus import run_recipe
 
@@ -88,7 +88,7 @@ def test_files_are_documents_bytes_exact_or_skipped_rows_and_nothing_else(conten
             content = contents[f"{doc['repo']}/{doc['path']}"]
             assert doc["content"].encode() == content
             assert doc["size"] == len(content)
-            assert doc["swhid"] == "swh:1:cnt:" + sources.blob_id(content)
+            assert doc["swhid"] == "swh:1:cnt:" + blob_id(content)
         assert len({doc["doc_id"] for doc in docs}) == len(docs)
         assert folder not in repr([docs, skipped])
 

@@ -14,7 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.tasks.kernels.sources import languages
-from starloom.tasks.kernels.sources import repositories as sources
+from starloom.tasks.kernels.sources.contents import blob_id
+from starloom.tasks.kernels.sources.environments import list_environment
+from starloom.tasks.kernels.sources.files import RepositorySnapshot
+from starloom.tasks.kernels.sources.folders import list_directory
+from starloom.tasks.kernels.sources.units import Cache, SourceError, document_id, partition
 
 OLD = 1_600_000_000
 
@@ -39,7 +43,7 @@ def install(prefix: Path, name: str, version: str, files: dict[str, bytes], meta
 
 
 def environment(prefix: Path, sample_bytes: int | None = None, exclude: tuple[str, ...] = (), seed: int = 0):
-    found = sources.python_environment(str(prefix), {}, source="env", sample_bytes=sample_bytes, exclude=exclude, seed=seed)
+    found = list_environment(str(prefix), {}, source="env", sample_bytes=sample_bytes, exclude=exclude, seed=seed)
     return {snapshot.repo: snapshot for snapshot in found}
 
 
@@ -54,7 +58,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_blob_id_is_gits(tmp_path):
     (tmp_path / "a").write_bytes(b"caf\xc3\xa9\r\n\0")
-    assert sources.blob_id(b"caf\xc3\xa9\r\n\0") == git(tmp_path, "hash-object", "--no-filters", "a")
+    assert blob_id(b"caf\xc3\xa9\r\n\0") == git(tmp_path, "hash-object", "--no-filters", "a")
 
 
 def test_document_ids_are_not_fooled_by_where_one_field_ends():
@@ -66,7 +70,7 @@ def test_document_ids_are_not_fooled_by_where_one_field_ends():
         ("sa", "", "b", "c"),
         ("s", "a", "bc", ""),
     ]
-    ids = {sources.document_id(*each) for each in fields}
+    ids = {document_id(*each) for each in fields}
     assert len(ids) == len(fields)
     assert {len(each) for each in ids} == {32}
 
@@ -76,7 +80,7 @@ def test_the_same_tree_in_two_places_is_the_same_snapshot(tmp_path):
     found = []
     for place in ("here", "there/deeper"):
         write(tmp_path / place, files)
-        found.append(sources.directory(str(tmp_path / place), {}, source="d"))
+        found.append(list_directory(str(tmp_path / place), {}, source="d"))
     assert [s.digest for s in found[0]] == [s.digest for s in found[1]]
     assert [s.files for s in found[0]] == [s.files for s in found[1]]
     assert str(tmp_path) not in repr([(s.source, s.repo, s.revision, s.files) for s in found[0]])
@@ -85,14 +89,14 @@ def test_the_same_tree_in_two_places_is_the_same_snapshot(tmp_path):
 @pytest.mark.parametrize("change", ["content", "name", "gone", "new"])
 def test_any_change_changes_the_digest(tmp_path, change):
     write(tmp_path, {"r/a.py": b"1", "r/b.py": b"2"})
-    (before,) = sources.directory(str(tmp_path), {}, source="d")
+    (before,) = list_directory(str(tmp_path), {}, source="d")
     {
         "content": lambda: write(tmp_path, {"r/a.py": b"3"}),
         "name": lambda: (tmp_path / "r/a.py").rename(tmp_path / "r/c.py"),
         "gone": (tmp_path / "r/a.py").unlink,
         "new": lambda: write(tmp_path, {"r/c.py": b""}),
     }[change]()
-    (after,) = sources.directory(str(tmp_path), {}, source="d")
+    (after,) = list_directory(str(tmp_path), {}, source="d")
     assert before.digest != after.digest
 
 
@@ -101,23 +105,23 @@ def test_any_change_changes_the_digest(tmp_path, change):
 
 def test_untouched_files_are_taken_from_the_cache_and_touched_ones_read(tmp_path):
     write(tmp_path, {"r/a.py": b"1", "r/b.py": b"2"})
-    cache: sources.Cache = {}
-    (first,) = sources.directory(str(tmp_path), cache, source="d")
+    cache: Cache = {}
+    (first,) = list_directory(str(tmp_path), cache, source="d")
     cache = json.loads(json.dumps(cache))
     assert sorted(cache) == [str(tmp_path / "r/a.py"), str(tmp_path / "r/b.py")]
     cache[str(tmp_path / "r/a.py")][4] = "from the cache"
     (tmp_path / "r/b.py").write_bytes(b"3")
     os.utime(tmp_path / "r/b.py", (OLD + 1, OLD + 1))
-    (second,) = sources.directory(str(tmp_path), cache, source="d")
-    assert [file.blob for file in second.files] == ["from the cache", sources.blob_id(b"3")]
-    assert [file.blob for file in first.files] == [sources.blob_id(b"1"), sources.blob_id(b"2")]
+    (second,) = list_directory(str(tmp_path), cache, source="d")
+    assert [file.blob for file in second.files] == ["from the cache", blob_id(b"3")]
+    assert [file.blob for file in first.files] == [blob_id(b"1"), blob_id(b"2")]
 
 
 def test_a_file_written_just_now_is_not_trusted_to_the_cache(tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r/a.py").write_bytes(b"1")
-    cache: sources.Cache = {}
-    sources.directory(str(tmp_path), cache, source="d")
+    cache: Cache = {}
+    list_directory(str(tmp_path), cache, source="d")
     assert cache == {}
 
 
@@ -131,7 +135,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path):
     os.mkfifo(tmp_path / "r/pipe.py")
     (tmp_path / "linked").symlink_to("r")
     (Path(os.fsdecode(os.fsencode(tmp_path / "r") + b"/\xff.py"))).write_bytes(b"1")
-    outside, repository = sources.directory(str(tmp_path), {}, source="d")
+    outside, repository = list_directory(str(tmp_path), {}, source="d")
     assert {file.path: file.reason for file in repository.files} == {
         "a.py": None,
         "x.unknown": "unknown-language",
@@ -149,13 +153,13 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path):
 def test_an_unreadable_file_is_listed_with_the_systems_words(tmp_path):
     write(tmp_path, {"r/a.py": b"1"})
     (tmp_path / "r/a.py").chmod(0)
-    ((file,),) = (repository.files for repository in sources.directory(str(tmp_path), {}, source="d"))
+    ((file,),) = (repository.files for repository in list_directory(str(tmp_path), {}, source="d"))
     assert (file.reason, file.detail) == ("unreadable", "Permission denied")
 
 
 def test_a_missing_folder_says_which(tmp_path):
-    with pytest.raises(sources.SourceError, match="nowhere does not exist"):
-        sources.directory(str(tmp_path / "nowhere"), {}, source="d")
+    with pytest.raises(SourceError, match="nowhere does not exist"):
+        list_directory(str(tmp_path / "nowhere"), {}, source="d")
 
 
 @pytest.mark.parametrize("state", ["loose", "packed", "detached", "worktree"])
@@ -174,7 +178,7 @@ def test_revision_is_the_commit_that_git_names(tmp_path, state):
     if state == "worktree":
         git(repository, "worktree", "add", "-q", "../w")
         repository = tmp_path / "repos" / "w"
-    found = {s.repo: s for s in sources.directory(str(tmp_path / "repos"), {}, source="d")}
+    found = {s.repo: s for s in list_directory(str(tmp_path / "repos"), {}, source="d")}
     assert found[repository.name].revision == git(repository, "rev-parse", "HEAD")
     assert [file.path for file in found[repository.name].files] == ["a.py"]
 
@@ -194,7 +198,7 @@ def test_revision_is_the_commit_that_git_names(tmp_path, state):
 )
 def test_a_folder_that_is_no_work_tree_has_no_revision(tmp_path, git_files):
     write(tmp_path / "r", {"a.py": b"1", **git_files})
-    assert [s.revision for s in sources.directory(str(tmp_path), {}, source="d")] == [None]
+    assert [s.revision for s in list_directory(str(tmp_path), {}, source="d")] == [None]
 
 
 # ---- Python environments
@@ -216,7 +220,7 @@ def test_a_distribution_is_a_repository_of_its_own_files(tmp_path):
         ("third/COPYING", None),
     ]
     (own,) = [file for file in snapshot.files if file.path == "my_pkg/LICENSE" and file.reason is None]
-    assert own.blob == sources.blob_id(b"own")
+    assert own.blob == blob_id(b"own")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +285,7 @@ def test_excluded_distributions_are_not_taken_whatever_the_spelling(tmp_path):
 
 
 def test_an_empty_environment_is_refused(tmp_path):
-    with pytest.raises(sources.SourceError, match="no distribution"):
+    with pytest.raises(SourceError, match="no distribution"):
         environment(tmp_path)
 
 
@@ -301,8 +305,8 @@ def test_a_sample_fits_and_nothing_left_out_would_have_fitted(sizes, limit, seed
 # ---- parts
 
 
-def repository(name: str, num_bytes: int) -> sources.RepositorySnapshot:
-    return sources.RepositorySnapshot("s", name, None, None, "", (), num_bytes, hashlib.sha256(name.encode()).hexdigest())
+def repository(name: str, num_bytes: int) -> RepositorySnapshot:
+    return RepositorySnapshot("s", name, None, None, "", (), num_bytes, hashlib.sha256(name.encode()).hexdigest())
 
 
 REPOSITORIES = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=4), st.integers(0, 100), min_size=1, max_size=40)
@@ -310,7 +314,7 @@ REPOSITORIES = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=4), st.i
 
 @given(sizes=REPOSITORIES, limit=st.integers(1, 300))
 def test_parts_hold_every_repository_once_and_keep_the_limit(sizes, limit):
-    parts = sources.partition([repository(*each) for each in sizes.items()], limit)
+    parts = partition([repository(*each) for each in sizes.items()], limit)
     assert sorted(s.repo for part in parts for s in part) == sorted(sizes)
     assert all(part for part in parts)
     assert all(len(part) == 1 or sum(s.num_bytes for s in part) <= limit for part in parts)
@@ -319,24 +323,22 @@ def test_parts_hold_every_repository_once_and_keep_the_limit(sizes, limit):
 @given(sizes=REPOSITORIES, limit=st.integers(1, 300), order=st.randoms(use_true_random=False))
 def test_parts_do_not_depend_on_the_order_in_which_repositories_are_found(sizes, limit, order):
     found = [repository(*each) for each in sizes.items()]
-    parts = sources.partition(found, limit)
+    parts = partition(found, limit)
     order.shuffle(found)
-    assert sources.partition(found, limit) == parts
+    assert partition(found, limit) == parts
 
 
 @given(sizes=REPOSITORIES, limit=st.integers(1, 300), name=st.text("xyz", min_size=1, max_size=4), size=st.integers(0, 100))
 def test_a_new_repository_changes_only_the_part_that_it_falls_into(sizes, limit, name, size):
-    before = {frozenset(s.repo for s in part) for part in sources.partition([repository(*each) for each in sizes.items()], limit)}
-    after = {
-        frozenset(s.repo for s in part) for part in sources.partition([repository(*each) for each in {**sizes, name: size}.items()], limit)
-    }
+    before = {frozenset(s.repo for s in part) for part in partition([repository(*each) for each in sizes.items()], limit)}
+    after = {frozenset(s.repo for s in part) for part in partition([repository(*each) for each in {**sizes, name: size}.items()], limit)}
     gone, made = before - after, after - before
     assert len(gone) <= 1
     assert frozenset[str]().union(*made) == frozenset[str]({name}).union(*gone)
 
 
 def test_no_repository_is_no_part():
-    assert sources.partition([], 1) == []
+    assert partition([], 1) == []
 
 
 # ---- names

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starloom.lineage.records import Action
     from starloom.lineage.store import Store
     from starloom.tasks.frame.stage import Config, Stage
-    from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
+    from starloom.tasks.kernels.sources.units import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Inputs:
 
     refs: dict[str, Ref] = field(default_factory=dict)
     """Parameter → artifact; without those optional inputs that nothing above writes."""
-    repositories: tuple[tuple[RepositorySnapshot, ...], ...] = ()
+    repositories: tuple[tuple[Unit, ...], ...] = ()
     """Of a stage that reads sources: the repositories of each part."""
     record: Record | None = None
     """Of a stage that reads the record of the steps above."""
@@ -188,7 +188,7 @@ def offered(step: ResolvedStep, action: Action) -> dict[str, Ref]:
     return refs
 
 
-def find_repositories(config: Config, store: Store) -> tuple[tuple[RepositorySnapshot, ...], ...]:
+def find_repositories(config: Config, store: Store) -> tuple[tuple[Unit, ...], ...]:
     """Return the repositories that `ingest` would read now, cut into parts. Files whose stat is unchanged are not read again."""
     from starloom.tasks.ingest import Ingest, partition, snapshot
 

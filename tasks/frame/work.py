@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from starloom.tasks.frame.stage import Config
     from starloom.tasks.frame.step import Ref, ResolvedStep
     from starloom.tasks.frame.workers import Workers
-    from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
+    from starloom.tasks.kernels.sources.units import Unit
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PartJob:
     components: Components
     refs: dict[str, Ref]
     part: int
-    repositories: tuple[RepositorySnapshot, ...] = ()
+    repositories: tuple[Unit, ...] = ()
 
 
 def do_parts(step: ResolvedStep, store: Store, workers: Workers, on_done: Callable[[int, int], None]) -> Action:

@@ -13,7 +13,7 @@ from starloom.lineage.views import Files, PartSource, Tabular
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from starloom.tasks.kernels.sources.repositories import RepositorySnapshot
+    from starloom.tasks.kernels.sources.units import Unit
 
 _STR, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
@@ -26,7 +26,7 @@ def _schema(required: Mapping[str, pa.DataType], nullable: Mapping[str, pa.DataT
 class Repositories:
     """The input of `ingest`: the repositories of one part, as the snapshot found them."""
 
-    def __init__(self, snapshots: Sequence[RepositorySnapshot]) -> None:
+    def __init__(self, snapshots: Sequence[Unit]) -> None:
         self.snapshots = tuple(snapshots)
 
 
