@@ -3,7 +3,8 @@
 Reads   the repositories of one part (`python-environment`, `directory`), as their snapshot listed them
 Writes  Docs     all columns; kind = code, documentation, notebook or license
         Skipped  every other file; rule = unknown-language, too-large, binary, undecodable, unreadable, symlink,
-                 not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record;
+                 not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record,
+                 language-not-listed;
                  value = what was measured (size, position of the first bad byte), threshold = the limit, detail = more
 Law: files of the snapshot = rows of Docs + rows of Skipped.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from starloom.lineage.errors import InputError
+from starloom.tasks.frame.languages import ContentLanguages, LanguageList, libraries_of
 from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
 from starloom.tasks.kernels.sources.repositories import Holds, SourceError, blob_id, document_id, partition
 from starloom.tasks.schemas import Docs, Repositories, Skipped
@@ -83,6 +85,15 @@ class Ingest(Config):
     """Seed of samples."""
     max_file_bytes: int = Field(default=10 * 1024 * 1024, gt=0)
     """Files over this size are skipped (StarCoder2: 10 MiB)."""
+    languages: LanguageList = Field(default=[])
+    """Languages to take, by name or by list (starcoder-86, starcoder2-17, starcoder2-605); by default all. Licence files
+    are always taken."""
+    content_languages: ContentLanguages = Field(default="auto", validate_default=True)
+    """Whether Magika is asked for the language of files that names and rules leave open; auto: where it is installed."""
+
+    def libraries(self) -> tuple[str, ...]:
+        """Return what Magika's answers depend on, if it is asked."""
+        return libraries_of(self.content_languages)
 
     @field_validator("sources")
     @classmethod
@@ -146,7 +157,8 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
                 contents.append(read)
             else:
                 skipped.append(read)
-    return Docs.of(_docs(found, contents)), Skipped.of(pa.Table.from_pylist(skipped, Skipped.SCHEMA))
+    table, left_out = _docs(found, contents, cfg, runtime)
+    return Docs.of(table), Skipped.of(pa.Table.from_pylist(skipped + left_out, Skipped.SCHEMA))
 
 
 def _read_file(repository: RepositorySnapshot, file: FileSnapshot, max_file_bytes: int) -> bytes | dict[str, Any]:
@@ -180,31 +192,38 @@ def _verified_content(repository: RepositorySnapshot, file: FileSnapshot) -> byt
     return content
 
 
-def _docs(found: list[tuple[RepositorySnapshot, FileSnapshot]], contents: list[bytes]) -> pa.Table:
-    """Return the rows of Docs, column by column."""
+def _docs(
+    found: list[tuple[RepositorySnapshot, FileSnapshot]], contents: list[bytes], cfg: Ingest, runtime: Runtime
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Return the rows of Docs, column by column, and those of Skipped: files of no language, or of none that is wanted."""
     import pyarrow as pa
 
-    from starloom.tasks.kernels.sources.languages import are_generated, are_vendored, classify
+    from starloom.tasks.frame.languages import label_files
+    from starloom.tasks.kernels.languages.origins import are_documentation, are_generated, are_vendored
 
-    kinds = [classify(file.path) or ("code", None) for _, file in found]
     paths = pa.array([file.path for _, file in found], pa.string())
+    texts = pa.array(contents, pa.large_binary())
+    labels = label_files(paths, texts, cfg.content_languages, cfg.languages, runtime)
     known = {
         "doc_id": [document_id(repository.source, repository.repo, repository.revision, file.path) for repository, file in found],
         "source": [repository.source for repository, _ in found],
-        "kind": [kind for kind, _ in kinds],
+        "kind": labels.kinds,
         "repo": [repository.repo for repository, _ in found],
         "revision": [repository.revision for repository, _ in found],
         "path": paths,
-        "language": [language for _, language in kinds],
+        "language": labels.languages,
         "content": contents,
         "size": [file.size for _, file in found],
         "swhid": [f"swh:1:cnt:{file.blob}" for _, file in found],
         "declared_license": [repository.declared_license for repository, _ in found],
         "is_vendor": are_vendored(paths),
-        "is_generated": are_generated(paths),
+        "is_generated": are_generated(paths, texts),
+        "is_documentation": are_documentation(paths),
     }
     unknown = [None] * len(found)  # a folder does not tell stars, forks, dates or addresses
-    return pa.table({name: known.get(name, unknown) for name in Docs.SCHEMA.names}, schema=Docs.SCHEMA)
+    table = pa.table({name: known.get(name, unknown) for name in Docs.SCHEMA.names if name != "kind"} | {"kind": labels.kinds})
+    left_out = [_skipped_row(*found[row], rule, detail=detail) for row, rule, detail in labels.left_out]
+    return table.filter(labels.is_taken).select(Docs.SCHEMA.names).cast(Docs.SCHEMA), left_out
 
 
 def _skipped_row(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
-from starloom.tasks.kernels.sources.languages import classify
+from starloom.tasks.kernels.sources.languages import classify, may_tell_language
 
 Cache = dict[str, list[Any]]
 """Local path → [size, mtime_ns, ctime_ns, inode, fact], where the fact is the file's blob hash (for a RECORD: the bytes of
@@ -235,7 +235,7 @@ def _check_folder(path: str, hint: str) -> None:
 
 def _file(path: str, local: str, full: str, status: os.stat_result, cache: Cache) -> FileSnapshot:
     """Return a regular file: its blob hash, from the cache if it was not touched since."""
-    if classify(path) is None:
+    if not may_tell_language(path):
         return FileSnapshot(path, local, status.st_size, None, "unknown-language")
     try:
         fact = _cached(full, status, cache) or _remember(full, status, _hash_file(full, status.st_size), cache)
