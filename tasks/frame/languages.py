@@ -72,17 +72,18 @@ def label_files(paths: pa.Array, contents: pa.Array, content_languages: str, wan
     import pyarrow.compute as pc
 
     from starloom.tasks.kernels.languages.identify import identify
-    from starloom.tasks.kernels.sources.languages import kinds
+    from starloom.tasks.kernels.sources.languages import are_license_paths, kinds
 
     hint = "pip install 'starloom[languages]'"
     if content_languages == "magika" and not is_installed():
         raise ConfigError("magika is not installed here, and ingest.content_languages asks it", hint=hint)
     if not is_installed():
         runtime.tell(f"Magika is not installed: what names and rules leave open has the usual language of its extension ({hint})")
-    found, _ = identify(paths, contents, content_model().guess if content_languages == "magika" else None)
+    is_asked = pc.invert(are_license_paths(paths)).to_numpy(zero_copy_only=False)  # a licence is one, whatever it resembles
+    found, _ = identify(paths, contents, content_model().guess if content_languages == "magika" else None, is_asked)
     languages = pa.array(found, pa.string())
     kind = kinds(paths, languages)
-    is_listed = pc.is_in(languages, pa.array(wanted, pa.string())) if wanted else pa.array([True] * len(found))
+    is_listed = pc.is_in(languages, pa.array(wanted, pa.string())) if wanted else pa.array([True] * len(found), pa.bool_())
     is_taken = pc.and_(pc.is_valid(kind), pc.or_(is_listed, pc.fill_null(pc.equal(kind, "license"), fill_value=False)))
     rows = [row for row, taken in enumerate(is_taken.to_pylist()) if not taken]
     left_out = [(row, "unknown-language" if found[row] is None else "language-not-listed", found[row]) for row in rows]

@@ -73,13 +73,16 @@ class _Candidates:
         return np.flatnonzero(~self.settled)
 
 
-def identify(paths: pa.Array, contents: pa.Array, guess: Guess | None = None) -> tuple[list[str | None], list[Strategy]]:
+def identify(
+    paths: pa.Array, contents: pa.Array, guess: Guess | None = None, is_asked: NDArray[np.bool_] | None = None
+) -> tuple[list[str | None], list[Strategy]]:
     """Return (language, the strategy that settled it) of each file; a language of None is unknown.
 
     Args:
         paths: n strings.
         contents: n of large_binary.
-        guess: asked about files that the rules leave open.
+        guess: asked about files that the rules leave open: of several languages, or of none and without an extension.
+        is_asked: n; files about which it may be asked; None: all.
     """
     rows = len(paths)
     names = read_names(paths)
@@ -92,7 +95,7 @@ def identify(paths: pa.Array, contents: pa.Array, guess: Guess | None = None) ->
     _take_manpages(candidates, names)
     _apply_rules(candidates, names)
     if guess is not None:
-        _ask(candidates, guess)
+        _ask(candidates, names, guess, is_asked)
     usual = names.usual()
     for row in candidates.open_rows().tolist():
         found = candidates.languages[row]
@@ -199,8 +202,11 @@ def _holds(rule: Rule, texts: pa.Array) -> NDArray[np.bool_]:
     return holds
 
 
-def _ask(candidates: _Candidates, guess: Guess) -> None:
-    rows = candidates.open_rows()
+def _ask(candidates: _Candidates, names: Names, guess: Guess, is_asked: NDArray[np.bool_] | None) -> None:
+    missing = np.array([extension.is_missing for extension in names.extensions], np.bool_)[names.by_extension]
+    some = np.array([bool(languages) for languages in candidates.languages], np.bool_)
+    wanted = ~candidates.settled & (some | missing)
+    rows = np.flatnonzero(wanted if is_asked is None else wanted & is_asked)
     answers = guess(candidates.texts.take(rows), [candidates.languages[row] for row in rows.tolist()])
     for row, answer in zip(rows.tolist(), answers, strict=True):
         if answer is not None:

@@ -39,6 +39,8 @@ class Extension:
     """Rules on contents that go with it (`Vocabulary.heuristics`)."""
     usual: str | None = None
     """The language by name alone."""
+    is_missing: bool = False
+    """The name has none."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def _booleans(values: pa.BooleanArray) -> NDArray[np.bool_]:
 def _read_extension(suffix: str) -> Extension:
     """Return what the end of a file name says, from its first dot on, in lower case."""
     words = vocabulary()
-    if not suffix or _SHARED_LIBRARY.search(suffix):
+    if not suffix:
+        return Extension(is_missing=True)
+    if _SHARED_LIBRARY.search(suffix):
         return Extension()  # libz.so.1 is no manual page
     tails = [suffix[at:] for at, letter in enumerate(suffix) if letter == "." and at + 1 < len(suffix)]
     extension = next((tail for tail in tails if tail in words.extensions), "")

@@ -48,10 +48,18 @@ def may_tell_language(path: str) -> bool:
     """Return whether a file is worth reading: its name tells something, or it has no extension and its contents may."""
     if classify(path) is not None:
         return True
-    name = path.rpartition("/")[2].lstrip(".").lower()
+    name = path.rpartition("/")[2].lower()
     while name.endswith(TEMPLATES):
         name = name[: name.rindex(".")]
     return bool(name) and "." not in name
+
+
+def are_license_paths(paths: pa.Array) -> pa.BooleanArray:
+    """Return for each path whether it is named like a licence file, or lies in a folder of them."""
+    import pyarrow.compute as pc
+
+    folders = pc.match_substring_regex(paths, rf"(?i)(?:^|/)(?:{'|'.join(sorted(_LICENSE_FOLDERS))})/[^/]*$")
+    return pc.or_(folders, pc.match_substring_regex(paths, f"(?i)(?:^|/){_LICENSE_NAME_PATTERN}"))
 
 
 def kinds(paths: pa.Array, languages: pa.Array) -> pa.Array:
@@ -67,9 +75,7 @@ def kinds(paths: pa.Array, languages: pa.Array) -> pa.Array:
     prose = pa.array([language for language in known_languages() if is_prose(language)])
     is_documentation = pc.is_in(languages, prose)
     is_unknown = pc.is_null(languages)
-    folders = pc.match_substring_regex(paths, rf"(?i)(?:^|/)(?:{'|'.join(sorted(_LICENSE_FOLDERS))})/[^/]*$")
-    names = pc.match_substring_regex(paths, f"(?i)(?:^|/){_LICENSE_NAME_PATTERN}")
-    is_license = pc.and_(pc.or_(is_documentation, is_unknown), pc.or_(folders, names))
+    is_license = pc.and_(pc.or_(is_documentation, is_unknown), are_license_paths(paths))
     by_language = pc.if_else(pc.equal(languages, "Jupyter Notebook"), "notebook", "code")
     return pc.if_else(is_license, "license", pc.if_else(is_documentation, "documentation", by_language))
 
