@@ -160,4 +160,5 @@ def _document(path: str, content: str) -> dict[str, Any]:
         "swhid": f"swh:1:cnt:{blob}",
         "is_vendor": False,
         "is_generated": False,
+        "is_documentation": False,
     }

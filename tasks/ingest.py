@@ -3,7 +3,8 @@
 Reads   the units of one part: repositories at their revision, as their snapshot listed them
 Writes  Docs     all columns; kind = code, documentation, notebook or license
         Skipped  every other file; rule = unknown-language, too-large, binary, undecodable, lfs-pointer, unreadable, symlink,
-                 not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record;
+                 not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record,
+                 language-not-listed;
                  value = what was measured (size, position of the first bad byte), threshold = the limit, detail = more
 Law: files of the snapshot = rows of Docs + rows of Skipped.
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator
 
 from starloom.lineage.errors import InputError
+from starloom.tasks.frame.languages import ContentLanguages, LanguageList, label_files, libraries_of, tell_missing_model
 from starloom.tasks.frame.stage import Config, Runtime, RuntimeOnly, stage
 from starloom.tasks.kernels.sources.admission import admit
 from starloom.tasks.kernels.sources.contents import BATCH_BYTES, with_blobs
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from starloom.tasks.frame.languages import Labels
     from starloom.tasks.kernels.sources.contents import Batch
     from starloom.tasks.kernels.sources.units import Cache, Unit
 
@@ -58,6 +61,15 @@ class Ingest(Config):
     """Seed of samples."""
     max_file_bytes: int = Field(default=10 * 1024 * 1024, gt=0, le=1 << 30)
     """Files over this size are skipped (StarCoder2: 10 MiB)."""
+    languages: LanguageList = Field(default=[])
+    """Languages to take, by name or by list (starcoder-86, starcoder2-17, starcoder2-605); by default all. Licence files
+    are always taken."""
+    content_languages: ContentLanguages = Field(default="auto", validate_default=True)
+    """Whether Magika is asked for the language of files that names and rules leave open; auto: where it is installed."""
+
+    def libraries(self) -> tuple[str, ...]:
+        """Return what Magika's answers depend on, if it is asked."""
+        return libraries_of(self.content_languages)
 
     @field_validator("sources")
     @classmethod
@@ -121,10 +133,12 @@ def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[D
     import pyarrow as pa
 
     docs, skipped = [Docs.SCHEMA.empty_table()], [Skipped.SCHEMA.empty_table()]
+    tell_missing_model(runtime)
     for found, left_out in _batches(repositories, cfg, runtime):
         admitted, refused = admit(found)
-        docs.append(_docs(admitted))
-        skipped += [left_out, refused]
+        taken, unwanted = _docs(admitted, cfg)
+        docs.append(taken)
+        skipped += [left_out, refused, unwanted]
     ordered = pa.concat_tables(skipped).sort_by([("repo", "ascending"), ("source", "ascending"), ("path", "ascending")])
     return Docs.of(pa.concat_tables(docs)), Skipped.of(ordered)
 
@@ -158,24 +172,59 @@ def _batches(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> Itera
         yield pa.concat_tables(each.found for each in gathered), pa.concat_tables(each.left_out for each in gathered)
 
 
-def _docs(admitted: pa.Table) -> pa.Table:
-    """Return the rows of Docs, column by column: what the source did not tell follows from path and content."""
+def _docs(admitted: pa.Table, cfg: Ingest) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of Docs, and those of Skipped: files of no language, or of none that is wanted.
+
+    What the source did not tell follows from path and content.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from starloom.tasks.kernels.sources.languages import are_generated, are_vendored, classify
+    from starloom.tasks.kernels.languages.origins import are_documentation, are_generated, are_vendored
 
-    admitted = with_blobs(admitted)
-    identities = (admitted.column(name).to_pylist() for name in ("source", "repo", "revision", "path"))
-    paths = admitted.column("path").combine_chunks()
-    kinds = [classify(path) or ("code", None) for path in paths.to_pylist()]
+    admitted = admitted.combine_chunks()
+    paths = _whole_column(admitted, "path")
+    contents = _whole_column(admitted, "content").cast(pa.large_binary())
+    labels = label_files(paths, contents, _whole_column(admitted, "language"), cfg.content_languages, cfg.languages)
+    left_out = _unwanted(admitted, labels)
+    told = admitted.set_column(admitted.schema.get_field_index("kind"), "kind", pc.coalesce(_whole_column(admitted, "kind"), labels.kinds))
+    told = told.set_column(told.schema.get_field_index("language"), "language", labels.languages).filter(labels.is_taken)
+    told = with_blobs(told)
+    paths, contents = paths.filter(labels.is_taken), contents.filter(labels.is_taken)
+    identities = (told.column(name).to_pylist() for name in ("source", "repo", "revision", "path"))
     known = {
         "doc_id": pa.array([document_id(*identity) for identity in zip(*identities, strict=True)], pa.string()),
-        "kind": pc.coalesce(admitted.column("kind"), pa.array([kind for kind, _ in kinds], pa.string())),
-        "language": pc.coalesce(admitted.column("language"), pa.array([language for _, language in kinds], pa.string())),
-        "size": pc.binary_length(admitted.column("content")).cast(pa.int64()),
-        "swhid": pc.binary_join_element_wise("swh:1:cnt:", admitted.column("blob"), ""),
-        "is_vendor": pc.coalesce(admitted.column("is_vendor"), are_vendored(paths)),
-        "is_generated": pc.coalesce(admitted.column("is_generated"), are_generated(paths)),
+        "size": pc.binary_length(told.column("content")).cast(pa.int64()),
+        "swhid": pc.binary_join_element_wise("swh:1:cnt:", told.column("blob"), ""),
+        "is_vendor": pc.coalesce(told.column("is_vendor"), are_vendored(paths)),
+        "is_generated": pc.coalesce(told.column("is_generated"), are_generated(paths, contents)),
+        "is_documentation": are_documentation(paths),
     }
-    return pa.table({name: known[name] if name in known else admitted.column(name) for name in Docs.SCHEMA.names}, schema=Docs.SCHEMA)
+    table = pa.table({name: known[name] if name in known else told.column(name) for name in Docs.SCHEMA.names}, schema=Docs.SCHEMA)
+    return table, left_out
+
+
+def _whole_column(table: pa.Table, name: str) -> pa.Array:
+    """Return a column as one array."""
+    import pyarrow as pa
+
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
+
+
+def _unwanted(admitted: pa.Table, labels: Labels) -> pa.Table:
+    """Return the rows of Skipped of files whose language is unknown, or not wanted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = pa.array([row for row, _, _ in labels.left_out], pa.int64())
+    files = admitted.take(rows)
+    columns = {
+        **{name: files.column(name) for name in ("source", "repo", "path")},
+        "size": pc.binary_length(files.column("content")).cast(pa.int64()),
+        "rule": pa.array([rule for _, rule, _ in labels.left_out], pa.string()),
+        "value": pa.nulls(len(rows), pa.float64()),
+        "threshold": pa.nulls(len(rows), pa.float64()),
+        "detail": pa.array([detail for _, _, detail in labels.left_out], pa.string()),
+    }
+    return pa.table(columns, schema=Skipped.SCHEMA)

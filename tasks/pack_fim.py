@@ -50,7 +50,7 @@ class Mixture(Config):
     @model_validator(mode="after")
     def _known_languages(self) -> Mixture:
         if self.by == "language" and self.weights:  # else nothing is imported: the plan must load in milliseconds
-            from starloom.tasks.kernels.sources.languages import known_languages
+            from starloom.tasks.kernels.languages.linguist import known_languages
 
             known = list(known_languages())
             for language in self.weights:

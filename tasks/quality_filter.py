@@ -12,9 +12,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from starloom.lineage.errors import did_you_mean
+from starloom.tasks.frame.languages import LanguageList
 from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
 from starloom.tasks.schemas import Docs, Signals, Verdicts
 
@@ -48,21 +48,10 @@ class Rule(Config):
     """Drop below this threshold."""
     max: float | None = None
     """Drop above this threshold."""
-    languages: list[str] = Field(default=[])
-    """Languages to judge; by default all."""
-    except_languages: list[str] = Field(default=[])
-    """Languages not to judge."""
-
-    @field_validator("languages", "except_languages")
-    @classmethod
-    def _known_languages(cls, languages: list[str]) -> list[str]:
-        from starloom.tasks.kernels.sources.languages import known_languages
-
-        known = list(known_languages())
-        for language in languages:
-            if language not in known:
-                raise ValueError(f"unknown language {language!r}: {did_you_mean(language, known)}")
-        return sorted(languages)
+    languages: LanguageList = Field(default=[])
+    """Languages to judge, by name or by list (starcoder-86, starcoder2-17, starcoder2-605); by default all."""
+    except_languages: LanguageList = Field(default=[])
+    """Languages not to judge, likewise."""
 
     @model_validator(mode="after")
     def _limits_something(self) -> Rule:

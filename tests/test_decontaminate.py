@@ -60,6 +60,7 @@ def docs_of(*contents: str) -> Docs:
             "swhid": "swh:1:cnt:" + "0" * 40,
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for number, content in enumerate(contents)
     ]

@@ -50,6 +50,7 @@ def _docs(texts, kind="code", stars=None):
             "size": len(text.encode()),
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for i, text in enumerate(texts)
     ]

@@ -36,6 +36,7 @@ def document(number: int, content: str, stars: int | None, forks: int | None, co
         "committed_at": committed_at,
         "is_vendor": False,
         "is_generated": False,
+        "is_documentation": False,
     }
 
 

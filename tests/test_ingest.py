@@ -1,6 +1,7 @@
 """Reading sources into documents: nothing lost, nothing changed, nothing absolute."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from starloom.flows.run import Request, prepare
-from starloom.lineage.errors import InputError
+from starloom.lineage.errors import ConfigError, InputError
 from starloom.lineage.store import Store
 from starloom.queries.rows import Rows
 from starloom.tasks.frame.stage import Runtime
 from starloom.tasks.ingest import Directory, Ingest, PythonEnvironment, ingest, snapshot
+from starloom.tasks.kernels.languages.lists import named_lists
 from starloom.tasks.kernels.sources.contents import blob_id
 from starloom.tasks.schemas import Repositories
 from tests.corpus import run_recipe
@@ -235,3 +237,60 @@ def test_a_store_below_a_source_is_no_part_of_it(tmp_path, holds):
     above = {"repositories": "", "repository": "two/"}[holds]
     assert {above + "objects/b.py", above + "store.json"} <= set(paths), "a store.json of somebody else's"
     assert not any("objects/docs" in path or "actions" in path for path in paths)
+
+
+def test_contents_tell_languages_and_what_nothing_tells_is_left_out(tmp_path):
+    files = {
+        "r/a.h": b"class A {\npublic:\n};\n",
+        "r/tool": b"#!/usr/bin/env python3\n",
+        "r/data": b"\x01\x02 nothing",
+        "r/config.h.in": b"int a;\n",
+        "r/redis.conf": b"port = 1\n",
+        "r/NOTICE": b"thanks",
+        "r/docs/a.md": b"# a\n",
+        "r/image.unknown": b"1",
+    }
+    docs, skipped = run(write(tmp_path, files), content_languages="off")
+    assert {row["path"]: (row["kind"], row["language"], row["is_documentation"]) for row in docs} == {
+        "a.h": ("code", "C++", False),
+        "tool": ("code", "Python", False),
+        "config.h.in": ("code", "C", False),
+        "redis.conf": ("code", "INI", False),
+        "NOTICE": ("license", None, False),
+        "docs/a.md": ("documentation", "Markdown", True),
+    }
+    assert {row["path"]: row["rule"] for row in skipped} == {"data": "unknown-language", "image.unknown": "unknown-language"}
+
+
+def test_files_of_languages_that_are_not_listed_are_left_out_but_licences_are_not(tmp_path):
+    files = {"r/a.py": b"1", "r/b.zig": b"1", "r/c.nix": b"1", "r/LICENSE": b"MIT", "r/README.md": b"# r"}
+    docs, skipped = run(write(tmp_path, files), languages=["starcoder2-17", "Zig"], content_languages="off")
+    assert [row["path"] for row in docs] == ["LICENSE", "a.py", "b.zig"]
+    assert [(row["path"], row["rule"], row["detail"]) for row in skipped] == [
+        ("README.md", "language-not-listed", "Markdown"),
+        ("c.nix", "language-not-listed", "Nix"),
+    ]
+
+
+def test_an_unknown_language_is_refused_with_the_nearest():
+    with pytest.raises(ValidationError, match=r"unknown language 'Pyhton': did you mean 'Python'\?"):
+        Ingest.model_validate({"languages": ["Pyhton"]})
+    with pytest.raises(ValidationError, match=r"unknown language 'starcoder2-71': did you mean 'starcoder2-17'\?"):
+        Ingest.model_validate({"languages": ["starcoder2-71"]})
+
+
+def test_a_list_and_its_languages_are_one_identity():
+    named, spelt = (
+        Ingest.model_validate({"languages": languages}) for languages in (["starcoder2-17"], list(named_lists()["starcoder2-17"]))
+    )
+    assert named.identity() == spelt.identity()
+
+
+def test_auto_asks_magika_where_it_is_installed_and_its_version_is_in_the_key(tmp_path, monkeypatch):
+    assert Ingest.model_validate({"content_languages": "off"}).libraries() == ()
+    assert Ingest.model_validate({"content_languages": "magika"}).libraries() == ("magika", "onnxruntime")
+    monkeypatch.setitem(sys.modules, "magika", None)  # as if it were not installed
+    assert Ingest().content_languages == "off"
+    assert Ingest().libraries() == ()
+    with pytest.raises(ConfigError, match=r"magika is not installed here(.|\n)*pip install 'starloom\[languages\]'"):
+        run(write(tmp_path, {"r/a.py": b"1"}), content_languages="magika")

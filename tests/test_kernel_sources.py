@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -355,7 +354,8 @@ def test_no_repository_is_no_part():
         ("README", ("documentation", "Text")),
         ("README.md", ("documentation", "Markdown")),
         ("nb.ipynb", ("notebook", "Jupyter Notebook")),
-        ("LICENSE", ("license", None)),
+        ("LICENSE", ("license", "Text")),
+        ("NOTICE", ("license", None)),
         ("src/COPYING.LESSER", ("license", None)),
         ("License.md", ("license", "Markdown")),
         ("licenses/GPL-3.0.txt", ("license", "Text")),
@@ -363,7 +363,7 @@ def test_no_repository_is_no_part():
         ("licenses/index.js", ("code", "JavaScript")),
         ("mitigate.unknown", None),
         ("libz.so.1", None),
-        ("ls.1", ("documentation", "Roff")),
+        ("ls.1", ("documentation", "Roff Manpage")),
         ("archive.tar.gz", None),
         (".gitignore", ("code", "Ignore List")),
     ],
@@ -387,19 +387,3 @@ def test_kind_and_language_follow_from_the_name(path, expected):
 )
 def test_a_license_file_speaks_for_its_folder_or_the_one_above_a_licenses_folder(path, scope):
     assert languages.license_scope(path) == scope
-
-
-def test_vendored_and_generated_are_seen_by_path():
-    assert languages.are_vendored(pa.array(["pip/_vendor/rich/a.py", "web/jquery-3.6.js", "src/vendoring.py"])).to_pylist() == [
-        True,
-        True,
-        False,
-    ]
-    assert languages.are_generated(pa.array(["proto/a_pb2.py", "package-lock.json", "src/a.py"])).to_pylist() == [True, True, False]
-
-
-def test_the_table_claims_no_extension_or_name_twice():
-    claims = [
-        token for line in languages._LANGUAGES.replace("\n    ", " ").strip().splitlines() for token in line.partition(": ")[2].split()
-    ]
-    assert len(claims) == len(set(claims)) > 600

@@ -67,6 +67,7 @@ def docs_table(texts: list[str], repos: list[int]) -> pa.Table:
             "declared_license": "MIT",
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for i, (text, repo) in enumerate(sorted(zip(texts, repos, strict=True), key=lambda pair: pair[1]))
     ]

@@ -34,6 +34,7 @@ def document(path: str, content: str = "x = 1", repo: str = "r", declared: str |
         "declared_license": declared,
         "is_vendor": False,
         "is_generated": False,
+        "is_documentation": False,
     }
 
 

@@ -20,7 +20,7 @@ CLASSES = list(get_args(LicenseClass))
 def documents(numbers):
     rows = [
         {"doc_id": f"{n:032x}", "source": "s", "kind": "code", "repo": "r", "path": f"{n}.py", "content": "x", "size": 1, "swhid": "swh",
-         "is_vendor": False, "is_generated": False}
+         "is_vendor": False, "is_generated": False, "is_documentation": False}
         for n in numbers
     ]  # fmt: skip
     return Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))

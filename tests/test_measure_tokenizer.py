@@ -38,6 +38,7 @@ def docs_of(texts, languages, parts=1):
             "size": len(text.encode()),
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for i, (text, language) in enumerate(zip(texts, languages, strict=True))
     ]

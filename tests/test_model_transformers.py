@@ -34,7 +34,7 @@ CONTEXT_TOKENS = 64
 def folder(tmp_path_factory):
     """What a release holds: the files of `train_tokenizer` and of `starloom.model.formats`."""
     row = {"doc_id": "0" * 32, "source": "s", "kind": "code", "repo": "r", "path": "a.py", "content": TEXT, "size": len(TEXT.encode()),
-           "swhid": "swh:1:cnt:0", "is_vendor": False, "is_generated": False}  # fmt: skip
+           "swhid": "swh:1:cnt:0", "is_vendor": False, "is_generated": False, "is_documentation": False}  # fmt: skip
     runtime = Runtime.alone(tmp_path_factory.mktemp("scratch"))
     docs = Docs.of(pa.Table.from_pylist([row], schema=Docs.SCHEMA))
     folder = train_tokenizer.function(docs, TrainTokenizer(vocab_size=300), runtime)[0].path

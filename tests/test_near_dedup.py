@@ -47,6 +47,7 @@ def document(number: int, content: str, language: str | None = "Python", stars: 
         "stars": stars,
         "is_vendor": False,
         "is_generated": False,
+        "is_documentation": False,
     }
 
 

@@ -31,6 +31,7 @@ def documents(rows: list[tuple[str, str | None]], *, is_generated: bool = False)
             "swhid": "",
             "is_vendor": False,
             "is_generated": is_generated,
+            "is_documentation": False,
         }
         for number, (content, language) in enumerate(rows)
     ]

@@ -46,6 +46,7 @@ def docs_of(*contents: str, path: str = "a.py") -> Docs:
             "stars": number,
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for number, content in enumerate(contents)
     ]

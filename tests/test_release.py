@@ -34,7 +34,8 @@ def docs_of(*rows):
     """Documents of (repo, language, licence, size)."""
     table = [
         {"doc_id": f"{i:032x}", "source": "s", "kind": "code", "repo": repo, "path": f"{i}.py", "language": language, "content": "x" * size,
-         "size": size, "swhid": "swh:1:cnt:0", "declared_license": declared, "is_vendor": False, "is_generated": False}
+         "size": size, "swhid": "swh:1:cnt:0", "declared_license": declared, "is_vendor": False, "is_generated": False,
+         "is_documentation": False}
         for i, (repo, language, declared, size) in enumerate(rows)
     ]  # fmt: skip
     return pa.Table.from_pylist(table, schema=Docs.SCHEMA)

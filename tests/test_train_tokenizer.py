@@ -39,6 +39,7 @@ def _docs(texts, languages=None, parts=1):
             "size": len(text.encode()),
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for i, text in enumerate(texts)
     ]

@@ -74,6 +74,7 @@ def _derived(texts: list[bytes], name: str) -> dict[str, list[Any]]:
         "doc_id": [keys.digest([name, i])[:32] for i in range(rows)],
         "is_vendor": [False] * rows,
         "is_generated": [False] * rows,
+        "is_documentation": [False] * rows,
     }
 
 

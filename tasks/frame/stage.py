@@ -118,6 +118,10 @@ class Config(BaseModel):
         """Return what must be equal for unfinished work to be continued; less than the identity, where a stage says so."""
         return self.identity()
 
+    def libraries(self) -> tuple[str, ...]:
+        """Return the distributions, besides the stage's own, whose versions shape the output where these knobs ask for them."""
+        return ()
+
     def check_plan(self, wired: Wired) -> None:
         """Refuse what the steps above can never give, before anything runs.
 

@@ -131,7 +131,7 @@ def _components(stage: Stage, config: Config, digests: dict[str, str], inputs: d
         stage=stage.label,
         code=digests,
         config=config.identity(),
-        libraries={name: _version(name) for name in stage.libraries},
+        libraries={name: _version(name) for name in (*stage.libraries, *config.libraries())},
         inputs=inputs,
         format=FORMAT,
     )
@@ -175,7 +175,8 @@ def _version(distribution: str) -> str:
 
 
 def _install_hint(distribution: str) -> str:
-    extra = "[train]" if distribution in {"torch", "accelerate", "safetensors"} else ""
+    extras = {"[train]": {"torch", "accelerate", "safetensors"}, "[languages]": {"magika", "onnxruntime"}}
+    extra = next((extra for extra, names in extras.items() if distribution in names), "")
     return f"pip install 'starloom{extra}'"
 
 

@@ -54,6 +54,7 @@ class Docs(Tabular):
             pa.field("url", _STR),
             pa.field("is_vendor", _BOOL, nullable=False),
             pa.field("is_generated", _BOOL, nullable=False),
+            pa.field("is_documentation", _BOOL, nullable=False),
         ]
     )
 

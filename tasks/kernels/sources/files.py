@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from starloom.tasks.kernels.sources.contents import Batch, Collector, blob_id
-from starloom.tasks.kernels.sources.languages import classify
+from starloom.tasks.kernels.sources.languages import may_tell_language
 from starloom.tasks.kernels.sources.units import Cache, SourceError, hash_of
 
 _RACY_NS = 2_000_000_000
@@ -104,7 +104,7 @@ def check_folder(path: str, hint: str) -> None:
 
 def listed_file(path: str, local: str, full: str, status: os.stat_result, cache: Cache) -> FileSnapshot:
     """Return a regular file: its blob hash, from the cache if it was not touched since."""
-    if classify(path) is None:
+    if not may_tell_language(path):
         return FileSnapshot(path, local, status.st_size, None, "unknown-language")
     try:
         fact = cached(full, status, cache) or remember(full, status, _hash_file(full, status.st_size), cache)

@@ -31,7 +31,7 @@ from starloom.tasks.kernels.sources.git_trees import (
     resolve_link,
     walk,
 )
-from starloom.tasks.kernels.sources.languages import classify
+from starloom.tasks.kernels.sources.languages import classify, may_tell_language
 from starloom.tasks.kernels.sources.swhids import snapshot_id
 from starloom.tasks.kernels.sources.units import Cache, SourceError, hash_of
 
@@ -312,7 +312,7 @@ def _take(objects: Objects, root: str, file: TreeFile, modules: dict[str, str], 
                 return
             name = target.id
         size = objects.size(name)
-        if kind is None:
+        if not may_tell_language(file.path):
             files.leave_out(file.path, size, "unknown-language")
         elif size > max_file_bytes:
             files.leave_out(file.path, size, "too-large", value=size, threshold=max_file_bytes)

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from starloom.tasks.kernels.sources.languages import classify
+from starloom.tasks.kernels.sources.languages import may_tell_language
 from starloom.tasks.kernels.sources.swhids import ObjectKind, object_id
 from starloom.tasks.kernels.sources.units import SourceError
 
@@ -118,7 +118,7 @@ def measure(objects: Objects, root: str) -> int:
             todo += below
             continue
         files = [entry for entry in entries if entry.mode not in (TREE, SUBMODULE)]
-        known = (entry.id for entry in files if classify(_text(entry.name)) is not None)
+        known = (entry.id for entry in files if may_tell_language(_text(entry.name)))
         inner = [found[entry.id] for entry in entries if entry.mode == TREE]
         found[todo.pop()] = sum(map(objects.size, known)) + sum(size for size, _ in inner), len(files) + sum(count for _, count in inner)
     num_bytes, num_files = found[root]
