@@ -121,9 +121,9 @@ def plain_lines(text: str) -> list[str]:
 
 
 def _fitting(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Drop every other entry until a series fits; the newest stays."""
+    """Drop every other entry until a series fits; the first and the newest stay."""
     while len(entries) > 1 and len(json.dumps(entries)) > SERIES_BYTES:
-        entries = entries[::-2][::-1]
+        entries = [*entries[:-1:2], entries[-1]] if len(entries) > 2 else entries[-1:]  # noqa: PLR2004  # of two, the newest
     return entries
 
 
