@@ -41,7 +41,8 @@ class Version:
     kind: str
     """`original`, `newest` or `older`: the class of its markup."""
     lines: Sequence[Line]
-    is_empty: bool
+    note: str
+    """Said where nothing is to be seen of it, else empty."""
 
 
 @dataclass(frozen=True)
@@ -168,4 +169,5 @@ def _version(told: str, kind: str, asked: dict[str, Any], text: str) -> Version:
     last = len(starts) if kind == "original" else line_of(starts, max(start, end - 1)) + LINES_AROUND
     marks = [Mark(start, end, "written", told)] if text else []
     shown = listing(whole, "", asked["language"], marks=marks, first=first, num_lines=min(last - first + 1, WRITTEN_LINES))
-    return Version(told, kind, shown.lines, not text)
+    note = "" if text.strip() else "White space only." if text else "It ends at once."
+    return Version(told, kind, shown.lines, note)
