@@ -25,8 +25,8 @@ MAX_POINTS = 400
 """Points of a step's curves; past that every other one is dropped."""
 SERIES_BYTES = 64_000
 """Of a series as JSON; past that every other entry is dropped, and never the newest."""
-LOG_LINES, LOG_WIDTH = 200, 500
-"""Lines of a step's log that are kept, the last ones, and characters of each."""
+LOG_LINES, LOG_WIDTH, LOG_CHARACTERS = 200, 2000, 64_000
+"""Lines of a step's log that are kept, the last ones, characters of each, and of all of them."""
 _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and movements of a terminal (ECMA-48, CSI)
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # its titles and links (OSC and the like), up to their end
@@ -79,7 +79,7 @@ class Live:
         with self._lock:
             noted = self._noted(step)
             if series == "log":
-                noted["log"] = [*noted["log"], *plain_lines(entry["text"])][-LOG_LINES:]
+                noted["log"] = _last([*noted["log"], *plain_lines(entry["text"])])
             else:
                 noted["series"][series] = _fitting([*noted["series"].get(series, []), entry])
         self._write(now=False)
@@ -118,6 +118,16 @@ def plain_lines(text: str) -> list[str]:
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     plain = [_CONTROL.sub("", line).rstrip() for line in lines]
     return [line if len(line) <= LOG_WIDTH else f"{line[: LOG_WIDTH - 1]}…" for line in plain if line]
+
+
+def _last(lines: list[str]) -> list[str]:
+    """Return the last lines of a log, as many as are kept."""
+    kept, room = lines[-LOG_LINES:], LOG_CHARACTERS
+    for number in range(len(kept) - 1, -1, -1):
+        room -= len(kept[number])
+        if room < 0:
+            return kept[number + 1 :]
+    return kept
 
 
 def _fitting(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -126,9 +126,9 @@ class Session:
 
 
 def log_of(error: BaseException) -> str:
-    """Return what an error adds to the log of its step: of bad input its first line, of a fault of ours the traceback too."""
+    """Return what an error adds to the log of its step: of a fault of ours the traceback, and its sentence, unless that repeats lines."""
     if isinstance(error, StarloomError):
-        return error.log + error.message.partition("\n")[0]
+        return error.log + ("" if "\n" in error.message else error.message)
     return "".join(traceback.format_exception(error))
 
 

@@ -105,7 +105,7 @@ def test_the_log_of_a_failed_step_is_open_plain_and_escaped(failed):
     assert "open" in log
     assert f"Traceback: {EVIL} 100% " in seen.text
     assert "10% 100%" not in seen.text
-    assert "the trainer failed after step 300" in seen.text
+    assert "the trainer failed after step 300 " in seen.text
     assert "boom" not in seen.text, "what is in the log is not said twice"
     assert "→ fix the error" in seen.text
     rows = {row["name"]: row for row in client.get(f"/runs/{run.id}/now?format=json").json()["steps"]}
@@ -177,8 +177,12 @@ def test_a_log_and_a_series_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "WRITE_SECONDS", 0)
     watcher.progressed("s", 1, 2, "steps", {})
     told = progress(store, "one")["steps"]["s"]
-    assert [line.split()[0] for line in told["log"]] == [str(number) for number in range(800, 1000)]
+    assert [line.split()[0] for line in told["log"]] == [str(number) for number in range(968, 1000)]
     assert max(map(len, told["log"])) == live.LOG_WIDTH
+    assert sum(map(len, told["log"])) == live.LOG_CHARACTERS
+    watcher.appended("s", "log", {"text": "x\n" * 500})
+    watcher.progressed("s", 1, 2, "steps", {})
+    assert progress(store, "one")["steps"]["s"]["log"] == ["x"] * live.LOG_LINES
     kept = [entry["step"] for entry in told["series"]["heldout"]]
     assert len(json.dumps(told["series"]["heldout"])) <= live.SERIES_BYTES
     assert kept == sorted(kept)

@@ -104,7 +104,7 @@ def _brief(error: str | None) -> str | None:
     if error is None:
         return None
     first, *rest = error.splitlines()
-    return "\n".join([first, *(line for line in rest[-1:] if line.lstrip().startswith("→"))])
+    return "\n".join([first.removesuffix("; its last lines:"), *(line for line in rest[-1:] if line.lstrip().startswith("→"))])
 
 
 def _offered(here: Page, recipe: str) -> Known | None:
