@@ -334,7 +334,8 @@ class Trainer:
         totals = self.accelerator.reduce(torch.from_numpy(totals).to(self.device), "sum").cpu().numpy()
         found = means(totals, names)
         self.validation += [(self.step, *row) for row in found]
-        self.watch.validated(self.step, *({row[0] or "all": row[what] for row in found} for what in (1, 2)))
+        losses = {name or "all": loss for name, loss, _ in found}
+        self.watch.validated(self.step, losses, {name or "all": tokens for name, _, tokens in found})
         is_sharded = self.world > 1 and self.running.parallel == "fsdp"
         if self.sampler is not None and (is_sharded or self.accelerator.is_main_process):
             self.watch.wrote(self.step, self.sampler.write(self.network, self.precision, is_sharded=is_sharded))

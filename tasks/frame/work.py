@@ -123,8 +123,14 @@ def do_whole(
     with store.work(replace(step.components, config=step.config.continuation()).key) as scratch:
         on_begin(scratch)
         num_workers = max(1, workers.workers)
-        heard = {"on_progress": on_progress, "on_append": on_append, "is_cancelled": workers.is_cancelled}
-        runtime = Runtime(scratch, workers=num_workers, mapper=workers.map, **heard)
+        runtime = Runtime(
+            scratch,
+            workers=num_workers,
+            mapper=workers.map,
+            on_progress=on_progress,
+            on_append=on_append,
+            is_cancelled=workers.is_cancelled,
+        )
         return _call(store, step.name, step.stage, step.config, step.components, inputs, runtime, {})
 
 
