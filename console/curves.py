@@ -16,7 +16,7 @@ ROW = 40
 """Height of a step's row, in pixels: the style sheet has the same."""
 LANES = 84
 SPINE = 66
-NUM_COLOURS = 8
+NUM_COLOURS = 10
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 34
 NUM_TICKS = 5

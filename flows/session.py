@@ -8,11 +8,12 @@ import secrets
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starloom.flows.live import Live
 from starloom.flows.resolver import Resolver
-from starloom.lineage.errors import Cancelled, StoreError
+from starloom.lineage.errors import Cancelled, StarloomError, StoreError
 from starloom.lineage.records import Run, StepState
 from starloom.lineage.store import object_name
 from starloom.tasks.frame.work import do_parts, do_whole, made_by
@@ -70,6 +71,8 @@ class Session:
         except BaseException as error:
             state.status = "cancelled" if isinstance(error, Cancelled) else "failed"
             self.failure = self.failure or error
+            if state.status == "failed":
+                self._watcher.appended(step.name, "log", {"text": log_of(error)})
             raise
         else:
             with self._lock:
@@ -109,7 +112,10 @@ class Session:
             """Link the step's folder, so that it can be browsed while the step runs and after it failed: curves grow there."""
             storage.link(live, scratch.relative_to(storage.scratch.parent).as_posix())
 
-        action = do_whole(step, self.store, self._workers, on_progress, on_begin)
+        def on_append(series: str, entry: dict[str, Any]) -> None:
+            self._watcher.appended(step.name, series, entry)
+
+        action = do_whole(step, self.store, self._workers, on_progress, on_append, on_begin)
         storage.delete(live)
         return action
 
@@ -117,6 +123,13 @@ class Session:
         with self._lock:
             self.store.write_run(self.run)
         self._watcher.finished(state)
+
+
+def log_of(error: BaseException) -> str:
+    """Return what an error adds to the log of its step: of a fault of ours the traceback, and its sentence, unless that repeats lines."""
+    if isinstance(error, StarloomError):
+        return error.log + ("" if "\n" in error.message else error.message)
+    return "".join(traceback.format_exception(error))
 
 
 def new_run(plan: Plan) -> Run:

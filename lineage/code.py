@@ -30,8 +30,8 @@ PACKAGES = ("starloom.tasks", "starloom.model")
 FRAME = "starloom.tasks.frame"
 """The package that runs stages."""
 
-ONLOOKERS = frozenset(("starloom.model.watching", "starloom.tasks.kernels.compiled"))
-"""Modules that only report progress and shape no output: another line on a screen causes no new training."""
+ONLOOKERS = frozenset(("starloom.model.samples", "starloom.model.watching", "starloom.tasks.kernels.compiled"))
+"""Modules that only show how it goes and shape no output: another line on a screen causes no new training."""
 
 WRAPPERS = frozenset(
     ("cache", "contextmanager", "dataclass", "final", "jit", "lru_cache", "njit", "no_grad", "prepare", "stage", "total_ordering")

@@ -8,21 +8,23 @@ class StarloomError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, log: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.log = log
+        """What whoever mends a fault of ours reads besides: a traceback. It belongs to the log of the step, and is no part of the text."""
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.hint))
+        return (_rebuild, (type(self), self.message, self.hint, self.log))
 
 
-def _rebuild(kind: type[StarloomError], message: str, hint: str | None) -> StarloomError:
+def _rebuild(kind: type[StarloomError], message: str, hint: str | None, log: str) -> StarloomError:
     """Unpickle an error: keyword-only arguments do not survive the default pickling, and errors cross process borders."""
-    return kind(message, hint=hint)
+    return kind(message, hint=hint, log=log)
 
 
 class ConfigError(StarloomError):

@@ -117,6 +117,10 @@ class Running(Frozen):
     """States of steps that this divides are kept for good; 0 keeps none."""
     log_every_steps: int = Field(default=1, gt=0)
     """Steps between two lines of progress on stdout."""
+    sample_prompts: int = Field(default=4, ge=0, le=64)
+    """Held-out prompts that the model continues or fills in, greedily, whenever the held-out loss is measured; 0 has it write nothing."""
+    sample_tokens: int = Field(default=48, gt=0)
+    """Longest of these completions."""
     grace_seconds: float = Field(default=30.0, gt=0)
     """Time that a save may take after SIGTERM before the process exits without it."""
 
@@ -142,6 +146,8 @@ class TrainingJob(Frozen):
     """For each part file its Spans: Parquet with sequence, token_start, token_end, doc_id, language, role."""
     vocabulary_sha256: str | None = None
     """Hash of the vocabulary that the tokens are of, to be noted in `trainer_state.json`."""
+    tokenizer: Path | None = None
+    """The `tokenizer.json` that the tokens are of, to spell what the model writes meanwhile; without it, it writes nothing."""
     initial: Path | None = None
     """Folder of a checkpoint to start from; optimizer and schedule start anew."""
     out: Path

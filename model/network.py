@@ -270,6 +270,12 @@ class GPT(nn.Module):
         ]
         return torch.stack(rows)
 
+    @torch.no_grad()
+    def next_tokens(self, tokens_BT: Tensor, lasts_B: Tensor, cache: Cache, positions_BT: Tensor | None = None) -> Tensor:
+        """Return the likeliest token after the one at `lasts_B` of each row, B; the rest is as for `hidden`."""
+        hidden_BTD = self.hidden(tokens_BT, positions_BT, cache)
+        return self.logits(hidden_BTD[cache.rows_B1[:, 0], lasts_B]).argmax(dim=-1)
+
 
 def first_weight(architecture: Architecture, seed: int, name: str, shape: torch.Size) -> Tensor:
     """Return the initial value of one parameter, on the CPU so that it does not depend on the device."""

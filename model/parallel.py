@@ -33,7 +33,7 @@ from starloom.model.attention import keep_from_compilers
 
 Source = Callable[[str, torch.Size], Tensor]
 """Returns a whole parameter on the CPU, by its name and shape."""
-ENTRANCES = ("token_losses",)
+ENTRANCES = ("token_losses", "next_tokens")
 """Methods beside `forward` that somebody calls from outside; shards have to be gathered for them too."""
 
 

@@ -57,6 +57,7 @@ from starloom.model.loss import IGNORE
 from starloom.model.network import GPT, first_weight, targets_of
 from starloom.model.numerics import autocast, chosen_device, fix_numerics, resolved_to_train
 from starloom.model.parallel import Source, accumulating, clip_gradients, distribute, fill, full_weights
+from starloom.model.samples import Sampler
 from starloom.model.spans import documents_of
 from starloom.model.states import PATIENCE, States
 from starloom.model.validation import ValidationSet, add_up, means
@@ -132,6 +133,7 @@ class Trainer:
         self.step_tokens = self.training.batch_sequences * self.sequences.tokens.shape[1]
         self.reader = Reader(self.sequences, self.training.seed, self.training.batch_sequences, self.rank, self.world)
         self.heldout = ValidationSet.open(job.packed, job.spans, self.training.validation_sequences) if self._validates else None
+        self.sampler = Sampler.open(job, self.heldout)
         self._make_network()
         self.optimizer = self._make_optimizer()
         self.states = States(job.work / "states", keep_last=self.running.keep_states, keep_every_steps=self.running.keep_every_steps)
@@ -318,7 +320,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> None:
-        """Measure the held-out loss, of all tokens and of each language, with the weights of now."""
+        """Measure the held-out loss, of all tokens and of each language, with the weights of now; and show what they write."""
         assert self.heldout is not None
         names, micro = self.heldout.names, self.running.microbatch_sequences or self.training.batch_sequences // self.world
         totals = np.zeros((len(names) + 1, 2))
@@ -332,7 +334,11 @@ class Trainer:
         totals = self.accelerator.reduce(torch.from_numpy(totals).to(self.device), "sum").cpu().numpy()
         found = means(totals, names)
         self.validation += [(self.step, *row) for row in found]
-        self.watch.validated(self.step, {name or "all": loss for name, loss, _ in found})
+        losses = {name or "all": loss for name, loss, _ in found}
+        self.watch.validated(self.step, losses, {name or "all": tokens for name, _, tokens in found})
+        is_sharded = self.world > 1 and self.running.parallel == "fsdp"
+        if self.sampler is not None and (is_sharded or self.accelerator.is_main_process):
+            self.watch.wrote(self.step, self.sampler.write(self.network, self.precision, is_sharded=is_sharded))
 
     # The loop
 

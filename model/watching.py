@@ -4,6 +4,8 @@ Nothing here shapes a byte of a result: it may be changed without a training hav
 out of the identity of a training), and its files hold clocks, so they lie in `work` and not in `out`.
 
     timings.parquet      step, at, seconds, idle_seconds, data_wait_seconds, tokens_per_second, mfu, peak_memory_bytes
+    samples.parquet      step, task, language, doc_id, prefix, suffix, original, written, finish: what the model wrote after a held-out
+                         prefix, or between it and a suffix, where the document has `original` (`starloom.model.samples`)
     tensorboard/         the same and all losses, where tensorboard is installed
 
 MFU is counted as `starloom.model.flops` says. Numbers are those of process 0: its memory, its wait for data. Tokens are those of
@@ -28,7 +30,7 @@ from starloom.model.architecture import Architecture
 from starloom.model.files import replacing
 from starloom.model.flops import flops_per_token, peak_memory_bytes, peak_of
 
-TIMINGS_FILE, TENSORBOARD_FOLDER = "timings.parquet", "tensorboard"
+TIMINGS_FILE, SAMPLES_FILE, TENSORBOARD_FOLDER = "timings.parquet", "samples.parquet", "tensorboard"
 TIMINGS = pa.schema({
     "step": pa.int64(),
     "at": pa.timestamp("ms", "UTC"),
@@ -39,6 +41,10 @@ TIMINGS = pa.schema({
     "mfu": pa.float64(),
     "peak_memory_bytes": pa.int64(),
 })  # fmt: skip
+SAMPLES = pa.schema([
+    ("step", pa.int64()),
+    *((name, pa.string()) for name in ("task", "language", "doc_id", "prefix", "suffix", "original", "written", "finish")),
+])  # fmt: skip
 SCALARS = {
     "loss": "train/loss",
     "learning_rate": "train/learning_rate",
@@ -71,7 +77,8 @@ class Watch:
     """A log of the steps of one training, which also prints them. Every process may call it; only process 0 prints.
 
     In the loop: `begin_step`, then `end_step` when the step's numbers are known (which waits for a GPU); `validated` where the
-    held-out loss was measured; `flush` before a state is saved, so that no state is without the timings of its steps.
+    held-out loss was measured, and `wrote` where the model wrote something; `flush` before a state is saved, so that no state is without
+    the timings of its steps.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class Watch:
         self.first_step = 1
         self._kept = TIMINGS.empty_table()
         self._rows: list[tuple[Any, ...]] = []
+        self._samples = SAMPLES.empty_table()
         self._began = self._ended = 0.0
         self._line_steps, self._line_seconds, self._line_wait = 0, 0.0, 0.0
         self._board: Any = None
@@ -123,7 +131,8 @@ class Watch:
         """Continue after `step`: notes of later steps, which will be taken again, are removed."""
         self.first_step = step + 1
         if self.is_heard:
-            self._kept = _kept_up_to(step, self.work / TIMINGS_FILE)
+            self._kept = _kept_up_to(step, self.work / TIMINGS_FILE, TIMINGS)
+            self._samples = _kept_up_to(step, self.work / SAMPLES_FILE, SAMPLES)
 
     def begin_step(self) -> None:
         """Start the clock of a step; the time since the last one ended (saving, validating) is no part of it."""
@@ -150,8 +159,8 @@ class Watch:
         if step.step % self.every_steps == 0 or step.step == self.num_steps:
             self._tell(step, peak_bytes)
 
-    def validated(self, step: int, losses: Mapping[str, float]) -> None:
-        """Record the mean loss of the held-out tokens of each group, with the weights of `step`."""
+    def validated(self, step: int, losses: Mapping[str, float], tokens: Mapping[str, int]) -> None:
+        """Record the mean loss of the held-out tokens of each group, and how many they are, with the weights of `step`."""
         if not self.is_heard:
             return
         for group, loss in losses.items():
@@ -160,7 +169,20 @@ class Watch:
             told = "  ".join(f"{group} {loss:.4f}" for group, loss in losses.items())
             print(f"step {step:>7,}  held-out loss  {told}", file=self.stream, flush=True)
         else:
-            print_line(self.stream, validation={"step": step, "losses": dict(losses)})
+            print_line(self.stream, validation={"step": step, "losses": dict(losses), "tokens": dict(tokens)})
+
+    def wrote(self, step: int, samples: list[dict[str, Any]]) -> None:
+        """Record what the model wrote with the weights of `step`: rows of `SAMPLES`, without the step."""
+        if not self.is_heard:
+            return
+        rows = pa.Table.from_pylist([{"step": step, **sample} for sample in samples], schema=SAMPLES)
+        self._samples = pa.concat_tables([self._samples, rows])
+        if self.stream.isatty():
+            for sample in samples:
+                told = f"{sample['language']}: after {sample['prefix'][-24:]!r} it writes {sample['written']!r}"
+                print(f"step {step:>7,}  {told}", file=self.stream, flush=True)
+        else:
+            print_line(self.stream, samples={"step": step, "samples": samples})
 
     def flush(self) -> None:
         """Put everything on the disk, whole or not at all.
@@ -173,6 +195,9 @@ class Watch:
         self._kept, self._rows = pa.concat_tables([self._kept, self._new()]), []
         with replacing(self.work / TIMINGS_FILE) as file:
             pq.write_table(self._kept, file, compression="zstd")
+        if self._samples.num_rows:
+            with replacing(self.work / SAMPLES_FILE) as file:
+                pq.write_table(self._samples, file, compression="zstd")
         if self._board is not None:
             self._board.flush()
 
@@ -236,15 +261,15 @@ class Watch:
         return pa.table([pa.array(values, field.type) for values, field in zip(columns, TIMINGS, strict=True)], schema=TIMINGS)
 
 
-def _kept_up_to(step: int, path: Path) -> pa.Table:
-    """Return the kept timings of steps up to `step`. A file that cannot be read is reported, and does not stop the training."""
+def _kept_up_to(step: int, path: Path, schema: pa.Schema) -> pa.Table:
+    """Return the kept rows of steps up to `step`. A file that cannot be read is reported, and does not stop the training."""
     if not path.exists():
-        return TIMINGS.empty_table()
+        return schema.empty_table()
     try:
-        table = pq.read_table(path, schema=TIMINGS)
+        table = pq.read_table(path, schema=schema)
     except (OSError, pa.ArrowException) as error:
         print(f"{path} cannot be read and is started anew: {error}", file=sys.stderr, flush=True)
-        return TIMINGS.empty_table()
+        return schema.empty_table()
     return table.filter(pc.less_equal(table["step"], step))
 
 

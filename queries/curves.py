@@ -1,10 +1,12 @@
-"""The training curve, in as many rows as fit a page."""
+"""The course of a training: its losses in as many rows as fit a page, held-out losses by language, what the model wrote."""
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from starloom.lineage.store import object_name
 from starloom.queries.rows import Rows
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 SHOWN_ROWS = 12
 PICTURE = "loss.png"
 """The picture that a training shows beside its artifacts."""
+SAMPLES = "samples.parquet"
+"""What its model wrote, shown likewise."""
 
 
 def loss_rows(store: Store, step: StepState, num_rows: int = SHOWN_ROWS) -> list[dict[str, Any]]:
@@ -43,6 +47,32 @@ def loss_rows(store: Store, step: StepState, num_rows: int = SHOWN_ROWS) -> list
             "held_out": {row["language"] or "all": row["loss"] for row in measured if steps[first] <= row["step"] <= steps[last]},
         })  # fmt: skip
     return told
+
+
+def heldout_entries(store: Store, step: StepState) -> list[dict[str, Any]]:
+    """Return each measurement of the held-out loss by a training that is done, as a training under way tells it.
+
+    Returns:
+        step, and by language (`all` is all text) `losses` and the numbers of `tokens`.
+    """
+    if "Validation" not in step.outputs:
+        return []
+    found: dict[int, dict[str, Any]] = {}
+    for row in Rows(store).table(step.outputs["Validation"]["artifact"], 0).to_pylist():
+        entry = found.setdefault(row["step"], {"step": row["step"], "losses": {}, "tokens": {}})
+        entry["losses"][row["language"] or "all"], entry["tokens"][row["language"] or "all"] = row["loss"], row["tokens"]
+    return list(found.values())
+
+
+def sample_entries(store: Store, step: StepState) -> list[dict[str, Any]]:
+    """Return what the model wrote at each measurement of a training that is done: step, and `samples` as the trainer showed them."""
+    digest = step.shown.get(SAMPLES)
+    if digest is None:
+        return []
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in pq.read_table(io.BytesIO(store.storage.read(object_name("files", digest)))).to_pylist():
+        found.setdefault(row["step"], []).append({name: value for name, value in row.items() if name != "step"})
+    return [{"step": number, "samples": samples} for number, samples in found.items()]
 
 
 def picture(store: Store, step: StepState) -> bytes | None:

@@ -327,6 +327,7 @@ def _job(packed: Packed, spans: Spans, tokenizer: Tokenizer, initial: Checkpoint
         packed=packed.local_paths(folder),
         spans=spans.local_paths(folder),
         vocabulary_sha256=digest,
+        tokenizer=tokenizer.path / "tokenizer.json",
         initial=initial.path if initial else None,
         out=folder / "out",
         work=folder / "work",
@@ -378,6 +379,9 @@ class _Listener:
             self.runtime.progress(said["step"], self.num_steps, "steps", **told, **self.heldout)
         if "validation" in said and "all" in said["validation"]["losses"]:  # not where nothing is held out
             self.heldout = {"heldout_loss": said["validation"]["losses"]["all"]}
+            self.runtime.append("heldout", **said["validation"])
+        if "samples" in said:
+            self.runtime.append("samples", **said["samples"])
         if "resumed" in said:
             self.step = said["resumed"]["step"]
             self.runtime.note(resumed_at_step=self.step)
@@ -455,7 +459,7 @@ def _show(job: TrainingJob, runtime: Runtime) -> None:
     """Leave what the trainer noted of its steps, and a picture of the curves, for whoever looks at the run."""
     import pyarrow.parquet as pq
 
-    for name in ("timings.parquet", "tensorboard"):
+    for name in ("timings.parquet", "samples.parquet", "tensorboard"):
         if (job.work / name).exists():
             runtime.show(job.work / name)
     losses = pq.read_table(job.out / "losses.parquet")

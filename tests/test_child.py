@@ -36,6 +36,14 @@ def test_lines_arrive_as_they_are_written(tmp_path):
     assert lines == ["a", "b"]
 
 
+def test_what_it_says_is_the_log_of_its_step_errors_too_and_figures_not(tmp_path):
+    told, lines = [], []
+    runtime = Runtime(tmp_path, on_append=lambda series, entry: told.append((series, entry)))
+    runtime.subprocess(python("import sys; print('{\"step\": 1}'); print('a'); print('why', file=sys.stderr)"), lines.append)
+    assert lines == ['{"step": 1}', "a", "why"]
+    assert told == [("log", {"text": "a"}), ("log", {"text": "why"})]
+
+
 def test_a_failure_shows_the_last_lines(tmp_path):
     with pytest.raises(StageError, match=r"status 3(?s:.*)the reason"):
         Runtime.alone(tmp_path).subprocess(python("print('the reason'); raise SystemExit(3)"))

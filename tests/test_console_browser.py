@@ -37,14 +37,27 @@ STAGES = """
 - train_tokenizer: {vocab_size: 400}
 - encode
 - pack_fim: {sequence_length: 64, heldout_fraction: 0.3}
-- train_model: {num_layers: 1, width: 16, num_heads: 2, context_tokens: 64, num_steps: 60, batch_sequences: 4, threads: 1, warmup_steps: 1}
+- train_model: {num_layers: 1, width: 16, num_heads: 2, context_tokens: 64, num_steps: 60, batch_sequences: 4, threads: 1, warmup_steps: 1,
+    validate_every_steps: 20, sample_tokens: 16}
 """
+
+
+def in_more_languages(repositories: Path) -> Path:
+    """Add a file of JavaScript and one of Go to each repository that has a licence."""
+    for number, licence in enumerate(sorted(repositories.glob("*/LICENSE"))):
+        names = [f"{word}{number}" for word in ("read", "merge", "filter", "count", "print", "order")]
+        (licence.parent / "main.js").write_text(
+            "".join(f"function {name}(rows) {{\n  return rows.{name}({number});\n}}\n\n" for name in names)
+        )
+        go = "".join(f"func {name}(rows []int) int {{\n\treturn rows[{number}] + {at}\n}}\n\n" for at, name in enumerate(names))
+        (licence.parent / "main.go").write_text("package main\n\n" + go)
+    return repositories
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browsed")
-    recipe = write_recipe(folder / "r.yaml", plant(folder / "repositories"), STAGES)
+    recipe = write_recipe(folder / "r.yaml", in_more_languages(plant(folder / "repositories")), STAGES)
     with serving(folder / "home", recipe, folder / "s") as one:
         yield one, folder / "s"
 
@@ -125,16 +138,34 @@ def test_an_engineer_plans_starts_and_watches_a_training(served, page, first_run
     page.wait_for_url(re.compile(r"/runs/"))
     page.locator("li.running .name", has_text="train_model").wait_for()
     page.locator("li.running progress").wait_for()
-    page.locator(".curves .curve.c0").wait_for()
+    page.locator(".curves .curve.c0").first.wait_for()
     seen = page.locator("li.running .bar").inner_text()
     assert re.search(r"\d+ of 400 steps", seen)
     moved = "before => document.querySelector('#now').innerText !== before"
     page.wait_for_function(moved, arg=page.locator("#now").inner_text())
+    page.locator(".samples .newest mark.written").first.wait_for()
+    by_language = page.locator("figure", has_text="Held-out loss by language").locator(".key-list li").all_inner_texts()
+    assert {"Python", "JavaScript", "Go"} >= {each.split()[0] for each in by_language} > {"Python"}
     picture(page, "console-run")
     page.locator(".title .status.done").wait_for()
+    page.evaluate("document.querySelector('.columns').scrollIntoView()")
+    picture(page, "console-training")
+    assert page.locator(".samples").first.locator("h4").all_inner_texts() == ["the document", "step 400 newest", "step 200", "step 20"]
     run = newest(store)
     assert run.step("train_model").config["num_steps"] == 400
     assert {step.name for step in run.steps if step.status == "cached"} >= {"ingest", "encode", "pack_fim"}
+
+
+def test_an_engineer_reads_why_a_training_failed(served, page, first_run):
+    one, _ = served
+    page.goto(f"{one.console}/recipes/test?train_model.spike_factor=0.001&train_model.seed=7")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url(re.compile(r"/runs/"))
+    page.locator(".title .status.failed").wait_for()
+    log = page.get_by_role("region", name="Log of train_model")
+    assert re.search(r"TrainingError: step 21: loss .* times the median", log.inner_text())
+    assert page.locator(".curve").count() >= 2, "it is drawn as far as it came"
+    assert page.locator(".samples .newest h4").first.inner_text() == "step 20 newest"
 
 
 def test_a_wrong_knob_is_refused_beside_the_form(served, page, first_run):

@@ -238,7 +238,7 @@ def test_only_the_first_process_is_heard(tmp_path):
     watch = watch_of(tmp_path, rank=1, world=2)
     watch.resume(0)
     take(watch, [1, 2])
-    watch.validated(2, {"all": 1.0})
+    watch.validated(2, {"all": 1.0}, {"all": 90})
     watch.close()
     assert watch.stream.getvalue() == ""
     assert list(tmp_path.iterdir()) == []
@@ -249,8 +249,8 @@ def test_only_the_first_process_is_heard(tmp_path):
 
 def test_the_held_out_losses_are_a_line_that_is_no_step(tmp_path):
     watch = watch_of(tmp_path)
-    watch.validated(4, {"all": 2.5, "Python": 2.25})
-    assert lines_of(watch) == [{"validation": {"step": 4, "losses": {"all": 2.5, "Python": 2.25}}}]
+    watch.validated(4, {"all": 2.5, "Python": 2.25}, {"all": 90, "Python": 60})
+    assert lines_of(watch) == [{"validation": {"step": 4, "losses": {"all": 2.5, "Python": 2.25}, "tokens": {"all": 90, "Python": 60}}}]
 
 
 def test_people_at_a_terminal_get_lines_to_read(tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_people_at_a_terminal_get_lines_to_read(tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "peak_of", lambda device, precision: H200_FLOPS)
     watch = watch_of(tmp_path, stream=Terminal(), step_tokens=2_000_000_000)
     take(watch, [1], clock, seconds=2.0, wait=0.02)
-    watch.validated(1, {"all": 4.25})
+    watch.validated(1, {"all": 4.25}, {"all": 90})
     step, heldout = watch.stream.getvalue().splitlines()
     assert step.startswith("step       1 of 9  loss 5.0000  lr 1.00e-03  norm 0.50  1,000,000,000 tokens/s  MFU 17.4%")
     assert step.endswith("waited 1.0%")
@@ -274,12 +274,12 @@ def points_of(folder):
 def test_tensorboard_shows_every_step_once_however_often_it_was_taken(tmp_path):
     first = watch_of(tmp_path)
     take(first, range(1, 6))
-    first.validated(4, {"Python": 9.0})
+    first.validated(4, {"Python": 9.0}, {"Python": 60})
     first.close()
     second = watch_of(tmp_path)
     second.resume(3)
     take(second, range(4, 7))
-    second.validated(4, {"Python": 1.5})
+    second.validated(4, {"Python": 1.5}, {"Python": 60})
     second.close()
     points = points_of(tmp_path / "tensorboard")
     assert set(points) == {*watching.SCALARS.values(), "validation/Python"} - {"speed/mfu"}  # of this device it is not known

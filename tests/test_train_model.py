@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import tokenizers
@@ -69,6 +70,7 @@ def test_the_identity_is_the_knobs_and_not_where_they_come_from(tmp_path):
 NEUTRAL = {
     *("preset", "on_divergence", "max_skipped_steps"),
     *("checkpoint_every_steps", "keep_states", "keep_every_steps", "log_every_steps", "grace_seconds"),
+    *("sample_prompts", "sample_tokens"),
     *("machine_rank", "main_process_ip", "main_process_port"),
 }
 """Knobs that are not in the key. That the second line of them moves no bits is shown in test_model_train."""
@@ -267,9 +269,9 @@ def scratch(folder: Path) -> Path:
 
 
 def test_it_trains_what_is_packed(tmp_path, tokenizer):
-    told = []
-    runtime = Runtime(tmp_path / "scratch", on_progress=lambda *said: told.append(said))
-    runtime.scratch.mkdir()
+    told, appended = [], []
+    told_of = {"on_progress": lambda *said: told.append(said), "on_append": lambda *said: appended.append(said)}
+    runtime = Runtime(scratch(tmp_path / "scratch"), **told_of)
     checkpoint, losses, batches, validation = train(packed_of(4, 3), tokenizer, runtime, **KNOBS, validate_every_steps=4)
     assert checkpoint.names() == ["config.json", "model.safetensors", "trainer_state.json"]
     architecture = Architecture.from_checkpoint(checkpoint.path)
@@ -287,6 +289,12 @@ def test_it_trains_what_is_packed(tmp_path, tokenizer):
     assert [metrics["loss"] for *_, metrics in told] == losses.read()["loss"].to_pylist()
     assert [metrics.get("heldout_loss") for *_, metrics in told] == [None] * 4 + [validation.read()["loss"][0].as_py()] * 2
     assert runtime.notes["tokens"] == 6 * 2 * 16
+    heldout = [entry for series, entry in appended if series == "heldout"]
+    rows = [(each["step"], name, loss, each["tokens"][name]) for each in heldout for name, loss in each["losses"].items()]
+    assert rows == [(row["step"], row["language"] or "all", row["loss"], row["tokens"]) for row in validation.read().to_pylist()]
+    samples = [{"step": entry["step"], **one} for series, entry in appended if series == "samples" for one in entry["samples"]]
+    assert samples == pq.read_table(runtime.shown["samples.parquet"]).to_pylist()
+    assert [(one["step"], one["language"]) for one in samples] == [(step, "C") for step in (4, 4, 6, 6)]
 
 
 def test_a_killed_training_goes_on_in_its_scratch_folder(tmp_path, tokenizer):

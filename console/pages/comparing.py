@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from starloom.console.pages.watching import lines_of
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table
+from starloom.console.trainings import Training, finished
 from starloom.console.turns import InTurn
 from starloom.lineage.errors import ConfigError
 from starloom.queries.compare import compare
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starloom.lineage.records import Run
 
 router = APIRouter(tags=["runs"], route_class=InTurn)
 LEAST, MOST = 2, 8
 SHOWN_DOCUMENTS = 20
+SHOWN_LANGUAGES = 4
+"""Languages whose held-out losses are laid over each other, those with most tokens."""
 
 
 @router.get("/compare")
@@ -115,17 +119,27 @@ def _fate(fate: Any) -> str:
 
 
 def _curves(here: Page, runs: list[Run], names: list[str]) -> list[tuple[str, dict[str, list[tuple[int, float]]]]]:
-    """Return for each training the losses of all runs that have it: of the batches, and held out."""
-    trainings = dict.fromkeys(step.name for run in runs for step in run.steps if "Losses" in step.outputs)
+    """Return for each training the losses of all runs that have it: of the batches, held out, and held out by language."""
+    steps = dict.fromkeys(step.name for run in runs for step in run.steps if "Losses" in step.outputs)
     found = []
-    for training in trainings:
-        for what in ("training", "held out"):
-            lines: dict[str, list[tuple[int, float]]] = {}
-            for name, run in zip(names, runs, strict=True):
-                step = run.step(training)
-                if step is not None and "Losses" in step.outputs:
-                    points = lines_of(here.store, run, training).get(what)
-                    lines |= {name: points} if points else {}
+    for step in steps:
+        trained = {
+            name: finished(here.store, run, step)
+            for name, run in zip(names, runs, strict=True)
+            if (record := run.step(step)) is not None and "Losses" in record.outputs
+        }
+        for what, points_of in _measures(list(trained.values())):
+            lines = {name: points for name, training in trained.items() if (points := points_of(training))}
             if lines:
-                found.append((f"{training}: {'loss of the batches' if what == 'training' else 'held-out loss'}", lines))
+                found.append((f"{step}: {what}", lines))
     return found
+
+
+def _measures(trained: list[Training]) -> list[tuple[str, Callable[[Training], list[tuple[int, float]]]]]:
+    """Return what is laid over each other: a name, and how a training gives it. Languages are those of the first run that has any."""
+    languages = next((training.languages for training in trained if training.languages), [])[:SHOWN_LANGUAGES]
+    return [
+        ("loss of the batches", lambda training: training.loss),
+        ("held-out loss", lambda training: training.of_language("all")),
+        *((f"held-out loss of {language}", lambda training, language=language: training.of_language(language)) for language in languages),
+    ]

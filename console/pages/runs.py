@@ -81,20 +81,30 @@ def one_run(here: Here, run: str) -> Response:
         raise
     offered = _offered(here, record.recipe)
     found = show_run(here.store, record)
+    view = live_view(here, record, watched(here.store, record))
     conflicts = {step: number for step, number in found["license_conflicts"].items() if number}
     return here.answer(
         "run.html",
         found,
         title=f"{found['recipe']} {found['run']}",
         crumbs=[*crumbs_of_run(here, record.id)[:-1], Crumb(record.id)],
-        tables=run_tables(here, found),
+        tables=[*run_tables(here, found), *(table for each in view["trainings"] for table in (each.table, each.samples_table))],
         command=here.command("show", record.id),
         can_rerun=offered is not None,
         rerun_with=_knobs_of(offered, record.command) if offered else [],
-        **live_view(here, record, watched(here.store, record)),
+        error=_brief(found["error"]) if any(step["log"] for step in view["steps"]) else found["error"],
+        **view,
         conflicts_text=", ".join(f"{step} {number}" for step, number in conflicts.items())
         or ("none" if found["license_conflicts"] else None),
     )
+
+
+def _brief(error: str | None) -> str | None:
+    """Return an error's first line and its hint; the log below has what it says between."""
+    if error is None:
+        return None
+    first, *rest = error.splitlines()
+    return "\n".join([first.removesuffix("; its last lines:"), *(line for line in rest[-1:] if line.lstrip().startswith("→"))])
 
 
 def _offered(here: Page, recipe: str) -> Known | None:

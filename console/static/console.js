@@ -73,7 +73,18 @@ if (form) {
 const now = document.querySelector("[data-events]");
 if (now && window.EventSource) {
   const source = new EventSource(now.dataset.events);
-  source.addEventListener("now", (event) => { now.innerHTML = JSON.parse(event.data); });
+  for (const name of ["now", "samples"]) {
+    const part = document.getElementById(name);
+    source.addEventListener(name, (event) => {
+      const toggled = new Map([...part.querySelectorAll("details[id]")].map((details) => [details.id, details.open]));
+      const focused = part.contains(document.activeElement) && document.activeElement.closest("details[id]")?.id;
+      part.innerHTML = JSON.parse(event.data);  // rendered and escaped by the console
+      for (const details of part.querySelectorAll("details[id]")) {
+        if (toggled.has(details.id)) details.open = toggled.get(details.id);
+      }
+      if (focused) document.getElementById(focused)?.querySelector("summary").focus();
+    });
+  }
   source.addEventListener("end", () => { source.close(); location.reload(); });
 }
 

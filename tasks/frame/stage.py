@@ -188,6 +188,7 @@ class Runtime:
         workers: int = 1,
         mapper: Callable[[Callable[[Any], Any], list[Any]], list[Any]] | None = None,
         on_progress: Callable[[int, int, str, dict[str, Any]], None] | None = None,
+        on_append: Callable[[str, dict[str, Any]], None] | None = None,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self.scratch = scratch
@@ -198,6 +199,7 @@ class Runtime:
         """Files to keep beside the outputs of a stage, by name."""
         self._mapper = mapper
         self._on_progress = on_progress
+        self._on_append = on_append
         self._is_cancelled = is_cancelled or (lambda: False)
 
     @classmethod
@@ -215,6 +217,16 @@ class Runtime:
         """Report progress; metrics are shown beside it."""
         if self._on_progress is not None:
             self._on_progress(done, total, unit, metrics)
+
+    def append(self, series: str, **entry: Any) -> None:
+        """Append an entry to a series of this step, for whoever looks while it runs; only of a step that failed is it kept.
+
+        Args:
+            series: `heldout`, `samples`, `log`: what `starloom.flows.live` keeps of each is bounded.
+            entry: plain JSON values.
+        """
+        if self._on_append is not None:
+            self._on_append(series, entry)
 
     def tell(self, sentence: str) -> None:
         """Show this message about the step in the run and in every later plan; of several parts, the messages of each."""
@@ -256,6 +268,8 @@ class Runtime:
     ) -> None:
         """Run a child in a process group of its own, line by line; ended with all its children if the run is cancelled.
 
+        What it prints is the step's log, errors too; but not lines that begin with a brace, which are for `on_line` to read.
+
         Args:
             argv: command and arguments.
             on_line: called with each line that it prints.
@@ -268,7 +282,13 @@ class Runtime:
         """
         from starloom.tasks.frame.child import run_child
 
-        run_child(argv, on_line=on_line, env=env, grace_seconds=grace_seconds, is_cancelled=self._is_cancelled)
+        def hear(line: str) -> None:
+            if not line.startswith("{"):
+                self.append("log", text=line)
+            if on_line is not None:
+                on_line(line)
+
+        run_child(argv, on_line=hear, env=env, grace_seconds=grace_seconds, is_cancelled=self._is_cancelled)
 
 
 @dataclass(frozen=True)

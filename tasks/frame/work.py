@@ -112,6 +112,7 @@ def do_whole(
     store: Store,
     workers: Workers,
     on_progress: Callable[[int, int, str, dict[str, Any]], None],
+    on_append: Callable[[str, dict[str, Any]], None],
     on_begin: Callable[[Path], None],
 ) -> Action:
     """Run the action of a stage that sees the whole corpus, in this process; it may use the workers.
@@ -122,7 +123,14 @@ def do_whole(
     with store.work(replace(step.components, config=step.config.continuation()).key) as scratch:
         on_begin(scratch)
         num_workers = max(1, workers.workers)
-        runtime = Runtime(scratch, workers=num_workers, mapper=workers.map, on_progress=on_progress, is_cancelled=workers.is_cancelled)
+        runtime = Runtime(
+            scratch,
+            workers=num_workers,
+            mapper=workers.map,
+            on_progress=on_progress,
+            on_append=on_append,
+            is_cancelled=workers.is_cancelled,
+        )
         return _call(store, step.name, step.stage, step.config, step.components, inputs, runtime, {})
 
 
@@ -178,6 +186,7 @@ def _call(
         raise StageError(
             f"{step} failed{place}: {type(error).__name__}: {error}",
             hint="the traceback is above; nothing of this part was written, finished parts are kept",
+            log=traceback.format_exc(),
         ) from error
     outputs = {kind: part.to_json() if where else store.put_artifact(part) for kind, part in made.items()}  # type: ignore[arg-type]
     seconds = round(time.perf_counter() - started, 3)
