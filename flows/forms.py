@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from starloom.flows.recipe import RecipeStep
     from starloom.tasks.frame.stage import Config
 
-FROM, UNTIL, FORCE, WORKERS, EXECUTOR = "from", "until", "force", "workers", "executor"
-RESERVED = (FROM, UNTIL, FORCE, WORKERS, EXECUTOR)
+FROM, UNTIL, FORCE, WORKERS, EXECUTOR, EMPTIED = "from", "until", "force", "workers", "executor", "emptied"
+RESERVED = (FROM, UNTIL, FORCE, WORKERS, EXECUTOR, EMPTIED)
 """Parameters beside the steps of a recipe."""
+NONE, AS_IN_RECIPE = "none", "recipe"
+"""What a knob stands for that may be none, and that a group leaves out. Prefect's forms send every field but those that were emptied, and
+this parameter with them, so that for them it is none; who calls the API names the knobs that change, and leaves this one out too."""
 EXECUTORS = ("local",)
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -56,6 +59,12 @@ def schema_of(plan: Plan) -> dict[str, Any]:
         },
         WORKERS: {"type": "integer", "minimum": 1, "default": os.cpu_count() or 1, "description": "Worker processes of the run."},
         EXECUTOR: {"type": "string", "enum": list(EXECUTORS), "default": "local", "description": "Where parts are worked on."},
+        EMPTIED: {
+            "type": "string",
+            "enum": [NONE, AS_IN_RECIPE],
+            "default": NONE,
+            "description": "What an emptied field stands for, where the knob may be none: none, or the recipe's value.",
+        },
     }
     for position, (name, one) in enumerate(properties.items()):
         one |= {"title": one.get("title", name), "position": position}
@@ -76,6 +85,7 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
     """
     steps = {step.name: step for step in plan.recipe.steps}
     settings: list[str] = []
+    emptied = _chosen(parameters, EMPTIED, (NONE, AS_IN_RECIPE), AS_IN_RECIPE)
     for name, value in parameters.items():
         if name in RESERVED:
             continue
@@ -83,7 +93,8 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
             raise ConfigError(f"the recipe {plan.recipe.name} has no step {name!r}", hint=did_you_mean(name, [*steps, *RESERVED]))
         if not isinstance(value, dict):
             raise ConfigError(f"{name} must be a mapping of knobs, not {value!r}", hint=f'e.g. {{"{name}": {{"knob": "value"}}}}')
-        settings += _changed(steps[name], value)
+        left = dict.fromkeys(_optional(type(steps[name].config)) - set(value)) if emptied == NONE else {}
+        settings += _changed(steps[name], {**value, **left})
     request = Request(
         recipe=str(plan.recipe.path),
         settings=tuple(settings),
@@ -96,12 +107,18 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
 
 
 def _workers(parameters: Mapping[str, Any]) -> int:
-    number, executor = parameters.get(WORKERS, os.cpu_count() or 1), parameters.get(EXECUTOR, "local")
+    number = parameters.get(WORKERS, os.cpu_count() or 1)
     if type(number) is not int or number < 1:
         raise ConfigError(f"workers is {number!r}, and a run needs a whole number of at least one", hint="leave it out for one per core")
-    if executor not in EXECUTORS:
-        raise ConfigError(f"there is no executor {executor!r}", hint=did_you_mean(str(executor), list(EXECUTORS)))
+    _chosen(parameters, EXECUTOR, EXECUTORS, "local")
     return number
+
+
+def _chosen(parameters: Mapping[str, Any], name: str, choices: tuple[str, ...], usual: str) -> str:
+    value = parameters.get(name, usual)
+    if value not in choices:
+        raise ConfigError(f"there is no {name} {value!r}", hint=did_you_mean(str(value), list(choices)))
+    return str(value)
 
 
 def knobs_of(step: RecipeStep) -> dict[str, Any]:
@@ -156,6 +173,12 @@ def _moved(schema: Any, prefix: str) -> Any:
 
 def _choice(sentence: str, names: list[str]) -> dict[str, Any]:
     return {"anyOf": [{"type": "string", "enum": names}, {"type": "null"}], "default": None, "description": sentence}
+
+
+def _optional(kind: type[Config]) -> set[str]:
+    """Return the knobs that may be none, but for secrets, of which no form has any."""
+    shown = kind.model_json_schema()["properties"]
+    return {name for name, one in shown.items() if {"type": "null"} in one.get("anyOf", [])} - _secrets(kind)
 
 
 def _secrets(kind: type[Config]) -> set[str]:

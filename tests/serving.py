@@ -104,4 +104,7 @@ def _ready(process: subprocess.Popen[str], home: Path) -> Served:
             raise RuntimeError((home / "serve.err").read_text())
         lines.append(line)
     told = json.loads("".join(lines))
+    if "console" not in told:
+        process.wait(PATIENCE_SECONDS)
+        raise RuntimeError((home / "serve.err").read_text())
     return Served(process, told["console"], told["prefect"], told["deployments"], told["interrupted"], PrefectApi(f"{told['prefect']}/api"))
