@@ -269,3 +269,32 @@ def test_deploying_again_replaces_and_keeps_the_schedule(served, place, monkeypa
     assert main(["deploy", str(place[1]), "--store", str(place[2]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["deployments"] == [{"name": "starloom/test", "id": before["id"]}]
     assert len(served.api.deployment("test")["schedules"]) == 1
+
+
+def redeploy(served, place, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    assert main(["deploy", str(place[1]), "--store", str(place[2]), "--json"]) == 0
+
+
+def wait_until_gone(served, store, run):
+    """Wait until nothing trains and the store's run is cancelled; returns its status."""
+    deadline = time.monotonic() + 20
+    opened = Store.open(str(store))
+    while (trainers(served) or status(opened, opened.run(run.id)) != "cancelled") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert trainers(served) == []
+    return status(opened, opened.run(run.id))
+
+
+@pytest.mark.parametrize("what", ["flow_runs", "deployments"])
+def test_a_run_that_is_deleted_under_way_stops_frees_its_place_and_the_worker_lives(served, place, monkeypatch, what, capsys):
+    flow_run, run = begin_long(served, place[2], {"flow_runs": 2.1e-3, "deployments": 2.2e-3}[what])
+    worker = [child.pid for child in psutil.Process(served.process.pid).children() if "worker" in child.cmdline()]
+    served.api.call("DELETE", f"/{what}/{flow_run if what == 'flow_runs' else served.api.deployment('test')['id']}")
+    if what == "deployments":
+        served.api.cancel(flow_run)
+        assert served.wait_until(flow_run)["state_type"] == "CANCELLED"
+        redeploy(served, place, monkeypatch)
+    assert wait_until_gone(served, place[2], run) == "cancelled"
+    assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "its place is free"
+    assert worker == [child.pid for child in psutil.Process(served.process.pid).children() if "worker" in child.cmdline()]
