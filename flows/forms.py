@@ -99,9 +99,9 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
         recipe=str(plan.recipe.path),
         settings=tuple(settings),
         store=store,
-        start=parameters.get(FROM) or None,
-        until=parameters.get(UNTIL) or None,
-        force=tuple(parameters.get(FORCE) or ()),
+        start=_step(parameters, FROM),
+        until=_step(parameters, UNTIL),
+        force=_steps(parameters),
     )
     return request, _workers(parameters)
 
@@ -112,6 +112,20 @@ def _workers(parameters: Mapping[str, Any]) -> int:
         raise ConfigError(f"workers is {number!r}, and a run needs a whole number of at least one", hint="leave it out for one per core")
     _chosen(parameters, EXECUTOR, EXECUTORS, "local")
     return number
+
+
+def _step(parameters: Mapping[str, Any], name: str) -> str | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name} must be the name of a step, not {value!r}", hint="leave it out for none")
+    return value or None
+
+
+def _steps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    value = parameters.get(FORCE)
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise ConfigError(f"{FORCE} must be a list of steps, not {value!r}", hint='e.g. {"force": ["encode"]}')
+    return tuple(value or ())
 
 
 def _chosen(parameters: Mapping[str, Any], name: str, choices: tuple[str, ...], usual: str) -> str:
@@ -128,12 +142,17 @@ def knobs_of(step: RecipeStep) -> dict[str, Any]:
 
 def _changed(step: RecipeStep, knobs: Mapping[str, Any]) -> list[str]:
     before = knobs_of(step)
-    return [f"{step.name}.{knob}={_yaml(value)}" for knob, value in knobs.items() if knob not in before or before[knob] != value]
+    changed = {knob: value for knob, value in knobs.items() if knob not in before or before[knob] != value}
+    return [f"{step.name}.{knob}={_yaml(f'{step.name}.{knob}', value)}" for knob, value in changed.items()]
 
 
-def _yaml(value: Any) -> str:
+def _yaml(name: str, value: Any) -> str:
     """Return a value as YAML in one line: JSON, with the characters escaped that YAML refuses or reads as ends of lines."""
-    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{name} cannot be written down: {error}", hint="give a number, text, list or mapping of some size") from error
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _group(step: RecipeStep, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -144,9 +144,17 @@ class PrefectApi:
     # Deployments
 
     def ensure_pool(self, name: str) -> None:
-        """Make the work pool if there is none of that name."""
+        """Make the work pool if there is none of that name.
+
+        Raises:
+            ConfigError: there is one, of another type: its workers start no processes.
+        """
         try:
-            self.call("GET", f"/work_pools/{_quoted(name)}")
+            kind = self.call("GET", f"/work_pools/{_quoted(name)}")["type"]
+            if kind != "process":
+                raise ConfigError(
+                    f"the work pool {name!r} has the type {kind!r}, and runs need `process`", hint="name another: --pool NAME"
+                )
         except RefusedError as refused:
             if refused.status != HTTP_NOT_FOUND:
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import platform
 import signal
@@ -163,8 +162,8 @@ class Supervisor:
         self._num_mended = 0
         self._tries: dict[str, int] = {}
         """Flow run → how often it was begun again here; Prefect counts only those that got as far as running."""
-        self._began = datetime.datetime.now(datetime.UTC).isoformat()
-        """Runs that crashed earlier are nobody's to begin again but by hand."""
+        self._crashed_before: set[str] = set()
+        """States of runs that crashed earlier: nobody's to begin again but by hand. By their ids, for clocks differ, and are set back."""
 
     def start(self) -> None:
         """Start everything, in order; return when all of it answers.
@@ -186,6 +185,7 @@ class Supervisor:
         self._wait_for_server()
         self.worker = f"starloom-{platform.node()}-{os.getpid()}"
         if "worker" in serving.parts:
+            self._crashed_before = {run["state_id"] for run in self.api.flow_runs(["CRASHED"])} if serving.retries else set()
             self.interrupted = end_lost_runs(self.api, serving.pool, is_lost=is_gone)
         if serving.plans:
             self.deployed = deploy(self.api, serving.plans, pool=serving.pool, store=serving.store, console=serving.console_url)
@@ -246,7 +246,7 @@ class Supervisor:
             end_lost_runs(self.api, self.serving.pool, is_lost or (lambda worker: worker in offline))
             for run in self.api.flow_runs(["CRASHED"]) if self.serving.retries else []:
                 tries = max(self._tries.get(run["id"], 0), run["run_count"] - 1)
-                is_ours = run["work_pool_name"] == self.serving.pool and run["state"]["timestamp"] >= self._began
+                is_ours = run["work_pool_name"] == self.serving.pool and run["state_id"] not in self._crashed_before
                 if is_ours and tries < self.serving.retries:
                     self._tries[run["id"]] = tries + 1
                     self.api.retry(run["id"])

@@ -136,6 +136,7 @@ def stack():
         yield up
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_database_that_comes_later_is_waited_for(recipe, tmp_path, stack):
     settings = {name: value for name, value in stack.environment("prefect-server").items() if name.startswith("PREFECT_SERVER_DATABASE_")}
