@@ -157,6 +157,9 @@ def test_an_emptied_field_is_none_where_that_may_be_and_else_as_in_the_recipe(fo
     assert "[object" not in shown
     for value in ("10.0.0.1", "5000.5", "MPL-2.0", "num_chars", "python-environment", "10485761"):
         assert value in shown
+    label = one.page.locator("label", has_text=re.compile("^executor")).first
+    group = label.locator("xpath=ancestor::*[contains(., 'local')][1]").inner_text()
+    assert "workers" not in group, "a choice of one is shown with its value, in its own place"
     none = {"near_dedup": ["bands", "rows"], "train_tokenizer": ["existing"], "train_model": ["rope_theta", "dropout", "sliding_window"]}
     for knob in [*(knob for found in none.values() for knob in found), "vocab_size"]:
         one.empty(knob)

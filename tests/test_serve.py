@@ -242,11 +242,15 @@ def test_a_port_that_is_taken_and_a_recipe_that_is_wrong_are_refused_before_anyt
     assert not (tmp_path / "none").exists()
 
 
-def test_with_a_password_prefect_asks_for_it_too(tmp_path, place):
+def test_with_a_password_prefect_asks_for_it_too(tmp_path, place, monkeypatch, capsys):
     _, recipe, store = place
     with serving(tmp_path / "home", recipe, store, STARLOOM_OPERATOR_PASSWORD="a long one") as one:
         with pytest.raises(StarloomError, match="refuses us \\(401\\)"):
             one.api.is_up()
+        monkeypatch.setenv("PREFECT_API_URL", one.api.url)
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "operator:wrong")
+        assert main(["deploy", str(recipe)]) == 1
+        assert "refuses us (401)\n  → set PREFECT_API_AUTH_STRING=user:password" in capsys.readouterr().err
         with contextlib.closing(PrefectApi(one.api.url, "operator:a long one")) as api:
             assert [each["name"] for each in api.deployments()] == ["test"]
             one.api = api
