@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from starloom.flows.forms import FORCE, RESERVED
+from starloom.flows.forms import EMPTIED, FORCE, RESERVED
 from starloom.lineage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def groups_of(schema: Mapping[str, Any]) -> list[Group]:
     """Return the groups of a recipe's parameters: one for each step, the run's own last."""
     found, own = [], []
     for name, one in schema["properties"].items():
+        if name == EMPTIED:
+            continue  # a field that is emptied here is sent as null
         if name in RESERVED:
             own.append(_field(name, name, one))
         else:

@@ -17,14 +17,19 @@ PARENT_POLL_SECONDS = 0.5
 
 
 def main() -> int:
-    """Carry the run out; returns 0 if it ended well."""
+    """Carry the run out; returns 0 if it ended well, 2 if there is none."""
+    try:
+        flow_run_id = UUID(os.environ.get("PREFECT__FLOW_RUN_ID", ""))
+    except ValueError:
+        print("starloom: PREFECT__FLOW_RUN_ID names no run\n  → a worker starts this; `starloom run RECIPE` runs a recipe", file=sys.stderr)
+        return 2
     _end_with(os.getppid())
     from starloom.flows.prefect_flow import settle_prefect
 
     settle_prefect(logging="INFO")
     from starloom.flows.triggered import carry_out
 
-    return carry_out(UUID(os.environ["PREFECT__FLOW_RUN_ID"]))
+    return carry_out(flow_run_id)
 
 
 def _end_with(parent: int) -> None:

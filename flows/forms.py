@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from starloom.flows.recipe import RecipeStep
     from starloom.tasks.frame.stage import Config
 
-FROM, UNTIL, FORCE, WORKERS, EXECUTOR = "from", "until", "force", "workers", "executor"
-RESERVED = (FROM, UNTIL, FORCE, WORKERS, EXECUTOR)
+FROM, UNTIL, FORCE, WORKERS, EXECUTOR, EMPTIED = "from", "until", "force", "workers", "executor", "emptied"
+RESERVED = (FROM, UNTIL, FORCE, WORKERS, EXECUTOR, EMPTIED)
 """Parameters beside the steps of a recipe."""
+NONE, AS_IN_RECIPE = "none", "recipe"
+"""What a knob stands for that may be none, and that a group leaves out. Prefect's forms send every field but those that were emptied, and
+this parameter with them, so that for them it is none; who calls the API names the knobs that change, and leaves this one out too."""
 EXECUTORS = ("local",)
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -56,6 +59,12 @@ def schema_of(plan: Plan) -> dict[str, Any]:
         },
         WORKERS: {"type": "integer", "minimum": 1, "default": os.cpu_count() or 1, "description": "Worker processes of the run."},
         EXECUTOR: {"type": "string", "enum": list(EXECUTORS), "default": "local", "description": "Where parts are worked on."},
+        EMPTIED: {
+            "type": "string",
+            "enum": [NONE, AS_IN_RECIPE],
+            "default": NONE,
+            "description": "What an emptied field stands for, where the knob may be none: none, or the recipe's value.",
+        },
     }
     for position, (name, one) in enumerate(properties.items()):
         one |= {"title": one.get("title", name), "position": position}
@@ -76,6 +85,7 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
     """
     steps = {step.name: step for step in plan.recipe.steps}
     settings: list[str] = []
+    emptied = _chosen(parameters, EMPTIED, (NONE, AS_IN_RECIPE), AS_IN_RECIPE)
     for name, value in parameters.items():
         if name in RESERVED:
             continue
@@ -83,25 +93,46 @@ def request_of(plan: Plan, parameters: Mapping[str, Any], store: str | None) -> 
             raise ConfigError(f"the recipe {plan.recipe.name} has no step {name!r}", hint=did_you_mean(name, [*steps, *RESERVED]))
         if not isinstance(value, dict):
             raise ConfigError(f"{name} must be a mapping of knobs, not {value!r}", hint=f'e.g. {{"{name}": {{"knob": "value"}}}}')
-        settings += _changed(steps[name], value)
+        left = dict.fromkeys(_optional(type(steps[name].config)) - set(value)) if emptied == NONE else {}
+        settings += _changed(steps[name], {**value, **left})
     request = Request(
         recipe=str(plan.recipe.path),
         settings=tuple(settings),
         store=store,
-        start=parameters.get(FROM) or None,
-        until=parameters.get(UNTIL) or None,
-        force=tuple(parameters.get(FORCE) or ()),
+        start=_step(parameters, FROM),
+        until=_step(parameters, UNTIL),
+        force=_steps(parameters),
     )
     return request, _workers(parameters)
 
 
 def _workers(parameters: Mapping[str, Any]) -> int:
-    number, executor = parameters.get(WORKERS, os.cpu_count() or 1), parameters.get(EXECUTOR, "local")
+    number = parameters.get(WORKERS, os.cpu_count() or 1)
     if type(number) is not int or number < 1:
         raise ConfigError(f"workers is {number!r}, and a run needs a whole number of at least one", hint="leave it out for one per core")
-    if executor not in EXECUTORS:
-        raise ConfigError(f"there is no executor {executor!r}", hint=did_you_mean(str(executor), list(EXECUTORS)))
+    _chosen(parameters, EXECUTOR, EXECUTORS, "local")
     return number
+
+
+def _step(parameters: Mapping[str, Any], name: str) -> str | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{name} must be the name of a step, not {value!r}", hint="leave it out for none")
+    return value or None
+
+
+def _steps(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    value = parameters.get(FORCE)
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise ConfigError(f"{FORCE} must be a list of steps, not {value!r}", hint='e.g. {"force": ["encode"]}')
+    return tuple(value or ())
+
+
+def _chosen(parameters: Mapping[str, Any], name: str, choices: tuple[str, ...], usual: str) -> str:
+    value = parameters.get(name, usual)
+    if value not in choices:
+        raise ConfigError(f"there is no {name} {value!r}", hint=did_you_mean(str(value), list(choices)))
+    return str(value)
 
 
 def knobs_of(step: RecipeStep) -> dict[str, Any]:
@@ -111,12 +142,17 @@ def knobs_of(step: RecipeStep) -> dict[str, Any]:
 
 def _changed(step: RecipeStep, knobs: Mapping[str, Any]) -> list[str]:
     before = knobs_of(step)
-    return [f"{step.name}.{knob}={_yaml(value)}" for knob, value in knobs.items() if knob not in before or before[knob] != value]
+    changed = {knob: value for knob, value in knobs.items() if knob not in before or before[knob] != value}
+    return [f"{step.name}.{knob}={_yaml(f'{step.name}.{knob}', value)}" for knob, value in changed.items()]
 
 
-def _yaml(value: Any) -> str:
+def _yaml(name: str, value: Any) -> str:
     """Return a value as YAML in one line: JSON, with the characters escaped that YAML refuses or reads as ends of lines."""
-    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{name} cannot be written down: {error}", hint="give a number, text, list or mapping of some size") from error
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _group(step: RecipeStep, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +192,12 @@ def _moved(schema: Any, prefix: str) -> Any:
 
 def _choice(sentence: str, names: list[str]) -> dict[str, Any]:
     return {"anyOf": [{"type": "string", "enum": names}, {"type": "null"}], "default": None, "description": sentence}
+
+
+def _optional(kind: type[Config]) -> set[str]:
+    """Return the knobs that may be none, but for secrets, of which no form has any."""
+    shown = kind.model_json_schema()["properties"]
+    return {name for name, one in shown.items() if {"type": "null"} in one.get("anyOf", [])} - _secrets(kind)
 
 
 def _secrets(kind: type[Config]) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,15 @@ POOL = "starloom"
 ALIVE = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 """Types of the states of runs that have not ended."""
 TIMEOUT_SECONDS = 30.0
+ASK_SECONDS = 2.0
+"""How long a server may take to say that it is there."""
+QUIET_SECONDS = 1.0
 PAGE = 200
 BUSY = (429, 502, 503)
 """Answers of a server that is at its limits or whose database is locked: nothing was done, and the same is asked again."""
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 RETRY_SECONDS_AHEAD = 4.0
-HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_UNPROCESSABLE = 404, 409, 422
+HTTP_NOT_FOUND, HTTP_CONFLICT, HTTP_UNPROCESSABLE, HTTP_SERVER_ERROR = 404, 409, 422, 500
 
 
 class PrefectApi:
@@ -46,13 +50,15 @@ class PrefectApi:
         """Return a client of the server that the environment names.
 
         Raises:
-            ConfigError: it names none.
+            ConfigError: it names none, or what is no address.
         """
         url = os.environ.get("PREFECT_API_URL")
         if not url:
             raise ConfigError(
                 "PREFECT_API_URL names no Prefect server", hint="export PREFECT_API_URL=http://127.0.0.1:4200/api, or use `starloom serve`"
             )
+        if not _is_address(url):
+            raise ConfigError(f"PREFECT_API_URL is {url!r}, which is no address", hint="e.g. http://127.0.0.1:4200/api")
         return cls(url, os.environ.get("PREFECT_API_AUTH_STRING"))
 
     def close(self) -> None:
@@ -60,33 +66,53 @@ class PrefectApi:
         self._client.close()
 
     def is_up(self) -> bool:
-        """Return whether the server answers, and answers us: a wrong password is no answer.
+        """Return whether the server answers, its database too, and answers us: a wrong password is no answer.
 
         Raises:
-            StarloomError: it refuses the password.
+            StarloomError: it refuses the password, or what answers is no server of Prefect's.
+        """
+        return self.trouble() is None
+
+    def trouble(self) -> str | None:
+        """Return what is not there yet, in words; None if all of it is.
+
+        Raises:
+            StarloomError: it refuses the password, or what answers is no server of Prefect's.
         """
         try:
-            answer = self._client.get("/admin/version", timeout=2.0)
+            answer = self._client.get("/admin/version", timeout=ASK_SECONDS)
+            if answer.status_code in (401, 403):
+                raise StarloomError(
+                    f"the Prefect server at {self.url} refuses us ({answer.status_code})", hint="set PREFECT_API_AUTH_STRING=user:password"
+                )
+            if answer.status_code < HTTP_SERVER_ERROR and not _is_version(answer):
+                raise ConfigError(
+                    f"what answers at {self.url} ({answer.status_code}) is no API of Prefect's",
+                    hint="correct PREFECT_API_URL: it ends in /api, as http://127.0.0.1:4200/api does",
+                )
+            if answer.is_success and self._client.get("/ready", timeout=ASK_SECONDS).is_success:
+                return None
         except httpx.HTTPError:
-            return False
-        if answer.status_code in (401, 403):
-            raise StarloomError(
-                f"the Prefect server at {self.url} refuses us ({answer.status_code})", hint="set PREFECT_API_AUTH_STRING=user:password"
-            )
-        return answer.is_success
+            return f"the Prefect server at {self.url}"
+        return f"the database of the Prefect server at {self.url}" if answer.is_success else f"the Prefect server at {self.url}"
 
-    def wait_until_up(self, seconds: float, is_lost: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the server to answer.
+    def wait_until_up(self, seconds: float, is_lost: Callable[[], bool] = lambda: False, quiet_seconds: float = QUIET_SECONDS) -> None:
+        """Wait for the server and its database to answer; after `quiet_seconds` tell for what, on standard error.
 
         Raises:
-            StarloomError: it does not within this time, or is lost before.
+            StarloomError: it does not within this time, is lost before, or will never: it refuses the password, or is something else.
         """
-        deadline = time.monotonic() + seconds
-        while not self.is_up():
-            if is_lost() or time.monotonic() > deadline:
+        begun, told = time.monotonic(), ""
+        while (trouble := self.trouble()) is not None:
+            waited = time.monotonic() - begun
+            if is_lost() or waited > seconds:
                 raise StarloomError(
-                    f"the Prefect server at {self.url} does not answer", hint="look at what it printed; is its database there?"
+                    f"{trouble} does not answer{'' if waited < seconds else f', after {seconds:g} s'}",
+                    hint="start it, or correct PREFECT_API_URL; if it runs, look at what it printed: is its database there?",
                 )
+            if waited > quiet_seconds and trouble != told:
+                told = trouble
+                print(f"starloom: waiting for {trouble}, at most {seconds:g} s", file=sys.stderr, flush=True)
             time.sleep(0.1)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -98,7 +124,7 @@ class PrefectApi:
         for seconds in (*RETRY_SECONDS, None):
             try:
                 answer = self._client.request(method, path, json=body)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise StarloomError(
                     f"the Prefect server at {self.url} cannot be reached: {error}", hint="start it, or correct PREFECT_API_URL"
                 ) from error
@@ -106,15 +132,29 @@ class PrefectApi:
                 break
             time.sleep(seconds)
         if answer.is_success:
-            return answer.json() if answer.content else None
+            try:
+                return answer.json() if answer.content else None
+            except ValueError as error:
+                raise ConfigError(
+                    f"what answers at {self.url} is no API of Prefect's",
+                    hint="correct PREFECT_API_URL: it ends in /api, as http://127.0.0.1:4200/api does",
+                ) from error
         raise RefusedError(answer.status_code, f"Prefect refuses {method} {path} ({answer.status_code}): {_reason(answer)}")
 
     # Deployments
 
     def ensure_pool(self, name: str) -> None:
-        """Make the work pool if there is none of that name."""
+        """Make the work pool if there is none of that name.
+
+        Raises:
+            ConfigError: there is one, of another type: its workers start no processes.
+        """
         try:
-            self.call("GET", f"/work_pools/{_quoted(name)}")
+            kind = self.call("GET", f"/work_pools/{_quoted(name)}")["type"]
+            if kind != "process":
+                raise ConfigError(
+                    f"the work pool {name!r} has the type {kind!r}, and runs need `process`", hint="name another: --pool NAME"
+                )
         except RefusedError as refused:
             if refused.status != HTTP_NOT_FOUND:
                 raise
@@ -236,6 +276,22 @@ class RefusedError(StarloomError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message, hint="look at the server's log")
         self.status = status
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
+def _is_version(answer: httpx.Response) -> bool:
+    """Return whether an answer is what Prefect says of itself: one word of JSON, such as "3.8.8"."""
+    try:
+        return answer.is_success and isinstance(answer.json(), str)
+    except ValueError:
+        return False
 
 
 def _quoted(name: str) -> str:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Location = tuple[str | int, ...]
 SHOWN_ERRORS = 5
+SHOWN_CHARACTERS = 200
+"""Of a value that is refused."""
 DEEPEST = 50
 """Levels of a document; only an alias inside its own anchor goes deeper."""
 OWN = ("name", "seed", "store")
@@ -249,15 +251,17 @@ def _overrides(settings: list[str], steps: list[str]) -> tuple[dict[str, Any], d
         step, _, knob = target.partition(".")
         if not equals or not (all(knob.split(".")) or target in OWN):
             raise ConfigError(
-                f"--set {setting}: not of the form step.knob=value; of the recipe's own, {', '.join(OWN)} can be set",
+                f"--set {_short(setting)}: not of the form step.knob=value; of the recipe's own, {', '.join(OWN)} can be set",
                 hint="e.g. --set near_dedup.threshold=0.8, or --set seed=7",
             )
         if target not in OWN and step not in steps:
-            raise ConfigError(f"--set {setting}: the recipe has no step {step!r}", hint=did_you_mean(step, steps))
+            raise ConfigError(f"--set {_short(setting)}: the recipe has no step {step!r}", hint=did_you_mean(step, steps))
         try:
             value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {setting}: {text!r} is not a YAML value", hint="quote text that holds : or #") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"--set {_short(setting)}: {_short(repr(text))} is not a YAML value", hint="quote text that holds : or #"
+            ) from error
         if target in OWN:
             own[target] = value
         else:
@@ -309,10 +313,14 @@ def _knob_error(
             problems.append(f"{place}: {stage.name} has no knob {knob!r}")
         else:
             reason = found["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(found["input"], dict) else f" {found['input']!r}"
+            shown = "" if isinstance(found["input"], dict) else f" {_short(repr(found['input']))}"
             problems.append(f"{place}: {named if where else stage.name}{shown}: {reason}")
     left = error.error_count() - SHOWN_ERRORS
     return ConfigError("; ".join(problems) + (f"; and {left} more" if left > 0 else ""), hint=hint)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
 
 
 def typed(knobs: Any, where: tuple[int | str, ...], problem: str) -> tuple[int | str, ...]:

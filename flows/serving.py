@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import platform
 import signal
@@ -31,6 +30,13 @@ if TYPE_CHECKING:
 
 SERVER_SECONDS = 120.0
 """How long a server may take to answer: a new database is made first."""
+SERVER_QUIET_SECONDS = 15.0
+DATABASE_SECONDS = 60.0
+"""How long the database of our server may take to answer: without one, Prefect's server ends at once."""
+DATABASE_RETRY_SECONDS = 1.0
+NO_DATABASE = ("ConnectionRefusedError", "CannotConnectNowError", "ConnectionDoesNotExistError", "socket.gaierror", "Connect call failed")
+"""Of what Prefect's server prints when it ends because its database does not answer yet."""
+DATABASE_SETTINGS = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_HOST")
 CONSOLE_SECONDS = 30.0
 POLL_SECONDS = 0.2
 SWEEP_SECONDS = 5.0
@@ -93,8 +99,12 @@ class Service:
         how = f"was killed ({signal.Signals(-status).name})" if status < 0 else f"ended by itself ({status})"
         if self.log is None:
             raise StarloomError(f"the {self.name} {how}", hint="what it printed stands above")
-        lines = self.log.read_bytes()[self._begin :].decode(errors="replace").splitlines()[-SHOWN_LINES:]
-        raise StarloomError("\n".join([f"the {self.name} {how}; its last lines:", *lines]), hint=f"all that it printed is in {self.log}")
+        shown = [f"the {self.name} {how}; its last lines:", *self.lines()]
+        raise StarloomError("\n".join(shown), hint=f"all that it printed is in {self.log}")
+
+    def lines(self) -> list[str]:
+        """Return the last lines that it printed; none if they went with ours."""
+        return self.log.read_bytes()[self._begin :].decode(errors="replace").splitlines()[-SHOWN_LINES:] if self.log else []
 
     def end(self, seconds: float) -> None:
         """Ask it to end, and kill it with all below it if it does not in time."""
@@ -152,8 +162,8 @@ class Supervisor:
         self._num_mended = 0
         self._tries: dict[str, int] = {}
         """Flow run → how often it was begun again here; Prefect counts only those that got as far as running."""
-        self._began = datetime.datetime.now(datetime.UTC).isoformat()
-        """Runs that crashed earlier are nobody's to begin again but by hand."""
+        self._crashed_before: set[str] = set()
+        """States of runs that crashed earlier: nobody's to begin again but by hand. By their ids, for clocks differ, and are set back."""
 
     def start(self) -> None:
         """Start everything, in order; return when all of it answers.
@@ -172,14 +182,10 @@ class Supervisor:
         if "server" in serving.parts and not os.environ.get("PREFECT_API_URL"):
             self._start_server()
         self.api = PrefectApi.from_environment()
-        server = self.services.get("server")
-        self.api.wait_until_up(
-            SERVER_SECONDS, is_lost=lambda: self._stop.is_set() or (server is not None and server.process.poll() is not None)
-        )
-        if server is not None:
-            server.check()
+        self._wait_for_server()
         self.worker = f"starloom-{platform.node()}-{os.getpid()}"
         if "worker" in serving.parts:
+            self._crashed_before = {run["state_id"] for run in self.api.flow_runs(["CRASHED"])} if serving.retries else set()
             self.interrupted = end_lost_runs(self.api, serving.pool, is_lost=is_gone)
         if serving.plans:
             self.deployed = deploy(self.api, serving.plans, pool=serving.pool, store=serving.store, console=serving.console_url)
@@ -240,7 +246,7 @@ class Supervisor:
             end_lost_runs(self.api, self.serving.pool, is_lost or (lambda worker: worker in offline))
             for run in self.api.flow_runs(["CRASHED"]) if self.serving.retries else []:
                 tries = max(self._tries.get(run["id"], 0), run["run_count"] - 1)
-                is_ours = run["work_pool_name"] == self.serving.pool and run["state"]["timestamp"] >= self._began
+                is_ours = run["work_pool_name"] == self.serving.pool and run["state_id"] not in self._crashed_before
                 if is_ours and tries < self.serving.retries:
                     self._tries[run["id"]] = tries + 1
                     self.api.retry(run["id"])
@@ -253,6 +259,43 @@ class Supervisor:
         os.environ["PREFECT_API_URL"] = f"http://{reachable(serving.host)}:{serving.prefect_port}/api"
         words = ["server", "start", "--host", serving.host, "--port", str(serving.prefect_port)]
         self._start("server", [sys.executable, "-m", "prefect", *words], {"PREFECT_UI_API_URL": os.environ["PREFECT_API_URL"]})
+
+    def _wait_for_server(self) -> None:
+        """Wait until it answers; one of ours that ended for want of its database is started again until that is there."""
+        if "server" not in self.services:
+            self.api.wait_until_up(SERVER_SECONDS, is_lost=self._stop.is_set)
+            return
+        deadline, is_told = time.monotonic() + DATABASE_SECONDS, False
+        while not self._is_server_up():
+            if time.monotonic() > deadline:
+                log = self.services["server"].log
+                raise StarloomError(
+                    f"the database of Prefect's server, {_database()}, does not answer, after {DATABASE_SECONDS:g} s",
+                    hint=f"start it, or correct the setting; what the server printed is {f'in {log}' if log else 'above'}",
+                )
+            if not is_told:
+                line = f"starloom: waiting for the database of Prefect's server, {_database()}, at most {DATABASE_SECONDS:g} s"
+                print(line, file=sys.stderr, flush=True)
+                is_told = True
+            self._stop.wait(DATABASE_RETRY_SECONDS)
+            self._start_server()
+
+    def _is_server_up(self) -> bool:
+        """Wait for our server; returns False if it ended because its database does not answer.
+
+        Raises:
+            StarloomError: it ended for another reason, or does not answer.
+        """
+        server = self.services["server"]
+        try:
+            self.api.wait_until_up(SERVER_SECONDS, lambda: self._stop.is_set() or server.process.poll() is not None, SERVER_QUIET_SECONDS)
+            server.check()
+        except StarloomError:
+            if not self._stop.is_set() and _lacks_database(server):
+                return False
+            server.check()
+            raise
+        return True
 
     def _start_worker(self) -> None:
         serving = self.serving
@@ -275,6 +318,22 @@ class Supervisor:
 
     def _start(self, name: str, command: list[str], env: dict[str, str]) -> None:
         self.services[name] = Service(name, command, self.logs / f"{name}.log" if self.logs else None, env)
+
+
+def _lacks_database(server: Service) -> bool:
+    """Return whether a server ended because its database does not answer: by its words, or, where they went with ours, by its settings."""
+    if server.process.poll() is None:
+        return False
+    lines = server.lines()
+    return any(word in line for word in NO_DATABASE for line in lines) if server.log else any(map(os.environ.get, DATABASE_SETTINGS))
+
+
+def _database() -> str:
+    """Return the setting that names the database, without a password."""
+    for name in DATABASE_SETTINGS:
+        if value := os.environ.get(name):
+            return f"{name}={value.rpartition('@')[2].partition('?')[0]}"
+    return "as Prefect's own settings have it"
 
 
 def run_until_stopped(supervisor: Supervisor, on_ready: Callable[[Supervisor], None]) -> None:

@@ -44,12 +44,12 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def serving(home: Path) -> Iterator[PrefectServer]:
+def serving(home: Path, port: int | None = None) -> Iterator[PrefectServer]:
     """A server on a free port, until the end of the block."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", port or 0))
         port = free.getsockname()[1]
-    env = {**os.environ, **SETTINGS, "PREFECT_HOME": str(home)}
+    env = {**os.environ, **SETTINGS, "PREFECT_HOME": str(home), "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -19,9 +20,9 @@ from starloom.flows.prefect_api import ALIVE, PrefectApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PATIENCE_SECONDS = 120
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass
@@ -78,7 +79,10 @@ def serving(home: Path, recipe: Path, store: Path, *words: str, prefect_port: in
     command = [sys.executable, "-m", "starloom.cli", "serve", str(recipe), "--store", str(store), "--logs", str(home / "logs"), "--json"]
     command += [*(str(word) for pair in ports.items() for word in pair), *words]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", **env}
+    path = os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )  # runs begin in the recipe's folder: ours all the same
+    environment |= {"PYTHONPATH": path, "PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", **env}
     home.mkdir(parents=True, exist_ok=True)
     with (home / "serve.err").open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
@@ -104,4 +108,7 @@ def _ready(process: subprocess.Popen[str], home: Path) -> Served:
             raise RuntimeError((home / "serve.err").read_text())
         lines.append(line)
     told = json.loads("".join(lines))
+    if "console" not in told:
+        process.wait(PATIENCE_SECONDS)
+        raise RuntimeError((home / "serve.err").read_text())
     return Served(process, told["console"], told["prefect"], told["deployments"], told["interrupted"], PrefectApi(f"{told['prefect']}/api"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.console.forms import Field, groups_of, parameters_of, query_of
-from starloom.flows.forms import RESERVED, request_of, schema_of
+from starloom.flows.forms import EMPTIED, RESERVED, request_of, schema_of
 from starloom.flows.plan import make_plan
 from starloom.flows.recipe import load
 from starloom.lineage.errors import ConfigError
@@ -42,7 +42,8 @@ def test_every_knob_is_a_field_with_its_sentence(plan):
         for knob, one in type(step.config).model_fields.items():
             if knob != "hash_key":
                 assert fields[f"{step.name}.{knob}"].sentence == one.description
-    assert set(RESERVED) <= fields.keys()
+    assert set(RESERVED) - {EMPTIED} <= fields.keys(), "here a field that is emptied is sent as null"
+    assert EMPTIED not in fields
 
 
 CHANGED = {

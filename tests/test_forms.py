@@ -142,6 +142,51 @@ def test_workers_and_executors_that_cannot_be_are_refused_in_the_plan_too(parame
         request_of(plan_of(CONF / "demo.yaml"), parameters, None)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"from": 3},
+        {"until": ["encode"]},
+        {"force": "encode"},
+        {"force": 3},
+        {"force": [None]},
+        {"emptied": "zero"},
+        {"emptied": None},
+        {"emptied": []},
+        {"executor": {}},
+        {"workers": None},
+        {"near_dedup": None},
+        {"near_dedup": ["threshold"]},
+    ],
+)
+def test_what_a_server_that_checks_nothing_would_let_through_is_refused_in_words(parameters):
+    """A run that is made with `enforce_parameter_schema: false`, as Prefect's form can."""
+    with pytest.raises(ConfigError) as told:
+        request_of(plan_of(CONF / "demo.yaml"), parameters, None)
+    assert next(iter(parameters)) in told.value.message
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"threshold": 10**5000},
+        {"threshold": 1e308},
+        {"threshold": float("nan")},
+        {"survivor": json.loads("[" * 900 + "]" * 900)},
+        {"threshold": "x" * 10**6},
+        {"treshold": 1},
+        {"a=b": 1},
+        {"": 1},
+        {"a.b": 1},
+    ],
+)
+def test_enormous_values_and_knobs_that_are_not_there_end_in_a_typed_error(knobs):
+    plan = plan_of(CONF / "demo.yaml")
+    with pytest.raises(ConfigError) as told:
+        plan_of(plan.recipe.path, *request_of(plan, {"near_dedup": knobs}, None)[0].settings)
+    assert len(str(told.value)) < 3000
+
+
 @pytest.mark.parametrize("name", ["a/b", "test?2", "..", "a#b", "a<b", "a\nb"])
 def test_a_name_that_no_deployment_can_have_is_refused(tmp_path, name):
     recipe = tmp_path / "r.yaml"

@@ -242,11 +242,15 @@ def test_a_port_that_is_taken_and_a_recipe_that_is_wrong_are_refused_before_anyt
     assert not (tmp_path / "none").exists()
 
 
-def test_with_a_password_prefect_asks_for_it_too(tmp_path, place):
+def test_with_a_password_prefect_asks_for_it_too(tmp_path, place, monkeypatch, capsys):
     _, recipe, store = place
     with serving(tmp_path / "home", recipe, store, STARLOOM_OPERATOR_PASSWORD="a long one") as one:
         with pytest.raises(StarloomError, match="refuses us \\(401\\)"):
             one.api.is_up()
+        monkeypatch.setenv("PREFECT_API_URL", one.api.url)
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "operator:wrong")
+        assert main(["deploy", str(recipe)]) == 1
+        assert "refuses us (401)\n  → set PREFECT_API_AUTH_STRING=user:password" in capsys.readouterr().err
         with contextlib.closing(PrefectApi(one.api.url, "operator:a long one")) as api:
             assert [each["name"] for each in api.deployments()] == ["test"]
             one.api = api
@@ -269,3 +273,77 @@ def test_deploying_again_replaces_and_keeps_the_schedule(served, place, monkeypa
     assert main(["deploy", str(place[1]), "--store", str(place[2]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["deployments"] == [{"name": "starloom/test", "id": before["id"]}]
     assert len(served.api.deployment("test")["schedules"]) == 1
+
+
+def redeploy(served, place, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    assert main(["deploy", str(place[1]), "--store", str(place[2]), "--json"]) == 0
+
+
+def wait_until_gone(served, store, run):
+    """Wait until nothing trains and the store's run is cancelled; returns its status."""
+    deadline = time.monotonic() + 20
+    opened = Store.open(str(store))
+    while (trainers(served) or status(opened, opened.run(run.id)) != "cancelled") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert trainers(served) == []
+    return status(opened, opened.run(run.id))
+
+
+@pytest.mark.parametrize("what", ["flow_runs", "deployments"])
+def test_a_run_that_is_deleted_under_way_stops_frees_its_place_and_the_worker_lives(served, place, monkeypatch, what, capsys):
+    flow_run, run = begin_long(served, place[2], {"flow_runs": 2.1e-3, "deployments": 2.2e-3}[what])
+    worker = [child.pid for child in psutil.Process(served.process.pid).children() if "worker" in child.cmdline()]
+    served.api.call("DELETE", f"/{what}/{flow_run if what == 'flow_runs' else served.api.deployment('test')['id']}")
+    if what == "deployments":
+        served.api.cancel(flow_run)
+        assert served.wait_until(flow_run)["state_type"] == "CANCELLED"
+        redeploy(served, place, monkeypatch)
+    assert wait_until_gone(served, place[2], run) == "cancelled"
+    assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "its place is free"
+    assert worker == [child.pid for child in psutil.Process(served.process.pid).children() if "worker" in child.cmdline()]
+
+
+def test_a_recipe_that_was_removed_since_is_told_by_its_run_and_the_worker_goes_on(served, place, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    (folder / "other.yaml").write_text(place[1].read_text().replace("name: test", "name: other"))
+    assert main(["deploy", str(folder / "other.yaml"), "--store", str(place[2])]) == 0
+    (folder / "other.yaml").unlink()
+    removed = served.wait_until(served.start("other"))
+    folder.rmdir()
+    without_folder = served.wait_until(served.start("other"))
+    assert [run["state_type"] for run in (removed, without_folder)] == ["FAILED", "CRASHED"]
+    assert "other.yaml cannot be read" in removed["state"]["message"]
+    assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "the worker goes on"
+
+
+def test_a_step_that_is_renamed_is_told_by_a_schedule_that_sets_its_knobs(served, place, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    recipe = tmp_path / "scheduled.yaml"
+    text = place[1].read_text().replace("name: test", "name: scheduled")
+    recipe.write_text(text)
+    assert main(["deploy", str(recipe), "--store", str(place[2])]) == 0
+    deployment = served.api.deployment("scheduled")["id"]
+    soon = {"interval": 3600, "anchor_date": "2026-01-01T00:00:00Z"}
+    schedule = {"schedule": soon, "active": False, "parameters": {"license_filter": {"allow_classes": ["permissive"]}}}
+    served.api.call("POST", f"/deployments/{deployment}/schedules", [schedule])
+    recipe.write_text(text.replace("- license_filter", "- license_filter: {}\n  as: licences"))
+    assert main(["deploy", str(recipe), "--store", str(place[2])]) == 0
+    with pytest.raises(ConfigError, match="'license_filter' was unexpected"):
+        served.start("scheduled", **schedule["parameters"])
+    assert len(served.api.deployment("scheduled")["schedules"]) == 1
+
+
+def test_a_pool_whose_workers_start_no_processes_is_refused(served, place, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    served.api.call("POST", "/work_pools/", {"name": "boxes", "type": "docker"})
+    assert main(["deploy", str(place[1]), "--pool", "boxes"]) == 2
+    assert "the work pool 'boxes' has the type 'docker', and runs need `process`" in capsys.readouterr().err
+
+
+def test_the_process_of_a_run_says_what_it_needs():
+    told = subprocess.run([sys.executable, "-m", "starloom.flows.carry"], capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 2
+    assert "PREFECT__FLOW_RUN_ID names no run" in told.stderr
