@@ -57,6 +57,7 @@ def decode(content: bytes, *, declared: str | None = None, is_license: bool = Fa
         declared: what the source says of its encoding.
         is_license: whether it stands under the name of a licence, and is to be read in any case.
     """
+    text: str | None
     for mark, name, codec in MARKS:
         if content.startswith(mark):
             text = _strict(content[len(mark) :], codec)
