@@ -57,24 +57,21 @@ def decode(content: bytes, *, declared: str | None = None, is_license: bool = Fa
         declared: what the source says of its encoding.
         is_license: whether it stands under the name of a licence, and is to be read in any case.
     """
-    text: str | None
     for mark, name, codec in MARKS:
         if content.startswith(mark):
-            text = _strict(content[len(mark) :], codec)
-            return None if text is None else Decoded(text, name)
+            return _decoded(content[len(mark) :], codec, name)
     in_file = _DECLARED.match(content[:1000])
-    for name in (declared, in_file[1].decode() if in_file else None):
-        if name and (known := _codec(name)) and (text := _strict(content, known)) is not None:
-            return Decoded(text, known)
-    for known in (_detected(content), *(("cp1252", "iso8859_1") if is_license else ())):
-        if known and (text := _strict(content, known)) is not None:
-            return Decoded(text, known)
-    return None
+    told = (_codec(name) for name in (declared, in_file[1].decode() if in_file else None) if name)
+    for codec in filter(None, told):
+        if found := _decoded(content, codec, codec):
+            return found
+    likely = (_detected(content), *(("cp1252", "iso8859_1") if is_license else ()))
+    return next((found for codec in filter(None, likely) if (found := _decoded(content, codec, codec))), None)
 
 
-def _strict(content: bytes, codec: str) -> str | None:
+def _decoded(content: bytes, codec: str, name: str) -> Decoded | None:
     try:
-        return content.decode(codec)
+        return Decoded(content.decode(codec), name)
     except (UnicodeError, LookupError):  # a LookupError: Python knows it as no encoding of text
         return None
 
