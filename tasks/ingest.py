@@ -1,11 +1,13 @@
-"""Read source repositories into documents, one row a file, bytes-exact.
+"""Read source repositories into documents, one row a file, as UTF-8.
 
 Reads   the units of one part: repositories at their revision, as their snapshot listed them
 Writes  Docs     all columns; kind = code, documentation, notebook or license
         Skipped  every other file; rule = unknown-language, too-large, binary, undecodable, lfs-pointer, unreadable, symlink,
-                 not-a-regular-file, undecodable-path, outside-repository, repeated-path, direct-url, no-record,
-                 language-not-listed;
+                 submodule, unreadable-repository, not-a-regular-file, undecodable-path, outside-repository, repeated-path,
+                 direct-url, no-record, language-not-listed;
                  value = what was measured (size, position of the first bad byte), threshold = the limit, detail = more
+Text in another encoding is decoded where that is certain (`encoding` says from what; null: it was UTF-8 as it is), a byte-order
+mark left out; `size` is of the text, `swhid` of the file as it was.
 Law: files of the snapshot = rows of Docs + rows of Skipped.
 
 A kind of source is a config class (`tasks/sources`), a lister and a reader (`kernels/sources`): the lister yields units
@@ -127,7 +129,7 @@ def _read_unit(unit: Unit, max_file_bytes: int) -> Iterator[Batch]:
     return read_listed(unit, max_file_bytes)
 
 
-@stage()
+@stage(libraries=("charset-normalizer",))
 def ingest(repositories: Repositories, cfg: Ingest, runtime: Runtime) -> tuple[Docs, Skipped]:
     """Read the files of one part."""
     import pyarrow as pa

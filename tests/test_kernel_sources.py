@@ -200,6 +200,27 @@ def test_a_folder_that_is_no_work_tree_has_no_revision(tmp_path, git_files):
     assert [s.revision for s in list_directory(str(tmp_path), {}, source="d")] == [None]
 
 
+def test_a_link_under_the_name_of_a_licence_is_read_as_its_target_inside_the_repository_and_no_other(tmp_path):
+    write(tmp_path, {"r/docs/LICENSE.txt": b"MIT", "r/.git/COPYING": b"no", "outside": b"no", "r/a.py": b"1"})
+    links = {"LICENSE": "docs/LICENSE.txt", "COPYING": ".git/COPYING", "NOTICE": "../outside", "UNLICENSE": "gone", "b.py": "a.py"}
+    for name, target in links.items():
+        (tmp_path / "r" / name).symlink_to(target)
+    found = {file.path: file for unit in list_directory(str(tmp_path), {}, source="d", holds="repositories") for file in unit.files}
+    assert (found["LICENSE"].blob, found["LICENSE"].local) == (blob_id(b"MIT"), "docs/LICENSE.txt")
+    assert {name for name in links if found[name].reason == "symlink"} == {"COPYING", "NOTICE", "UNLICENSE", "b.py"}
+
+
+def test_a_submodule_is_a_repository_of_its_own_at_its_own_commit(tmp_path):
+    for path in ("r", "r/deps/inner"):
+        write(tmp_path / path, {"a.py": path.encode()})
+        git(tmp_path / path, "init", "-q")
+        git(tmp_path / path, "add", "a.py")
+        git(tmp_path / path, "commit", "-qm", path)
+    outer, inner = list_directory(str(tmp_path), {}, source="d")
+    assert [(unit.repo, [file.path for file in unit.files]) for unit in (outer, inner)] == [("r", ["a.py"]), ("r/deps/inner", ["a.py"])]
+    assert [unit.revision for unit in (outer, inner)] == [git(tmp_path / path, "rev-parse", "HEAD") for path in ("r", "r/deps/inner")]
+
+
 # ---- Python environments
 
 

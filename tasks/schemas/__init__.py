@@ -52,6 +52,7 @@ class Docs(Tabular):
             pa.field("committed_at", pa.timestamp("us", tz="UTC")),
             pa.field("visited_at", pa.timestamp("us", tz="UTC")),
             pa.field("url", _STR),
+            pa.field("encoding", _STR),
             pa.field("is_vendor", _BOOL, nullable=False),
             pa.field("is_generated", _BOOL, nullable=False),
             pa.field("is_documentation", _BOOL, nullable=False),

@@ -63,9 +63,10 @@ def list_directory(path: str, cache: Cache, *, source: str, holds: Holds = "auto
     if sign or holds == "repository":
         name = as_text(os.path.basename(os.path.abspath(path))) or source
         note = f"the source {source} is taken as one repository, {name}: {sign or 'holds says so'}"
-        return [replace(_folder_snapshot(path, name, source, cache), note=note if sign else None)]
+        first, *inner = _folder_snapshots(path, name, source, cache)
+        return [replace(first, note=note if sign else None), *inner]
     folders = [entry for entry in children if entry.is_dir(follow_symlinks=False) and not _is_left_out(entry)]
-    snapshots = [_folder_snapshot(entry.path, as_text(entry.name), source, cache) for entry in folders]
+    snapshots = [each for entry in folders for each in _folder_snapshots(entry.path, as_text(entry.name), source, cache)]
     loose = [skipped_entry(entry, "", "outside-repository") for entry in children if entry.is_symlink() or not entry.is_dir()]
     if loose:
         snapshots.insert(0, listed(source, ".", loose, root=path))
@@ -100,12 +101,19 @@ _STORE, _STORE_BYTES = re.compile(rb'\{"format": \d+\}'), 64
 """What stands in a store's store.json (`starloom.lineage.store`), and more than it ever takes."""
 
 
-def _folder_snapshot(root: str, repo: str, source: str, cache: Cache) -> RepositorySnapshot:
-    return listed(source, repo, _walk(root, "", cache), root=root, revision=_git_commit(root))
+def _folder_snapshots(root: str, repo: str, source: str, cache: Cache) -> Iterator[RepositorySnapshot]:
+    """Yield a repository, then those that lie in it (submodules and other clones), each at its own commit."""
+    inner: list[str] = []
+    yield listed(source, repo, _walk(root, "", cache, inner), root=root, revision=_git_commit(root))
+    for above in sorted(inner):
+        yield from _folder_snapshots(os.path.join(root, above), f"{repo}/{as_text(above)}", source, cache)
 
 
-def _walk(root: str, above: str, cache: Cache) -> Iterator[FileSnapshot]:
-    """Yield all files under `root/above`, but those of folders that are left out; nothing is followed out of the folder."""
+def _walk(root: str, above: str, cache: Cache, inner: list[str]) -> Iterator[FileSnapshot]:
+    """Yield all files under `root/above`, but those of folders that are left out; nothing is followed out of the folder.
+
+    Folders that are repositories themselves are put into `inner`.
+    """
     try:
         entries = list(os.scandir(os.path.join(root, above)))
     except OSError as error:
@@ -113,13 +121,27 @@ def _walk(root: str, above: str, cache: Cache) -> Iterator[FileSnapshot]:
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            if not _is_left_out(entry):
-                yield from _walk(root, f"{above}{entry.name}/", cache)
+            if os.path.lexists(os.path.join(entry.path, ".git")):
+                inner.append(above + entry.name)
+            elif not _is_left_out(entry):
+                yield from _walk(root, f"{above}{entry.name}/", cache, inner)
         elif entry.name != ".git":
             try:
-                yield skipped_entry(entry, above, "symlink") if entry.is_symlink() else _walked_file(entry, above, cache)
+                yield _link(root, entry, above, cache) if entry.is_symlink() else _walked_file(entry, above, cache)
             except OSError as error:  # gone since the folder was listed
                 yield FileSnapshot(as_text(above + entry.name), above + entry.name, 0, None, "unreadable", error.strerror)
+
+
+def _link(root: str, entry: os.DirEntry[str], above: str, cache: Cache) -> FileSnapshot:
+    """Return a link as a file that is not read; under the name of a licence as the file of the same repository that it leads to."""
+    path = above + entry.name
+    kind = classify(as_text(path))
+    if kind is not None and kind[0] == "license" and as_text(path) == path:
+        home, target = os.path.realpath(root), os.path.realpath(entry.path)
+        local = os.path.relpath(target, home)
+        if os.path.isfile(target) and not {"..", ".git"} & set(local.split(os.sep)):
+            return listed_file(path, local, target, os.stat(target), cache)
+    return skipped_entry(entry, above, "symlink")
 
 
 def _is_left_out(folder: os.DirEntry[str]) -> bool:

@@ -26,7 +26,7 @@ _MAX_DEPTH = 3
 
 
 class Place(NamedTuple):
-    """Where a repository is, and at which revision it is wanted."""
+    """The place of a repository, and the revision that is wanted of it."""
 
     address: str
     """A path or an address."""
