@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HINT = "pip install 'starloom[languages]'"
 
 
-def _expanded(names: list[str]) -> list[str]:
+def expanded(names: list[str]) -> list[str]:
     """Return the languages that names of languages and of lists stand for, sorted."""
     from starloom.tasks.kernels.languages.linguist import known_languages
     from starloom.tasks.kernels.languages.lists import expand_languages, named_lists
@@ -33,7 +33,7 @@ def _resolved(wanted: str) -> str:
     return wanted if wanted != "auto" else "magika" if is_installed() else "off"
 
 
-LanguageList = Annotated[list[str], AfterValidator(_expanded)]
+LanguageList = Annotated[list[str], AfterValidator(expanded)]
 """Linguist's names of languages, or names of lists (`kernels/languages/lists.py`); validated to the languages, sorted."""
 
 ContentLanguages = Annotated[Literal["auto", "off", "magika"], AfterValidator(_resolved)]
