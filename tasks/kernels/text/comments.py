@@ -44,7 +44,8 @@ SYNTAX: dict[tuple[str, ...], tuple[str, str, str, str, str]] = {
 }
 """Languages → the marks of a line comment, of another, of a comment's begin and end, and quotes."""
 
-_PYTHON, _LONGEST = 0, 4
+_QUOTE, _MARK, _HEEDED = 1, 2, 4
+_LONGEST = 4
 
 
 def comment_fractions(column: pa.ChunkedArray, languages: pa.ChunkedArray) -> pa.Array:
@@ -64,19 +65,26 @@ def comment_fractions(column: pa.ChunkedArray, languages: pa.ChunkedArray) -> pa
 
 @functools.cache
 def _tables() -> tuple[_Bytes, _Int64s, _Bytes]:
-    """Return the marks, uint8 [syntaxes, 4, 4], their lengths, int64 [syntaxes, 4], and flags of the bytes that quote, [syntaxes, 256]."""
+    """Return the marks, uint8 [syntaxes, 4, 4], their lengths, int64 [syntaxes, 4], and flags of every byte, uint8 [syntaxes, 256].
+
+    Flags: quotes 1, may begin a mark 2; either, a bracket or a backslash 4.
+    """
     marks, lengths = np.zeros((len(SYNTAX), 4, _LONGEST), np.uint8), np.zeros((len(SYNTAX), 4), np.int64)
-    quotes = np.zeros((len(SYNTAX), 256), np.uint8)
+    heeded = np.zeros((len(SYNTAX), 256), np.uint8)
+    heeded[:, np.frombuffer(b"()[]{}\\", np.uint8)] = _HEEDED
     for number, syntax in enumerate(SYNTAX.values()):
         for place, mark in enumerate(syntax[:4]):
             marks[number, place, : len(mark)] = np.frombuffer(mark.encode(), np.uint8)
             lengths[number, place] = len(mark)
-        quotes[number, np.frombuffer(syntax[4].encode(), np.uint8)] = 1
-    return marks, lengths, quotes
+            heeded[number, marks[number, place, 0]] |= _MARK | _HEEDED
+        heeded[number, np.frombuffer(syntax[4].encode(), np.uint8)] |= _QUOTE | _HEEDED
+    return marks, lengths, heeded
 
 
 @njit(cache=True, nogil=True)
-def _measure(offsets: _Int64s, data: _Bytes, kinds: _Int64s, marks: _Bytes, lengths: _Int64s, quotes: _Bytes) -> tuple[_Int64s, _Int64s]:
+def _measure(  # noqa: C901 - one loop over the bytes
+    offsets: _Int64s, data: _Bytes, kinds: _Int64s, marks: _Bytes, lengths: _Int64s, heeded: _Bytes
+) -> tuple[_Int64s, _Int64s]:
     """Return the characters of each text, and those of its comments."""
     chars, comments = np.zeros(len(kinds), np.int64), np.zeros(len(kinds), np.int64)
     for i in range(len(kinds)):
@@ -84,15 +92,22 @@ def _measure(offsets: _Int64s, data: _Bytes, kinds: _Int64s, marks: _Bytes, leng
         if kind < 0:
             continue
         chars[i] = _num_chars(data, at, end)
+        own_marks, own_lengths, own_heeded = marks[kind], lengths[kind], heeded[kind]
         depth, is_first = 0, True  # of brackets; whether nothing but white space stands before it in its line
         while at < end:
             byte = data[at]
-            after = _comment(data, at, end, marks[kind], lengths[kind])
-            if after > at:
-                comments[i] += _num_chars(data, at, after)
-                at = after
+            flags = own_heeded[byte]
+            if flags == 0:
+                is_first = byte == 0x0A or (is_first and byte in (0x20, 0x09, 0x0C, 0x0D))
+                at += 1
                 continue
-            if quotes[kind, byte]:
+            if flags & 2:
+                after = _comment(data, at, end, own_marks, own_lengths)
+                if after > at:
+                    comments[i] += _num_chars(data, at, after)
+                    at = after
+                    continue
+            if flags & 1:
                 after = _string(data, at, end, kind == 0)
                 if kind == 0 and is_first and depth == 0 and _is_alone(data, after, end):
                     comments[i] += _num_chars(data, at, after)
@@ -102,14 +117,8 @@ def _measure(offsets: _Int64s, data: _Bytes, kinds: _Int64s, marks: _Bytes, leng
                 depth += 1
             elif byte in (0x29, 0x5D, 0x7D):
                 depth = max(depth - 1, 0)
-            if byte == 0x5C:  # what a backslash stands before is no mark, and no new line
-                at += 1
-                is_first = False
-            elif byte == 0x0A:
-                is_first = True
-            elif byte not in (0x20, 0x09, 0x0C, 0x0D):
-                is_first = False
-            at += 1
+            at += 2 if byte == 0x5C else 1  # what a backslash stands before is no mark, and no new line
+            is_first = False
     return chars, comments
 
 
