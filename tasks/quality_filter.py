@@ -75,6 +75,7 @@ NEEDS: dict[str, Measure] = {
     **{f"duplicate_{n}gram_fraction": "ngrams" for n in range(5, 11)},
 }
 """Signal → what `measure` must hold."""
+_SHOWN_LANGUAGES = 3
 
 
 class Rule(Config):
@@ -105,6 +106,15 @@ class Rule(Config):
 
     @model_validator(mode="after")
     def _limits_something(self) -> Rule:
+        self.check_limits()
+        return self
+
+    def check_limits(self) -> None:
+        """Check that the limits drop something, and not everything.
+
+        Raises:
+            ValueError: saying which does not.
+        """
         if self.min is None and self.max is None:
             raise ValueError(f"the rule on {self.signal} has neither min nor max, so it would never drop anything")
         low, high = (-inf if self.min is None else self.min), (inf if self.max is None else self.max)
@@ -112,7 +122,15 @@ class Rule(Config):
             limits = " and ".join(f"{name} {limit:g}" for name, limit in (("min", self.min), ("max", self.max)) if limit is not None)
             reach = f"0 to {LARGEST[self.signal]}" if self.signal in LARGEST else "0 or more"
             raise ValueError(f"the rule on {self.signal} ({limits}) would drop every file: it is {reach}, and min may not be above max")
-        return self
+
+
+class Limits(Config):
+    """Limits in the place of those of a rule."""
+
+    min: float | None = None
+    """Drop below this threshold."""
+    max: float | None = None
+    """Drop above this threshold."""
 
 
 def published(name: str) -> list[Rule]:
@@ -160,6 +178,8 @@ class QualityFilter(TextSignals):
     """Published rules that are judged after `rules`; the comments, repetition and malware must be in `measure`."""
     more_rules: list[Rule] = Field(default=[])
     """Judged after those."""
+    thresholds: dict[str, Limits] = Field(default={})
+    """Other limits of rules, published ones too: signal → min, max; `num_lines:2` of the second of several rules on one signal."""
 
     @model_validator(mode="after")
     def _are_measured(self) -> QualityFilter:
@@ -170,9 +190,52 @@ class QualityFilter(TextSignals):
         return self
 
     def all_rules(self) -> list[Rule]:
-        """Return the rules in the order in which they are judged."""
+        """Return the rules in the order in which they are judged, with the limits of `thresholds`.
+
+        Raises:
+            ValueError: a threshold is of no rule, or of several.
+        """
         named = published(self.rules) if isinstance(self.rules, str) else self.rules
-        return [*named, *(rule for name in self.rule_sets for rule in published(name)), *self.more_rules]
+        rules = [*named, *(rule for name in self.rule_sets for rule in published(name)), *self.more_rules]
+        names = _names(rules)
+        for name, limits in self.thresholds.items():
+            at = _named(name, names, rules)
+            given = limits.model_dump(exclude_none=True)
+            missing = [side for side in given if getattr(rules[at], side) is None]
+            if missing or not given:
+                raise ValueError(f"the threshold of {name} is {_limits(rules[at])}: give {' and '.join(_sides(rules[at]))}")
+            rules[at] = rules[at].model_copy(update=given)
+            rules[at].check_limits()
+        return rules
+
+
+def _names(rules: list[Rule]) -> list[str]:
+    """Return the names of rules: their signals, numbered from 1 where several are on one."""
+    signals = [rule.signal for rule in rules]
+    return [name if signals.count(name) == 1 else f"{name}:{signals[: at + 1].count(name)}" for at, name in enumerate(signals)]
+
+
+def _named(name: str, names: list[str], rules: list[Rule]) -> int:
+    """Return the place of the rule of a name."""
+    if name in names:
+        return names.index(name)
+    several = [f"{each} ({_limits(rule)}{_of(rule)})" for each, rule in zip(names, rules, strict=True) if each.startswith(f"{name}:")]
+    told = f"several rules are on it: {'; '.join(several)}" if several else f"no rule is on it; {did_you_mean(name, names)}"
+    raise ValueError(f"the threshold of {name}: {told}")
+
+
+def _sides(rule: Rule) -> list[str]:
+    return [side for side in ("min", "max") if getattr(rule, side) is not None]
+
+
+def _limits(rule: Rule) -> str:
+    return " and ".join(f"{side} {getattr(rule, side):g}" for side in _sides(rule))
+
+
+def _of(rule: Rule) -> str:
+    """Return the languages that a rule is about, in words."""
+    named, words = rule.languages or rule.except_languages, "" if rule.languages else "all but "
+    return f", {words}{', '.join(named[:_SHOWN_LANGUAGES])}{' …' if len(named) > _SHOWN_LANGUAGES else ''}" if named else ""
 
 
 @prepare()

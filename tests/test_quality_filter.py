@@ -332,3 +332,29 @@ def test_a_rule_that_means_nothing_is_refused(rule, message):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(ValidationError, match="starcoder2"):
         QualityFilter.model_validate({"rules": "starcoder3"})
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ({"num_line": {"max": 3}}, "no rule is on it; did you mean"),
+        (
+            {"max_line_length": {"max": 80}},
+            r"several rules are on it: max_line_length:1 \(max 500, GLSL/fsh\); max_line_length:2 \(max 1000, all but",
+        ),
+        ({"avg_line_length": {"min": 80}}, "the threshold of avg_line_length is max 100: give max"),
+        ({"avg_line_length": {}}, "the threshold of avg_line_length is max 100: give max"),
+        ({"avg_line_length": {"max": -1}}, r"\(max -1\) would drop every file"),
+        ({"num_chars": {"min": 6000}}, "would drop every file"),
+    ],
+)
+def test_a_threshold_of_no_rule_is_refused(thresholds, message):
+    with pytest.raises(ValidationError, match=message):
+        QualityFilter(thresholds=thresholds)
+
+
+def test_thresholds_replace_those_of_published_rules():
+    docs = documents([("ab cd" * 5 + "\n", "Python"), ("ab cd" * 5 + "\n", "Markdown"), ("ab cd" * 9, "JSON")])
+    given = {"max_line_length:2": {"max": 24}, "num_chars": {"min": 46, "max": 60}}
+    assert judge(docs, thresholds=given) == [(False, "max-line-length", 25, 24), KEPT, (False, "num-chars", 45, 46)]
+    assert QualityFilter().identity()["thresholds"] == {}
