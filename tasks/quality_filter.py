@@ -253,7 +253,7 @@ def signals(docs: Docs, cfg: TextSignals, runtime: Runtime) -> Signals:
     measured = text_signals(texts)
     is_generated = pc.or_(table.column("is_generated").combine_chunks(), measured.pop("has_generated_phrase"))
     encoded = encoded_data(texts)
-    chars = np.maximum(measured["num_chars"], 1)  # type: ignore[call-overload]
+    chars = np.maximum(measured["num_chars"], 1)
     share = encoded.pop("encoded_chars") / chars
     found = {**measured, "is_generated": is_generated, **encoded, "encoded_fraction": share}
     found |= _visible(texts, table.column("language"), chars)

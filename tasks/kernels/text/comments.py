@@ -149,7 +149,7 @@ def _comment(data: _Bytes, at: int, end: int, marks: _Bytes, lengths: _Int64s) -
         at += lengths[2]
         while at < end and not _is_mark(data, at, end, marks[3], lengths[3]):
             at += 1
-        return min(at + lengths[3], end)
+        return int(min(at + lengths[3], end))
     if _is_mark(data, at, end, marks[0], lengths[0]) or _is_mark(data, at, end, marks[1], lengths[1]):
         while at < end and data[at] not in (0x0A, 0x0D):
             at += 1

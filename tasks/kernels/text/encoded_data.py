@@ -185,7 +185,7 @@ def _count(found: _Int64s, kind: int, length: int) -> None:
 def _base64(block: int) -> np.uint64:
     """Return which of 64 bytes are in the class of base64."""
     inside = _bits_in_range(block, 0x61, 26, 0x20) | _bits_in_range(block, 0x2F, 11, 0)  # a-z A-Z, then / and 0-9
-    return inside | _bits_in_range(block, 0x2B, 1, 0) | _bits_in_range(block, 0x3D, 1, 0) | _bits_in_range(block, 0x0A, 1, 0)
+    return np.uint64(inside | _bits_in_range(block, 0x2B, 1, 0) | _bits_in_range(block, 0x3D, 1, 0) | _bits_in_range(block, 0x0A, 1, 0))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -195,7 +195,7 @@ def _hex_begins(block: int) -> np.uint64:
     digit &= _bits_in_range(block + 1, 0x30, 10, 0) | _bits_in_range(block + 1, 0x61, 6, 0x20)
     before = _bits_in_range(block - 1, 0x30, 10, 0) | _bits_in_range(block - 1, 0x61, 26, 0x20) | _bits_in_range(block - 1, 0x5F, 1, 0)
     after = _bits_in_range(block + 2, 0x30, 10, 0) | _bits_in_range(block + 2, 0x61, 26, 0x20) | _bits_in_range(block + 2, 0x5F, 1, 0)
-    return digit & (~before | _bits_in_range(block - 1, 0x78, 1, 0)) & ~after
+    return np.uint64(digit & (~before | _bits_in_range(block - 1, 0x78, 1, 0)) & ~after)
 
 
 @njit(cache=True, nogil=True)
@@ -246,7 +246,7 @@ def _is_hex(byte: int) -> bool:
 @njit(cache=True, nogil=True)
 def _is_word(at: int, end: int, table: int) -> bool:
     """Return whether the character at a place is of a word."""
-    return at < end and _byte(table + _decode(at)[0]) & 1 == 1
+    return bool(at < end and _byte(table + _decode(at)[0]) & 1 == 1)
 
 
 @njit(cache=True, nogil=True)
@@ -255,7 +255,7 @@ def _was_word(at: int, table: int) -> bool:
     before = at - 1
     while _byte(before) & 0xC0 == 0x80:
         before -= 1
-    return _byte(table + _decode(before)[0]) & 1 == 1
+    return bool(_byte(table + _decode(before)[0]) & 1 == 1)
 
 
 @njit(cache=True, nogil=True)
@@ -263,7 +263,7 @@ def _is_escape(at: int, end: int) -> bool:
     r"""Return whether `\uXXXX` stands here."""
     if at + 6 > end or _byte(at) != 0x5C or _byte(at + 1) != 0x75:
         return False
-    return _is_hex(_byte(at + 2)) and _is_hex(_byte(at + 3)) and _is_hex(_byte(at + 4)) and _is_hex(_byte(at + 5))
+    return bool(_is_hex(_byte(at + 2)) and _is_hex(_byte(at + 3)) and _is_hex(_byte(at + 4)) and _is_hex(_byte(at + 5)))
 
 
 @njit(cache=True, nogil=True)

@@ -222,7 +222,7 @@ def _measure(  # noqa: C901, PLR0912, PLR0915 - one loop over the blocks: a call
                 lines += 1
                 line_chars += length
                 longest = max(longest, length)
-                begin, beyond = here + point_width, np.int64(0)
+                begin, beyond = here + point_width, 0
                 if point == 0x0D and begin < end and _byte(text + begin) == 0x0A:
                     begin, point = begin + 1, np.int64(0x0A)
                 if lines == 5:
@@ -232,7 +232,7 @@ def _measure(  # noqa: C901, PLR0912, PLR0915 - one loop over the blocks: a call
                         rows = np.concatenate((rows, np.zeros_like(rows)))
                         room = np.int64(rows.ctypes.data)
                     full += _enter(text + row, text + here, row_beyond, table, room + 32 * full)
-                    row, row_beyond = begin, np.int64(0)
+                    row, row_beyond = begin, 0
             at += width
         length = end - begin - beyond
         if length:

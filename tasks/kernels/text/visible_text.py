@@ -32,7 +32,8 @@ def visible_chars(column: pa.ChunkedArray | pa.Array) -> _Int64s:
         column: n HTML texts without nulls.
     """
     offsets, data = string_buffers(column)
-    return _measure(offsets, data, *_NAMES)
+    visible: _Int64s = _measure(offsets, data, *_NAMES)
+    return visible
 
 
 @njit(cache=True, nogil=True)
@@ -74,19 +75,19 @@ def _markup(data: _Bytes, at: int, end: int, script: _Bytes, style: _Bytes) -> i
         return at
     byte = data[at + 1]
     if byte == 0x21 and at + 3 < end and data[at + 2] == 0x2D and data[at + 3] == 0x2D:  # <!--
-        return _comment_end(data, at + 4, end)
+        return int(_comment_end(data, at + 4, end))
     if byte in (0x21, 0x3F):  # <! <?
-        return _find(data, at + 2, end, 0x3E)
+        return int(_find(data, at + 2, end, 0x3E))
     if byte == 0x2F:  # </
-        return _find(data, at + 2, end, 0x3E) if at + 2 < end and _is_letter(data[at + 2]) else at
+        return int(_find(data, at + 2, end, 0x3E)) if at + 2 < end and _is_letter(data[at + 2]) else at
     if not _is_letter(byte):
         return at
-    after = _tag_end(data, at + 1, end)
+    after = int(_tag_end(data, at + 1, end))
     if data[after - 2] == 0x2F:  # <script/> holds nothing
         return after
     for hidden in (script, style):
         if _is_named(data, at + 1, after, hidden):
-            return _hidden_end(data, after, end, hidden)
+            return int(_hidden_end(data, after, end, hidden))
     return after
 
 
