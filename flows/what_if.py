@@ -7,17 +7,22 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from starloom.flows.recipe import load
+import yaml
+from pydantic import ValidationError
+
+from starloom.flows.recipe import SHOWN_ERRORS, load, typed, with_value
 from starloom.flows.run import store_of
-from starloom.lineage.errors import ConfigError, InputError, StoreError
+from starloom.lineage.errors import ConfigError, InputError, StoreError, did_you_mean
 from starloom.lineage.store import Store
-from starloom.queries.what_if import EXAMPLES, sweep, what_if
+from starloom.queries.what_if import EXAMPLES, judge_of, knobs_of, sweep, what_if
+from starloom.tasks.frame.stage import load_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from starloom.flows.recipe import Recipe
+    from starloom.lineage.records import Run
     from starloom.tasks.frame.stage import Config
 
 POINTS, MOST_POINTS = 21, 201
@@ -90,6 +95,71 @@ def ask_sweep(recipe: Path, across: Range, settings: Sequence[str], store: str |
         configs.append((value, _config(read, step)))
     assert place is not None, "a range has values"
     return {"knob": across.knob, **sweep(place, run, step, configs)}
+
+
+def ask_run(
+    store: Store, run_id: str, step: str, settings: Sequence[str], across: Range | None, *, limit: int = EXAMPLES
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the answer to settings of a step as it was in a run, and the sweep that was asked for beside it; no recipe is read.
+
+    Args:
+        store: to query.
+        run_id: of the run.
+        step: of the run; settings and range are of its knobs, without its name.
+        settings: `knob=value`, with which the sweep is made too.
+        across: the range of a knob.
+        limit: examples of each kind.
+
+    Raises:
+        ConfigError: a setting that is none, or a value that the knob does not take.
+        InputError: as `ask_what_if`.
+    """
+    run = store.run(run_id)
+    found = what_if(store, run.id, step, _configured(run, step, settings), limit=limit)
+    if across is None:
+        return found, None
+    configs = [(value, _configured(run, step, [*settings, f"{across.knob}={value}"])) for value in across.values]
+    return found, {"knob": f"{step}.{across.knob}", **sweep(store, run.id, step, configs)}
+
+
+def adjustable(store: Store, run_id: str, step: str) -> dict[str, float]:
+    """Return the numbers among the knobs of a step that can be varied without measuring again, by their paths."""
+    run = store.run(run_id)
+    config = _configured(run, step, [])
+    state = run.step(step)
+    assert state is not None, "it has been configured"
+    known = knobs_of(load_stage(state.stage))
+    return {path: value for path, value in config.adjustable().items() if path.partition(".")[0] in known}
+
+
+def _configured(run: Run, step: str, settings: Sequence[str]) -> Config:
+    """Return the knobs of a step of a run, with other values."""
+    state = judge_of(run, step)
+    knobs: Any = state.config
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not all(path.split(".")):
+            raise ConfigError(f"{setting}: not of the form knob=value", hint="e.g. thresholds.avg_line_length.max=80")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"{setting}: {text!r} is not a YAML value", hint="quote text that holds : or #") from error
+        knobs = with_value(knobs, path.split("."), value, setting)
+    kind = load_stage(state.stage).config
+    try:
+        return kind.model_validate(knobs)
+    except ValidationError as error:
+        raise _refused(step, list(kind.model_fields), knobs, error) from error
+
+
+def _refused(step: str, known: list[str], knobs: Any, error: ValidationError) -> ConfigError:
+    """Return what is wrong with knobs, by their paths; at most a few."""
+    problems = []
+    for found in error.errors()[:SHOWN_ERRORS]:
+        where = ".".join([step, *map(str, typed(knobs, found["loc"], found["type"]))])
+        problems.append(f"{where}: {found['msg'].removeprefix('Value error, ')}")
+    first = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
+    return ConfigError("; ".join(dict.fromkeys(problems)), hint=did_you_mean(first, known))
 
 
 def _opened(recipe: Path, settings: Sequence[str], store: str | None, run_id: str | None) -> tuple[Recipe, Store, str, str]:

@@ -166,7 +166,7 @@ class _Question:
 
     def __init__(self, store: Store, run_id: str, step_name: str) -> None:
         self.store, self.run = store, store.run(run_id)
-        self.step = _judge(self.run, step_name)
+        self.step = judge_of(self.run, step_name)
         self.stage = load_stage(self.step.stage)
         docs = input_of(self.step, "Docs")
         assert docs is not None, "verdicts are on documents"
@@ -272,7 +272,12 @@ class _Question:
                 yield table.filter(pc.is_valid(table.column("keep")))
 
 
-def _judge(run: Run, step_name: str) -> StepState:
+def judge_of(run: Run, step_name: str) -> StepState:
+    """Return a step of a run that judged documents.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     judges = [step.name for step in run.steps if "Verdicts" in step.outputs]
     step = run.step(step_name)
     if step is None or step_name not in judges:

@@ -189,6 +189,12 @@ class QualityFilter(TextSignals):
                 raise ValueError(f"a rule is on {rule.signal}, which is not measured: add {needed} to `measure`")
         return self
 
+    def adjustable(self) -> dict[str, float]:
+        """Return the limits of all rules, as `thresholds` names them."""
+        rules = self.all_rules()
+        named = zip(_names(rules), rules, strict=True)
+        return {f"thresholds.{name}.{side}": getattr(rule, side) for name, rule in named for side in _sides(rule)}
+
     def all_rules(self) -> list[Rule]:
         """Return the rules in the order in which they are judged, with the limits of `thresholds`.
 
