@@ -305,6 +305,7 @@ def quality_filter(docs: Docs, signals: Signals, cfg: QualityFilter, runtime: Ru
 
     rules = cfg.all_rules()
     table = docs.read(["doc_id", "language", "path", "stars"])
+    table = table.append_column("pair", _pairs(table))
     measured = signals.read()
     assert measured.column("doc_id").equals(table.column("doc_id")), "signals and documents have different rows"
     for name in dict.fromkeys(rule.signal for rule in rules if rule.signal in BY_DOCUMENT):
@@ -334,7 +335,7 @@ def _of_documents(table: pa.Table, signal: str) -> pa.Array | pa.ChunkedArray:
         names = pc.utf8_lower(pc.replace_substring_regex(table.column("path"), "^.*/", ""))
         stems = pc.replace_substring_regex(names, r"\.[^.]*$", "")
         return pc.or_(pc.match_substring(names, "requirement"), pc.is_in(stems, pa.array(TEXT_NAMES)))
-    pairs = _pairs(table)
+    pairs = table.column("pair")
     if signal == "excluded_by_starcoder":
         return pc.is_in(pairs, pa.array(sorted(inspected.starcoder_pairs()[1])))
     if signal == "outside_starcoder":
@@ -394,5 +395,5 @@ def _is_one_of(table: pa.Table, languages: list[str]) -> NDArray[np.bool_]:
 
     found: NDArray[np.bool_] = pc.is_in(table.column("language"), pa.array(languages, pa.string())).to_numpy()
     if any("/" in language for language in languages):
-        found = found | pc.is_in(_pairs(table), pa.array(languages, pa.string())).to_numpy()
+        found = found | pc.is_in(table.column("pair"), pa.array(languages, pa.string())).to_numpy()
     return found
