@@ -23,17 +23,14 @@ name: what-if
 seed: 1
 stages:
 - ingest: {sources: [{kind: python-environment%s}]}
-- license_filter: {allow_classes: [permissive, no-license, unknown-license, non-permissive]}
 - quality_filter
 - near_dedup: {words: unicode}
-- license_gate
 """
 LIMIT = "quality_filter.thresholds.avg_line_length.max"
 QUESTIONS: dict[str, list[str]] = {
     "a threshold": ["what-if", "--set", f"{LIMIT}=60"],
     "other published rules": ["what-if", "--set", "quality_filter.rules=starcoder2"],
     "a sweep in 21 values": ["what-if", "--sweep", f"{LIMIT}=20..200"],
-    "license_gate's classes": ["what-if", "--set", "license_gate.allow_classes=[permissive, no-license]"],
     "near_dedup's threshold": ["what-if", "--set", "near_dedup.threshold=0.8"],
     "the same threshold, as a run of that step": ["run", "--until", "quality_filter", "--set", f"{LIMIT}=60"],
 }

@@ -286,6 +286,9 @@ def _enter(begin: int, end: int, beyond: int, table: int, line: int) -> int:  # 
         state = (state ^ _load(at)) * prime
         state ^= state >> np.uint64(29)
         at += 8
+    if at > begin and at < end:
+        state = (state ^ _load(end - 8)) * prime  # its last eight bytes, some of them once more
+        at = end
     while at < end:
         state = (state ^ np.uint64(_byte(at))) * prime
         at += 1
