@@ -100,7 +100,7 @@ def test_every_command_that_a_page_shows_can_be_typed(page):
         arguments = cli._parser(words).parse_args(words)
         recipe = ROOT / getattr(arguments, "recipe", "none")
         if recipe.is_file():
-            make_plan(load(recipe, arguments.set), until=arguments.until)
+            make_plan(load(recipe, arguments.set), until=getattr(arguments, "until", None))
 
 
 def test_a_command_with_a_word_that_does_not_exist_cannot_be_typed(capsys):
