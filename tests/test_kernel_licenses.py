@@ -1,5 +1,6 @@
 """Licences recognised in texts, headers and declarations, and judged by a policy."""
 
+import re
 import textwrap
 
 import pyarrow as pa
@@ -294,6 +295,18 @@ def test_or_needs_one_and_needs_all(tree):
         return (permits(left) and permits(right)) if operator == "AND" else (permits(left) or permits(right))
 
     assert POLICY.judge(spelt(tree)) == ("permissive" if permits(tree) else "non-permissive")
+
+
+@given(st.lists(st.sampled_from(["MIT", "(", ")", "AND", "OR", "WITH", "+", "?", " ", "-", "Classpath-exception-2.0", "é"]), max_size=8))
+def test_anything_is_an_expression_or_unknown(pieces):
+    assert POLICY.judge(" ".join(pieces)) in ("permissive", "non-permissive", "unknown-license")
+
+
+@given(st.lists(st.sampled_from(" ".join(pattern for pattern, _ in phrases.PHRASES).split()), max_size=12))
+def test_phrases_screened_in_one_pass_are_those_found_one_by_one(words):
+    text = " ".join(words) + " bsd licence mozilla public license 2 eula"
+    one_by_one = {spdx_id for pattern, spdx_id in phrases.PHRASES if re.search(pattern, phrases.ASIDES.sub(" ", text))}
+    assert phrases.phrase_licenses(text) == one_by_one | phrases.gnu_licenses(text)
 
 
 def test_names_overrule_categories_and_denial_overrules_permission():

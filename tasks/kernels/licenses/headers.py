@@ -36,6 +36,12 @@ class Header(NamedTuple):
     """The file that it points to, as it is written there."""
 
 
+_BLANK = re.compile(r"\n(?=[^\w\n]*\n)")
+"""The end of a line before one without words: each piece that is split there but the first begins with that line."""
+_CUE = re.compile(
+    r"(?i)licen[cs]|\bnotice\b|confidential|proprietary|trade secret|unauthori|internal use"
+    r"|permi(?:ssion|tted)|redistribut|public domain|unencumbered|\bterms\b|endorse|\b[al]?gpl|warrant|copying"
+)
 _SCREEN = (
     r"(?i:SPDX-License-Identifier:|licen[cs]|copyright[^\n]{0,40}notice|confidential|proprietary"
     r"|permission (?:is|to)\b|redistribution and use|redistribute it|public domain|\bterms (?:of|as) )"
@@ -125,9 +131,32 @@ def head_of(content: bytes) -> str:
     return "\n".join(content[:HEADER_BYTES].decode("utf-8", "ignore").splitlines()[:HEADER_LINES])
 
 
-@functools.lru_cache(maxsize=1024)
 def read_header(head: str) -> Header | None:
     """Return what the first lines of a file say about its licence; None if they do not speak of one."""
+    lines, paragraphs = _paragraphs(head)
+    header = _read_paragraphs(paragraphs) if paragraphs else None
+    return None if header is None else header._replace(line=lines[header.line - 1])
+
+
+def _paragraphs(head: str) -> tuple[list[int], str]:
+    """Return the paragraphs that may speak of a licence, and the line of `head`, from 1, of each of their lines.
+
+    The rest differs from file to file, these are the same in all files of a repository.
+    """
+    lines: list[int] = []
+    kept: list[str] = []
+    begin = 1
+    for paragraph in _BLANK.split(head):
+        num_lines = paragraph.count("\n") + 1
+        if _CUE.search(paragraph):
+            lines += range(begin, begin + num_lines)
+            kept.append(paragraph)
+        begin += num_lines
+    return lines, "\n".join(kept)
+
+
+@functools.lru_cache(maxsize=8192)
+def _read_paragraphs(head: str) -> Header | None:
     if tags := list(TAG.finditer(head)):
         values = [tag_value(tag[1]) for tag in tags]
         expression = " AND ".join(f"({v})" if len(values) > 1 else v for v in values)

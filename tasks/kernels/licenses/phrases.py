@@ -4,8 +4,9 @@ Texts are given in normalised words: lower case, without punctuation, one space 
 id. Cost: about 60 regular expressions over each text.
 """
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starloom.tasks.kernels.licenses.policy import canonical_id
 
@@ -103,10 +104,34 @@ def phrase_places(words: str) -> dict[str, int]:
     gnu = gnu_licenses(words)
     place = min((found.start() for found in (_GNU.search(words), _GPL.search(words), _BARE_GPL.search(words)) if found), default=0)
     places = dict.fromkeys(gnu, place)
-    for pattern, spdx_id in PHRASES:
+    for number in _screen()(words):
+        pattern, spdx_id = PHRASES[number]
         if found := re.search(pattern, words):
             places[spdx_id] = min(places.get(spdx_id, len(words)), found.start())
     return places
+
+
+@functools.cache
+def _screen() -> Callable[[str], Iterable[int]]:
+    """Return what finds the phrases that may be in a text, all in one pass: looking ahead is left to the search itself."""
+    import re2
+
+    phrases = re2.Set.SearchSet()
+    for pattern, _ in PHRASES:
+        phrases.Add(_AHEAD.sub("", pattern))
+    always = phrases.Add("")
+    phrases.Compile()
+
+    def candidates(words: str) -> Iterable[int]:
+        found = phrases.Match(words) or []
+        return (
+            sorted(number for number in found if number != always) if always in found else range(len(PHRASES))
+        )  # else it ran out of memory
+
+    return candidates
+
+
+_AHEAD = re.compile(r"\(\?!(?:[^()]|\([^()]*\))*\)")
 
 
 def gnu_licenses(words: str) -> set[str]:

@@ -143,5 +143,12 @@ def parse_expression(expression: str) -> Any:
         return None
     try:
         return _parser()(expression, validate=True, strict=True)
-    except (ExpressionError, ParseError):
+    except (
+        ExpressionError,
+        ParseError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ):  # its parser trips over some of what is none
         return None
