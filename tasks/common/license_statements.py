@@ -186,7 +186,7 @@ def _of_unread(part: _Part, row: int, scan: Scan) -> Iterator[dict[str, Any]]:
     from starloom.tasks.kernels.licenses.headers import head_of
     from starloom.tasks.kernels.licenses.policy import is_stated
 
-    found = [each for each in scan(head_of(part.content(row).encode())) if is_stated(str(each.expression))]
+    found = [each for each in scan(head_of(part.content(row).encode())) if each.expression is not None and is_stated(each.expression)]
     if found:
         first = min(found, key=lambda statement: statement.line)
         expression = all_of(sorted(str(each.expression) for each in found))

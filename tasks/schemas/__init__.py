@@ -350,6 +350,7 @@ ARTIFACTS: dict[str, type[Tabular | Files]] = {
         Docs,
         Skipped,
         Verdicts,
+        LicenseStatements,
         Licenses,
         Signals,
         Signatures,

@@ -38,10 +38,11 @@ class Header(NamedTuple):
 
 _BLANK = re.compile(r"\n(?=[^\w\n]*\n)")
 """The end of a line before one without words: each piece that is split there but the first begins with that line."""
-_CUE = re.compile(
-    r"(?i)licen[cs]|\bnotice\b|confidential|proprietary|trade secret|unauthori|internal use"
-    r"|permi(?:ssion|tted)|redistribut|public domain|unencumbered|\bterms\b|endorse|\b[al]?gpl|warrant|copying"
+_CUES = (
+    *("licen", "notice", "confidential", "proprietary", "trade secret", "unauthori", "permission", "permitted"),
+    *("redistribut", "public domain", "unencumbered", "terms", "endorse", "gpl", "warrant", "copying"),
 )
+"""What a paragraph that speaks of a licence contains, in lower case."""
 _SCREEN = (
     r"(?i:SPDX-License-Identifier:|licen[cs]|copyright[^\n]{0,40}notice|confidential|proprietary"
     r"|permission (?:is|to)\b|redistribution and use|redistribute it|public domain|\bterms (?:of|as) )"
@@ -93,8 +94,8 @@ _GRANT = re.compile(
 _CLOSED = re.compile(
     r"\bconfidential (?:and )?(?:\w+ )?proprietary\b|\bproprietary (?:and |or )?confidential\b"
     r"|\bunauthori[sz]ed (?:copying|reproduction|distribution)\b"
-    r"|\bproprietary (?:and )?(?:trade secrets?|software|information)\b|\bcompany confidential\b"
-    r"|\btrade secrets? of\b|\binternal use only\b"
+    r"|\bproprietary (?:and )?(?:trade secrets?|information)\b|\bcompany confidential\b"
+    r"|\btrade secrets? of\b"
 )
 _REFERENCES = (
     re.compile(
@@ -148,7 +149,8 @@ def _paragraphs(head: str) -> tuple[list[int], str]:
     begin = 1
     for paragraph in _BLANK.split(head):
         num_lines = paragraph.count("\n") + 1
-        if _CUE.search(paragraph):
+        lowered = paragraph.lower()
+        if any(cue in lowered for cue in _CUES):
             lines += range(begin, begin + num_lines)
             kept.append(paragraph)
         begin += num_lines

@@ -139,7 +139,7 @@ _CREATIVE_COMMONS_URL = re.compile(r"creativecommons\.org/licenses/(by(?:-nc)?(?
 _GNU_URL = re.compile(r"gnu\.org/(?:licenses|copyleft)/(?:old-licenses/)?([al]?gpl)(?:-(\d\.\d))?")
 
 _OPERATOR = re.compile(r"\s*(?:,\s*)?(?:\b(and/or|or|and)\b|(\|)|(,))\s*", re.IGNORECASE)
-_DEBIAN_GNU = re.compile(r"(?i)([al]?gpl|gfdl)[- ]?v?(\d+(?:\.\d+)?)?(\+|-or-later|-only)?(?:-?(?:niv|nv).*)?")
+_DEBIAN_GNU = re.compile(r"(?i)([al]?gpl|gfdl)(?:-niv|-nv)?[- ]?v?(\d+(?:\.\d+)?)?(\+|-or-later|-only)?")
 _DEBIAN_NAMES = {
     "apache": "Apache-2.0",
     "artistic": "Artistic-1.0",
@@ -170,6 +170,8 @@ def declared_expression(text: str) -> str | None:
         names = [part.rpartition(" :: ")[2].strip() for part in text.split("; ")]
         ids = {CLASSIFIERS.get(name) for name in names if name != "OSI Approved"}
         return None if None in ids else conjunction(str(spdx_id) for spdx_id in ids)
+    if text.upper() in ("MIT/X11", "X11/MIT"):  # one licence by two names
+        return "MIT"
     for expression in (text, text.replace("/", " OR ")):  # MIT/Apache-2.0 is how Rust wrote it
         if known := known_expression(expression):
             return known

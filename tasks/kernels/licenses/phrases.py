@@ -108,6 +108,8 @@ def phrase_places(words: str) -> dict[str, int]:
         pattern, spdx_id = PHRASES[number]
         if found := re.search(pattern, words):
             places[spdx_id] = min(places.get(spdx_id, len(words)), found.start())
+    if "BSD-3-Clause" in places:  # its first two clauses are those of the other
+        places.pop("BSD-2-Clause", None)
     return places
 
 

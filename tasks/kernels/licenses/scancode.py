@@ -37,10 +37,10 @@ def scanned(text: str) -> tuple[Statement, ...]:
     best: dict[str, Statement] = {}
     for detection in _detector()(query_string=text[:MAX_SCANNED].replace("\0", " ")):
         matches = sorted(detection.matches, key=lambda match: (match.start_line, match.rule.identifier))
-        expression = str(detection.license_expression_spdx)
+        expression = detection.license_expression_spdx or ""  # none: it matches too little of any rule
         line, score = matches[0].start_line, float(min(match.score() for match in matches))
         if expression not in best or line < best[expression].line:
-            best[expression] = Statement(expression, line, score, f"scancode:{matches[0].rule.identifier}")
+            best[expression] = Statement(expression or None, line, score, f"scancode:{matches[0].rule.identifier}")
     return tuple(best[expression] for expression in sorted(best))
 
 
