@@ -96,7 +96,7 @@ def test_a_dropped_document_s_story_ends_where_it_was_dropped(store):
 @pytest.mark.parametrize(
     ("what", "step", "rule"),
     [
-        ("repo3/src/copyleft.py", "license_filter", "non-permissive"),
+        ("repo3/src/copyleft.py", "license_filter", "contradicting-header"),
         ("repo5/src/minified.py", "quality_filter", "max-line-length"),
         ("repo0/LICENSE", "license_filter", "license-text"),
     ],

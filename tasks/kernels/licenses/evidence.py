@@ -130,7 +130,7 @@ class Repository:
         ids = {spdx_id: s for s in above if s.expression is not None for spdx_id in sorted(ids_in(s.expression))}
         judged = {spdx_id: policy.judge_id(spdx_id) for spdx_id in ids}
         permits = [ids[spdx_id] for spdx_id, found in judged.items() if found == PERMISSIVE]
-        others = [ids[i] for i, found in judged.items() if found in (NON_PERMISSIVE, UNKNOWN) and not (permits and i == UNKNOWN_REFERENCE)]
+        others = [ids[i] for i, found in judged.items() if found in (NON_PERMISSIVE, UNKNOWN) or (i == UNKNOWN_REFERENCE and not permits)]
         if others:
             return _finding(NON_PERMISSIVE, others)
         if permits:

@@ -52,6 +52,14 @@ PHRASES: tuple[tuple[str, str], ...] = (
     (r"\beclipse public licen[cs]e (?:epl )?(?:version |v )?1", "EPL-1.0"),
     (r"\beclipse public licen[cs]e(?! (?:epl )?(?:version |v )?1)", "EPL-2.0"),
     (r"\bcommon public licen[cs]e", "CPL-1.0"),
+    (r"\bredistributions in any form must be accompanied by information on how to obtain", "Sleepycat"),
+    (r"\ball advertising materials mentioning features", "BSD-4-Clause"),
+    (r"\bcopying and distribution of this file with or without modification are permitted in any medium", "FSFAP"),
+    (r"\bfree software foundation gives unlimited permission to copy and or distribute it with or without modifications", "FSFULLR"),
+    (r"\bgives unlimited permission to copy distribute and modify it\b", "FSFUL"),
+    (r"\bthe beer ware licen[cs]e", "Beerware"),
+    (r"\bto the extent possible under law the \S+(?: \S+){0,4} (?:has|have) (?:dedicated|waived) all copyright", "CC0-1.0"),
+    (r"\bgnu free documentation licen[cs]e", "GFDL-1.1-or-later"),
     (r"\beuropean union public licen[cs]e|\beupl\b", "EUPL-1.2"),
     (r"\bopen software licen[cs]e", "OSL-3.0"),
     (r"\bmicrosoft public licen[cs]e|\bms pl\b", "MS-PL"),
@@ -108,8 +116,9 @@ def phrase_places(words: str) -> dict[str, int]:
         pattern, spdx_id = PHRASES[number]
         if found := re.search(pattern, words):
             places[spdx_id] = min(places.get(spdx_id, len(words)), found.start())
-    if "BSD-3-Clause" in places:  # its first two clauses are those of the other
-        places.pop("BSD-2-Clause", None)
+    for longer, shorter in _CONTAINED:
+        if longer in places:
+            places.pop(shorter, None)
     return places
 
 
@@ -132,6 +141,14 @@ def _screen() -> Callable[[str], Iterable[int]]:
 
     return candidates
 
+
+_CONTAINED = (
+    ("BSD-4-Clause", "BSD-3-Clause"),
+    ("BSD-4-Clause", "BSD-2-Clause"),
+    ("BSD-3-Clause", "BSD-2-Clause"),
+    ("Sleepycat", "BSD-2-Clause"),
+)
+"""Licences, and those whose clauses they repeat."""
 
 _AHEAD = re.compile(r"\(\?!(?:[^()]|\([^()]*\))*\)")
 

@@ -54,7 +54,7 @@ class Policy:
         """Judge one licence: by its id before its category, and what is denied before what is allowed; None: a neutral one."""
         known = canonical_id(spdx_id)
         if known is None:
-            return UNKNOWN
+            return None if spdx_id in NEUTRAL else UNKNOWN
         category = _index()[known.lower()][1]
         for names in ({known}, {category}):
             if names & self.deny:
