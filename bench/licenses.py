@@ -65,16 +65,9 @@ def _read_all(detect: Callable[[str], frozenset[str]]) -> Callable[[list[str]], 
     return run
 
 
-def _scan_all(texts: list[str]) -> object:
-    """Scan each text, none remembered."""
-    from starloom.tasks.kernels.licenses.scancode import scanned
-
-    return [scanned.__wrapped__(text) for text in texts]
-
-
 TOOLS = [
     Tool("starloom", _read_all(fast), is_ours=True, prepare=_environment_texts),
-    Tool("ScanCode, index loaded", _scan_all, requires=("scancode-toolkit-mini",), prepare=_environment_texts),
+    Tool("ScanCode, index loaded", _read_all(scancode), requires=("scancode-toolkit-mini",), prepare=_environment_texts),
 ]
 
 
