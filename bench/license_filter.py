@@ -14,16 +14,17 @@ TITLE = "licence of every file, by header and licence text"
 def _ours(corpus: Corpus) -> object:
     """Run the stage: headers, licence texts, path propagation, policy, verdicts."""
     from starloom.tasks.frame.stage import Runtime
-    from starloom.tasks.license_filter import LicenseFilter, license_filter
+    from starloom.tasks.license_filter import LicenseFilter, license_filter, statements
     from starloom.tasks.schemas import Docs
 
-    return license_filter.function(Docs.of(corpus.table), LicenseFilter(), Runtime(Path()))
+    docs, cfg, runtime = Docs.of(corpus.table), LicenseFilter(), Runtime(Path())
+    return license_filter.function(docs, statements.function(docs, license_filter.prepared_config(cfg), runtime), cfg, runtime)
 
 
 def _our_headers(corpus: Corpus) -> object:
-    from starloom.tasks.kernels.licenses.statements import header_licenses
+    from starloom.tasks.kernels.licenses.headers import read_headers
 
-    return header_licenses(corpus.table.column("content"))
+    return read_headers(corpus.table.column("content"))
 
 
 def _our_texts(corpus: Corpus) -> list[tuple[str, ...]]:

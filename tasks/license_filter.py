@@ -1,18 +1,26 @@
 """Keep files whose licence permits training, and say by which evidence.
 
-Reads   Docs      doc_id, source, kind, repo, path, content, swhid, declared_license; a repository never straddles parts
-Writes  Verdicts  rule = permissive, no-license, non-permissive, unknown-license, license-text; detail = the evidence, such
-                  as "MIT (declared)", "GPL-3.0-or-later (header, line 2)", "Apache-2.0 (vendor/x/LICENSE)"
-        Licenses  doc_id, license_class, evidence: the same of every document but licence files, kept or dropped
+Reads   Docs      doc_id, source, kind, repo, path, content, swhid, declared_license, is_vendor; a repository never straddles parts
+Writes  Verdicts  rule = permissive, no-license, non-permissive, unknown-license, license-text, contradicting-header, sibling-header;
+                  value = score of the evidence in percent; detail = the evidence, such as "MIT (declared)",
+                  "GPL-3.0-or-later (header, line 2)", "Apache-2.0 (vendor/x/LICENSE, line 1)"
+        Licenses  doc_id, license_class, evidence; rule, and of the statement that decided: expression, evidence_path, evidence_line,
+                  score, detector. The same of every document but licence files, kept or dropped
+        LicenseStatements  all that files say of licences, before a policy weighs it: cached by `detector` alone
 
-Evidence, strongest first:
-1. What a file states in its own first lines (SPDX tag; the GNU and Mozilla notices) decides for that file alone; a
-   choice between a GNU and a permissive licence ("dual licensed") settles nothing there.
-2. The repository's declared licence and every licence file of a folder above the file, but the root's: all must permit.
-   The root's licence files are not asked where the licence is declared: they often add the terms of bundled binaries.
-   But where they say nothing permissive at all, they contradict a permissive declaration, and count.
-3. Without a declared licence, the licence files of the root and of all folders above the file: all must permit.
-As in The Stack v2, but for licence files in folders, which there cannot overrule a permissive declaration.
+Evidence, strongest first, under the policy `permissive-only`:
+1. What a file states in its own first lines (SPDX tag, field, standard notice, or the file that it points to: "see Copyright
+   Notice in lua.h") decides for that file alone; a choice between a GNU and a permissive licence ("dual licensed") settles nothing
+   there. Where it contradicts the repository, the rule says so.
+2. What the repository's metadata says of that file by name: REUSE.toml, .reuse/dep5, debian/copyright.
+3. What the repository declares (its source's metadata; package.json, Cargo.toml and other manifests, each for its folder) and every
+   licence file of a folder above the file, but the root's: all must permit. The root's licence files are not asked where the licence
+   is declared: they often add the terms of bundled binaries. But where they say nothing permissive at all, they contradict a
+   permissive declaration, and count.
+4. Without a declared licence, the licence files of the root and of all folders above the file: all must permit.
+5. Third-party notices speak for the folder they lie in below the root, where no licence file does; never for the repository.
+6. In a repository that says nothing, what its other files say of themselves, where it does not permit.
+`stack-v1` and `stack-v2` weigh the same statements as those data sets did. A licence file that cannot be read counts as unknown.
 Licence files themselves are evidence, not training text, and are dropped.
 
 Copies of a file under another licence are seen by deduplication only if they get that far: let all four classes through
@@ -21,170 +29,127 @@ here, and put license_gate behind the deduplication to drop what may not stay.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from starloom.lineage.errors import did_you_mean
-from starloom.tasks.frame.stage import Config, Runtime, stage
-from starloom.tasks.schemas import Docs, LicenseClass, Licenses, Verdicts
+from starloom.lineage.errors import ConfigError, did_you_mean
+from starloom.tasks.common.license_evidence import Evidence
+from starloom.tasks.common.license_statements import read_statements
+from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
+from starloom.tasks.schemas import Docs, LicenseClass, Licenses, LicenseStatements, Verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import pyarrow as pa
 
+    from starloom.tasks.kernels.licenses.evidence import Finding
     from starloom.tasks.kernels.licenses.policy import Policy
 
-Finding = tuple[LicenseClass, str | None]
-"""The class of a file's licence and the evidence for it."""
 
-_MAX_EVIDENCE = 3
-_MAX_QUOTED = 100
+class LicenseDetection(Config):
+    """Knobs of `statements`."""
+
+    detector: Literal["fast", "scancode"] = "fast"
+    """Recognise texts and headers by exact rules alone, or give what they leave over to ScanCode, as The Stack v2 did
+    (pip install 'starloom[licenses]')."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the knobs, and the version of ScanCode where it detects."""
+        from starloom.tasks.kernels.licenses.scancode import installed_version
+
+        return super().identity() | ({"scancode": installed_version()} if self.detector == "scancode" else {})
+
+    def check_here(self, step: str) -> None:
+        """Refuse ScanCode where it is not installed.
+
+        Raises:
+            ConfigError: naming the knob.
+        """
+        from starloom.tasks.kernels.licenses.scancode import DISTRIBUTION, installed_version
+
+        if self.detector == "scancode" and installed_version() is None:
+            raise ConfigError(
+                f"{step}.detector is scancode, and {DISTRIBUTION} is not installed",
+                hint=f"pip install 'starloom[licenses]', or set {step}.detector to fast",
+            )
 
 
-class LicenseFilter(Config):
+class LicenseFilter(LicenseDetection):
     """Knobs of license_filter."""
 
+    policy: Literal["permissive-only", "stack-v1", "stack-v2"] = "permissive-only"
+    """How evidence becomes a class: the nearest to the file, with the licences that Blue Oak Council or ScanCode call permissive; or as The
+    Stack v1 (every licence of the repository in its list) or v2 (its decision table over the folders above) did."""
     allow_classes: list[LicenseClass] = Field(default=["permissive"], min_length=1)
     """Classes to keep. StarCoder kept permissive; StarCoder2 permissive and no-license. All four: judge here, drop with license_gate."""
     allow: list[str] = Field(default=[])
-    """SPDX ids to count as permissive whatever their category, such as MPL-2.0."""
+    """SPDX ids to count as permissive whatever their category, such as MPL-2.0; or categories, such as Copyleft Limited."""
     deny: list[str] = Field(default=[])
-    """SPDX ids to count as non-permissive whatever their category."""
+    """SPDX ids or categories to count as non-permissive. An id goes before a category, and what is denied before what is allowed."""
 
     @field_validator("allow", "deny")
     @classmethod
     def _known_ids(cls, ids: list[str]) -> list[str]:
-        from starloom.tasks.kernels.licenses.policy import canonical_id, known_ids
+        from starloom.tasks.kernels.licenses.policy import canonical_id, categories, known_ids
 
-        known = [(spdx_id, canonical_id(spdx_id)) for spdx_id in ids]
-        for spdx_id, canonical in known:
+        by_name = {category.lower(): category for category in categories()}
+        known = [(name, canonical_id(name) or by_name.get(name.lower())) for name in ids]
+        for name, canonical in known:
             if canonical is None:
-                raise ValueError(f"{spdx_id!r} is not an SPDX id: {did_you_mean(spdx_id, known_ids())}")
+                nearest = did_you_mean(name, [*known_ids(), *by_name.values()])
+                raise ValueError(f"{name!r} is not an SPDX id, nor a category of licences: {nearest}")
         return sorted(str(canonical) for _, canonical in known)
 
 
-@dataclass
-class _Repository:
-    """The statements of a repository about its licence."""
+@prepare(libraries=("identify", "license-expression"))
+def statements(docs: Docs, cfg: LicenseDetection, runtime: Runtime) -> LicenseStatements:
+    """Read all that the files of a part say about licences."""
+    from starloom.tasks.kernels.licenses.scancode import scanned
 
-    declared: str | None
-    by_folder: dict[str, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
-    """Folder ("" or "a/b/") → its licence files, each with the SPDX ids found in it."""
-    findings: dict[str, Finding] = field(default_factory=dict)
-    """Folder → what holds for files in it that do not speak for themselves."""
+    table = docs.read(["doc_id", "source", "kind", "repo", "path", "content", "swhid"])
+    found = read_statements(table, scanned if cfg.detector == "scancode" else None)
+    runtime.count(license_statements=found.read(["doc_id"]).num_rows)
+    return found
 
 
-@stage(libraries=("identify", "license-expression"))
-def license_filter(docs: Docs, cfg: LicenseFilter, runtime: Runtime) -> tuple[Verdicts, Licenses]:  # noqa: ARG001 - quick enough to need no progress
+@stage(libraries=("license-expression",), prepare=statements)
+def license_filter(docs: Docs, statements: LicenseStatements, cfg: LicenseFilter, runtime: Runtime) -> tuple[Verdicts, Licenses]:  # noqa: ARG001 - quick enough to need no progress
     """Judge every file by the evidence nearest to it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from starloom.tasks.kernels.licenses.policy import Policy
 
-    table = docs.read(["doc_id", "source", "kind", "repo", "path", "content", "swhid", "declared_license"])
-    policy = Policy(allow=frozenset(cfg.allow), deny=frozenset(cfg.deny))
-    classes, details = _judge(table, policy)
-    keep = [found in cfg.allow_classes for found in classes]
-    judged = pa.table({"doc_id": table.column("doc_id"), "license_class": classes, "evidence": pa.array(details, pa.string())})
+    table = docs.read(["doc_id", "source", "kind", "repo", "path", "declared_license", "is_vendor"])
+    found = _judge(table, statements.read(), Policy(cfg.policy, frozenset(cfg.allow), frozenset(cfg.deny)))
+    keep = [each.license_class in cfg.allow_classes for each in found]
+    evidence = [each.evidence for each in found]
+    judged = pa.table(
+        {
+            "doc_id": table.column("doc_id"),
+            "license_class": pa.array([each.license_class for each in found], pa.string()),
+            "evidence": pa.array([each.words for each in found], pa.string()),
+            "rule": pa.array([each.rule for each in found], pa.string()),
+            "expression": pa.array([each and each.expression for each in evidence], pa.string()),
+            "evidence_path": pa.array([each and each.path for each in evidence], pa.string()),
+            "evidence_line": pa.array([each and each.line for each in evidence], pa.int64()),
+            "score": pa.array([each and each.score for each in evidence], pa.float64()),
+            "detector": pa.array([each and each.rule for each in evidence], pa.string()),
+        }
+    )
     is_license = pc.equal(table.column("kind"), "license")
-    return docs.verdicts(keep, rule=classes, detail=details), Licenses.of(judged.filter(pc.invert(is_license)))
+    verdicts = docs.verdicts(keep, rule=judged.column("rule"), value=judged.column("score"), detail=judged.column("evidence"))
+    return verdicts, Licenses.of(judged.filter(pc.invert(is_license)))
 
 
-def _judge(table: pa.Table, policy: Policy) -> tuple[list[str], list[str | None]]:
-    """Return the rule and the evidence for each row."""
-    from starloom.tasks.kernels.licenses.statements import header_licenses
+def _judge(table: pa.Table, stated: pa.Table, policy: Policy) -> list[Finding]:
+    """Return the finding for each row."""
+    from starloom.tasks.kernels.licenses.evidence import Finding
 
-    repositories = _repositories(table)
-    headers = header_licenses(table.column("content"))
-    keys = zip(table.column("source").to_pylist(), table.column("repo").to_pylist(), strict=True)
-    classes: list[str] = []
-    details: list[str | None] = []
-    for row, (key, kind, path) in enumerate(zip(keys, table.column("kind").to_pylist(), table.column("path").to_pylist(), strict=True)):
-        if kind == "license":
-            found: tuple[str, str | None] = ("license-text", "evidence, not training text")
-        elif row in headers:
-            expression, line, where = headers[row]
-            found = policy.judge(expression), f"{expression} ({where}, line {line})"
-        else:
-            found = _in_folder(repositories[key], path.rpartition("/")[0], policy)
-        classes.append(found[0])
-        details.append(found[1])
-    return classes, details
-
-
-def _repositories(table: pa.Table) -> dict[tuple[str, str], _Repository]:
-    """Collect evidence by (source, repository). Each licence text is read once, however many files repeat it."""
-    import pyarrow.compute as pc
-
-    from starloom.tasks.kernels.licenses.statements import text_licenses
-    from starloom.tasks.kernels.sources.languages import license_scope
-
-    names = table.select(["source", "repo", "declared_license"]).group_by(["source", "repo"]).aggregate([("declared_license", "max")])
-    found = {(row["source"], row["repo"]): _Repository(row["declared_license_max"]) for row in names.to_pylist()}
-    identified: dict[str, tuple[str, ...]] = {}
-    licenses = table.filter(pc.equal(table.column("kind"), "license")).select(["source", "repo", "path", "swhid", "content"])
-    for row in sorted(licenses.to_pylist(), key=lambda row: row["path"]):
-        if row["swhid"] not in identified:
-            identified[row["swhid"]] = text_licenses(row["content"])
-        folders = found[row["source"], row["repo"]].by_folder
-        folders.setdefault(license_scope(row["path"]), []).append((row["path"], identified[row["swhid"]]))
-    return found
-
-
-def _in_folder(repository: _Repository, folder: str, policy: Policy) -> Finding:
-    if folder not in repository.findings:
-        repository.findings[folder] = _weigh(_statements(repository, folder, policy), policy)
-    return repository.findings[folder]
-
-
-def _statements(repository: _Repository, folder: str, policy: Policy) -> list[tuple[str | None, str]]:
-    """Return the statements about files in a folder: (SPDX expression or None, the words with their place)."""
-    from starloom.tasks.kernels.licenses.statements import declared_expression
-
-    declared = None if repository.declared is None else declared_expression(repository.declared)
-    stated: list[tuple[str | None, str]] = []
-    if repository.declared is not None:
-        stated.append((declared, f"{declared or repr(repository.declared[:_MAX_QUOTED])} (declared)"))
-    parts = folder.split("/") if folder else []
-    above = ["/".join(parts[:depth]) + "/" for depth in range(1, len(parts) + 1)]
-    asks_root = declared is None or _contradicts(repository.by_folder.get("", ()), policy)
-    for scope in ["", *above] if asks_root else above:
-        for path, ids in repository.by_folder.get(scope, ()):
-            expression = " AND ".join(f"({spdx_id})" if " " in spdx_id else spdx_id for spdx_id in ids)
-            if ids or _names_license(path):
-                stated.append((expression or None, f"{expression or 'unidentified text'} ({path})"))
-    return stated
-
-
-def _contradicts(licenses: Iterable[tuple[str, tuple[str, ...]]], policy: Policy) -> bool:
-    """Return whether the root's licence files state licences, and none that permits."""
-    stated = [policy.judge(spdx_id) for path, ids in licenses if _names_license(path) for spdx_id in ids]
-    return bool(stated) and all(found == "non-permissive" for found in stated)
-
-
-def _names_license(path: str) -> bool:
-    """Return whether a file whose text says nothing known must still hold terms: a NOTICE need not, a LICENSE must."""
-    name = path.rpartition("/")[2].lower()
-    return any(word in name for word in ("license", "licence", "copying"))
-
-
-def _weigh(stated: list[tuple[str | None, str]], policy: Policy) -> Finding:
-    """Weigh the statements: all known ones must permit; unknown ones count only where nothing is known."""
-    judged = [("unknown-license" if expression is None else policy.judge(expression), words) for expression, words in stated]
-    if not judged:
-        return "no-license", None
-    for outcome in ("non-permissive", "permissive", "unknown-license"):
-        evidence = [words for found, words in judged if found == outcome]
-        if evidence:
-            return outcome, _listed(evidence)
-    raise AssertionError(f"no outcome for {judged}")
-
-
-def _listed(evidence: Iterable[str]) -> str:
-    ordered = list(dict.fromkeys(evidence))
-    more = len(ordered) - _MAX_EVIDENCE
-    return "; ".join(ordered[:_MAX_EVIDENCE]) + (f"; and {more} more" if more > 0 else "")
+    evidence = Evidence(table, stated)
+    text = Finding("license-text", "license-text", "evidence, not training text", None)
+    rows = zip(evidence.keys, table.column("kind").to_pylist(), evidence.paths, strict=True)
+    return [
+        text if kind == "license" else evidence.repositories[key].judge(path, evidence.headers.get(row), policy)
+        for row, (key, kind, path) in enumerate(rows)
+    ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from starloom.lineage.errors import did_you_mean
 from starloom.tasks.frame.stage import Config, Runtime, prepare, stage
 from starloom.tasks.schemas import Docs, Signals, Verdicts
 

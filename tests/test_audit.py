@@ -113,8 +113,8 @@ def test_a_record_under_another_name_is_found(store):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d["steps"][2]["components"]["config"].update(threshold=0.1),
-        lambda d: d["steps"][0]["outputs"]["Docs"].update(artifact=d["steps"][1]["outputs"]["Verdicts"]["artifact"]),
+        lambda d: d["steps"][3]["components"]["config"].update(threshold=0.1),
+        lambda d: d["steps"][0]["outputs"]["Docs"].update(artifact=d["steps"][2]["outputs"]["Verdicts"]["artifact"]),
         lambda d: d.update(result="0" * 64),
         lambda d: d.update(id="another"),
         lambda d: d.pop("steps"),

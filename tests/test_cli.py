@@ -17,6 +17,7 @@ from starloom.lineage.leases import running
 from starloom.lineage.store import Store
 from starloom.queries.formats import count, size
 from starloom.tasks.frame.stage import registry
+from starloom.tasks.schemas import Licenses
 from tests.corpus import write_recipe
 
 
@@ -71,7 +72,7 @@ def test_a_cached_run_and_a_plan_import_no_orchestrator(tmp_path, repositories):
         "slow = {'prefect', 'torch', 'numba', 'tokenizers'} & set(sys.modules)\nassert not slow, slow"
     )
     told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert "nothing to run: all 2 steps are cached" in told.stdout
+    assert "nothing to run: all 3 steps are cached" in told.stdout
 
 
 def test_an_error_is_a_sentence_and_a_remedy_not_a_traceback(capsys, tmp_path, repositories):
@@ -225,7 +226,7 @@ def test_licences_are_judged_first_and_dropped_later_alone_too(capsys, tmp_path)
     licenses = str(tmp_path / "judged" / "licenses.parquet")
     code, out, err = call(capsys, "stage", "license_gate", str(path), str(tmp_path / "out"), "--licenses", licenses, "--json")
     assert code == 0, err
-    assert json.loads(out)["files"]["verdicts.parquet"]["rules"] == {"no-license": 1, "non-permissive": 1}
+    assert json.loads(out)["files"]["verdicts.parquet"]["rules"] == {"non-permissive": 2}  # the third: what its sibling says
     assert call(capsys, "stage", "license_gate", str(path), str(tmp_path / "again"))[0] == 2  # here they are needed
 
 
@@ -263,13 +264,13 @@ def test_a_stage_alone_refuses_clearly_and_leaves_nothing(capsys, tmp_path, monk
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "nocontent.parquet")
     (tmp_path / "empty").mkdir()
     twice = ["1" * 32, "0" * 32, "0" * 32]
-    judged = {"doc_id": ["a", "b"], "license_class": ["permissive", None], "evidence": ["", ""]}
+    judged = {name: [None, None] for name in Licenses.SCHEMA.names} | {"doc_id": ["a", "b"], "license_class": ["permissive", None]}
     for name, rows in {
         "ids": pa.table({"content": ["a", "b"], "doc_id": ["0" * 32, "ABC"]}),
         "nulls": pa.table(judged),
         "numbers": pa.table({"content": [1, 2]}),
         "twice": pa.table({"content": ["a", "b", "c"], "doc_id": twice}),
-        "judged": pa.table({"doc_id": twice, "license_class": ["permissive"] * 3, "evidence": ["MIT"] * 3}),
+        "judged": pa.table({name: [None] * 3 for name in Licenses.SCHEMA.names} | {"doc_id": twice, "license_class": ["permissive"] * 3}),
         "sizes": pa.table({"content": ["a", "b"], "size": [1, 7]}),
         "columns": pa.table([["a"], ["b"]], ["content", "content"]),
     }.items():

@@ -128,7 +128,7 @@ def test_the_text_names_what_matters(store, say):
     _, text, _ = say("runs")
     assert "strict" in text
     assert "lenient" in text
-    assert "MIT (LICENSE)" in say("trace checkpoint")[1]
+    assert "MIT (LICENSE, line 1)" in say("trace checkpoint")[1]
 
 
 def test_json_is_complete_where_text_is_cut(say):

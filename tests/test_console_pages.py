@@ -74,7 +74,7 @@ ADDRESSES = [
     "/runs/strict/steps/pack_fim",
     "/runs/strict/steps/train_model",
     "/runs/strict/steps/quality_filter/sample",
-    "/runs/strict/steps/license_filter/sample?rule=non-permissive",
+    "/runs/strict/steps/license_filter/sample?rule=contradicting-header",
     "/runs/strict/steps/near_dedup/sample?kept=1&n=3",
     "/documents/{minified}?run=strict",
     "/documents/{kept}?run=strict",

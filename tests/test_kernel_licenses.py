@@ -1,5 +1,6 @@
 """Licences recognised in texts, headers and declarations, and judged by a policy."""
 
+import re
 import textwrap
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identify.vendor.licenses import LICENSES
 
+from starloom.tasks.kernels.licenses import headers, names, phrases
 from starloom.tasks.kernels.licenses import policy as license_policy
 from starloom.tasks.kernels.licenses import statements as licenses
 
@@ -15,8 +17,15 @@ TEXTS = dict(LICENSES)
 POLICY = license_policy.Policy()
 
 
+def header_licenses(column) -> dict[int, tuple[str, int, str]]:
+    """Row → (expression, line, where) of the headers that state a licence."""
+    where = {"tag": "header", "field": "header", "notice": "header notice"}
+    found = headers.read_headers(column).items()
+    return {row: (each.expression, each.line, where[each.rule]) for row, each in found if each.expression is not None}
+
+
 def header(text: str) -> tuple[str, int, str] | None:
-    return licenses.header_licenses(pa.chunked_array([["", text]])).get(1)
+    return header_licenses(pa.chunked_array([["", text]])).get(1)
 
 
 # ---- texts
@@ -66,8 +75,8 @@ def test_bsd_with_a_named_organisation_has_three_clauses():
         ("SPDX-License-Identifier: EPL-2.0 OR MIT", ("EPL-2.0 OR MIT",)),
         ("X is available under the GNU GPL; see gnu.org", ("GPL-1.0-or-later",)),
         ("to combine Python with other software that is released under the GPL; the others don't", ()),
-        ("END USER LICENSE AGREEMENT. Thrust comes under the Apache License, Version 2.0.", ("Apache-2.0", licenses._RESTRICTED)),
-        ("You may use this for research purposes only.", (licenses._RESTRICTED,)),
+        ("END USER LICENSE AGREEMENT. Thrust comes under the Apache License, Version 2.0.", ("Apache-2.0", phrases.RESTRICTED)),
+        ("You may use this for research purposes only.", (phrases.RESTRICTED,)),
         ("Anyone may use this for any purpose, commercial or non-commercial.", ()),
         ("material that was previously distributed under the GNU General Public License (GPL), the law of Virginia", ()),
         ("Thanks to everyone.", ()),
@@ -131,7 +140,7 @@ def test_no_license_of_a_long_list_is_forgotten():
 def test_work_on_a_hostile_text_is_in_proportion_to_it(text):
     # With an expression that tries again from every place, each of these takes minutes to years.
     assert licenses.text_licenses(text) == ()
-    licenses.header_licenses(pa.chunked_array([[text]]))
+    header_licenses(pa.chunked_array([[text]]))
 
 
 @given(st.text(max_size=300))
@@ -166,7 +175,7 @@ GPL_NOTICE = """\
         (GPL_NOTICE, ("GPL-2.0-or-later", 3, "header notice")),
         ("// This Source Code Form is subject to the terms of the Mozilla Public License, v. 2.0.", ("MPL-2.0", 1, "header notice")),
         ("# spdx-license-identifier: MIT", ("MIT", 1, "header")),
-        ("\n# License: GPLv3\n", ("GPL-3.0-only", 2, "header notice")),
+        ("\n# License: GPLv3\n", ("GPL-3.0-only", 2, "header")),
         ("# Licensed under the LGPL, version 2.1", ("LGPL-2.1-only", 1, "header notice")),
         ("/* Dual licensed under the MIT and GPL version 2 licenses. */", None),
         ("/* Licensed under MIT or the GPLv2, at your choice. */", None),
@@ -184,7 +193,7 @@ def test_a_file_states_its_own_license_at_its_top(text, expected):
 def test_headers_are_found_by_row_in_any_layout(kind):
     rows = ["", "# SPDX-License-Identifier: MIT", "é\n// SPDX-License-Identifier: ISC", "x"]
     column = pa.chunked_array([pa.array(rows[:2], kind), pa.array(rows[2:], kind)])
-    assert licenses.header_licenses(column) == {1: ("MIT", 1, "header"), 2: ("ISC", 2, "header")}
+    assert header_licenses(column) == {1: ("MIT", 1, "header"), 2: ("ISC", 2, "header")}
 
 
 # ---- declarations
@@ -212,14 +221,14 @@ def test_headers_are_found_by_row_in_any_layout(kind):
         ("CC BY-NC 4.0", "CC-BY-NC-4.0"),
         ("License :: OSI Approved :: BSD License; License :: OSI Approved :: Apache Software License", "Apache-2.0 AND BSD-3-Clause"),
         ("License :: OSI Approved; License :: OSI Approved :: MIT License", "MIT"),
-        ("License :: OSI Approved :: MIT License; License :: Other/Proprietary License", f"{licenses._RESTRICTED} AND MIT"),
-        ("License :: Free for non-commercial use", licenses._RESTRICTED),
+        ("License :: OSI Approved :: MIT License; License :: Other/Proprietary License", f"{phrases.RESTRICTED} AND MIT"),
+        ("License :: Free for non-commercial use", phrases.RESTRICTED),
         ("License :: Freeware", None),
-        ("MIT License (non-commercial use only)", f"{licenses._RESTRICTED} AND MIT"),
-        ("Apache 2.0 + Commons Clause", f"Apache-2.0 AND {licenses._RESTRICTED}"),
-        ("Proprietary", licenses._RESTRICTED),
-        ("NVIDIA Proprietary Software", licenses._RESTRICTED),
-        ("LicenseRef-NVIDIA-Proprietary", licenses._RESTRICTED),
+        ("MIT License (non-commercial use only)", f"{phrases.RESTRICTED} AND MIT"),
+        ("Apache 2.0 + Commons Clause", f"Apache-2.0 AND {phrases.RESTRICTED}"),
+        ("Proprietary", phrases.RESTRICTED),
+        ("NVIDIA Proprietary Software", phrases.RESTRICTED),
+        ("LicenseRef-NVIDIA-Proprietary", phrases.RESTRICTED),
         ("GPL", "GPL-1.0-or-later"),
         ("GNU GPL", "GPL-1.0-or-later"),
         ("LGPL with exceptions", "LGPL-2.0-or-later"),
@@ -232,11 +241,13 @@ def test_headers_are_found_by_row_in_any_layout(kind):
     ],
 )
 def test_a_declaration_means_an_expression_or_nothing(declared, expected):
-    assert licenses.declared_expression(declared) == expected
+    assert names.declared_expression(declared) == expected
 
 
 @pytest.mark.parametrize(
-    "table", [licenses._CLASSIFIERS, licenses._SHORT_NAMES, dict(licenses._PHRASES)], ids=["classifiers", "names", "phrases"]
+    "table",
+    [names.CLASSIFIERS, {n: i for n, i in names.SHORT_NAMES.items() if " OR " not in i}, dict(phrases.PHRASES)],
+    ids=["classifiers", "names", "phrases"],
 )
 def test_every_id_in_the_tables_is_a_current_one(table):
     assert [spdx_id for spdx_id in table.values() if license_policy.canonical_id(spdx_id) != spdx_id] == []
@@ -284,6 +295,20 @@ def test_or_needs_one_and_needs_all(tree):
         return (permits(left) and permits(right)) if operator == "AND" else (permits(left) or permits(right))
 
     assert POLICY.judge(spelt(tree)) == ("permissive" if permits(tree) else "non-permissive")
+
+
+@given(st.lists(st.sampled_from(["MIT", "(", ")", "AND", "OR", "WITH", "+", "?", " ", "-", "Classpath-exception-2.0", "é"]), max_size=8))
+def test_anything_is_an_expression_or_unknown(pieces):
+    assert POLICY.judge(" ".join(pieces)) in ("permissive", "non-permissive", "unknown-license")
+
+
+@given(st.lists(st.sampled_from(" ".join(pattern for pattern, _ in phrases.PHRASES).split()), max_size=12))
+def test_phrases_screened_in_one_pass_are_those_found_one_by_one(words):
+    text = " ".join(words) + " bsd licence mozilla public license 2 eula"
+    one_by_one = {spdx_id for pattern, spdx_id in phrases.PHRASES if re.search(pattern, phrases.ASIDES.sub(" ", text))}
+    for longer, shorter in phrases._CONTAINED:
+        one_by_one -= {shorter} if longer in one_by_one else set()
+    assert phrases.phrase_licenses(text) == one_by_one | phrases.gnu_licenses(text)
 
 
 def test_names_overrule_categories_and_denial_overrules_permission():

@@ -88,7 +88,12 @@ def cut(table: pa.Table) -> Docs:
 def judged(docs: Docs, folder) -> Licenses:
     """What the licence filter finds of all but some documents, which nobody judged."""
     stage = STAGES["license_filter"]
-    found = [stage.function(docs=part, cfg=stage.config(), runtime=Runtime.alone(folder / "l"))[1].read() for part in docs.parts]
+    cfg, runtime = stage.config(), Runtime.alone(folder / "l")
+    halves = [stage.prepare.function(docs=part, cfg=stage.prepared_config(cfg), runtime=runtime) for part in docs.parts]
+    found = [
+        stage.function(docs=part, statements=half, cfg=cfg, runtime=runtime)[1].read()
+        for part, half in zip(docs.parts, halves, strict=True)
+    ]
     return Licenses.of_parts([table.filter(pc.less(table.column("doc_id"), "e")) for table in found])
 
 

@@ -112,8 +112,8 @@ def test_a_reported_cluster_shows_who_won_and_why_and_all_licences(ask, say):
     assert not any(member["is_survivor"] for member in others)
     gpl = next(member for member in others if member["repo"] == "alpha")
     assert gpl["reason"] == "license_class permissive before non-permissive"
-    assert (gpl["license_class"], gpl["license_evidence"]) == ("non-permissive", "GPL-3.0-only (LICENSE)")
-    assert (survivor["license_class"], survivor["license_evidence"]) == ("permissive", "MIT (LICENSE)")
+    assert (gpl["license_class"], gpl["license_evidence"]) == ("non-permissive", "GPL-3.0-only (LICENSE, line 1)")
+    assert (survivor["license_class"], survivor["license_evidence"]) == ("permissive", "MIT (LICENSE, line 1)")
     edited = {member["path"]: member for member in cluster["members"]}["src/edited.py"]
     assert 0.7 < min(member["jaccard"] for member in cluster["members"]) < 1 == survivor["jaccard"]
     changed = [member["differences"] for member in others if member is edited or survivor is edited]
@@ -123,7 +123,7 @@ def test_a_reported_cluster_shows_who_won_and_why_and_all_licences(ask, say):
     assert "licence conflict: 2 permissive, 1 non-permissive; reported" in text
     assert "3 documents, 1 stays" in text
     assert "license_class permissive before non-permissive" in text
-    assert "GPL-3.0-only (LICENSE)" in text
+    assert "GPL-3.0-only (LICENSE, line 1)" in text
     assert f"--- {survivor['repo']}/{survivor['path']}" in text
 
 

@@ -40,8 +40,13 @@ def document(path: str, content: str = "x = 1", repo: str = "r", declared: str |
 
 def made(rows, **knobs):
     """What the stage writes: Verdicts and Licenses."""
-    docs = Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
-    return license_filter.function(docs, LicenseFilter(**knobs), Runtime(Path()))
+    return filtered(Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA)), LicenseFilter(**knobs))
+
+
+def filtered(docs, cfg):
+    """Both halves of the stage, one after the other."""
+    stated = license_filter.prepare.function(docs, license_filter.prepared_config(cfg), Runtime(Path()))
+    return license_filter.function(docs, stated, cfg, Runtime(Path()))
 
 
 def judge(rows, **knobs):
@@ -67,9 +72,9 @@ def test_a_header_decides_for_its_own_file_alone_whatever_the_repository_says():
         document("d.py", "// SPDX-License-Identifier: Mine-1.0", declared="MIT"),
     ]
     assert judge(rows) == {
-        "a.py": (False, "non-permissive", "GPL-3.0-or-later (header, line 2)"),
+        "a.py": (False, "contradicting-header", "GPL-3.0-or-later (header, line 2); MIT (declared)"),
         "b.py": (True, "permissive", "MIT (declared)"),
-        "c.py": (True, "permissive", "BSD-3-Clause (header, line 1)"),
+        "c.py": (True, "contradicting-header", "BSD-3-Clause (header, line 1); GPL-3.0-only (declared)"),
         "d.py": (False, "unknown-license", "Mine-1.0 (header, line 1)"),
     }
 
@@ -85,9 +90,9 @@ def test_license_files_hold_for_their_folder_and_below():
         document("vendor/d.py"),
     ]
     found = judge(rows)
-    assert found["a.py"] == (True, "permissive", "MIT (LICENSE)")
-    assert found["vendor/gpl/deep/b.py"] == (False, "non-permissive", "GPL-3.0-only (vendor/gpl/COPYING)")
-    assert found["vendor/gplx/c.py"] == (True, "permissive", "MIT (LICENSE); Apache-2.0 (vendor/licenses/LICENSE-APACHE)")
+    assert found["a.py"] == (True, "permissive", "MIT (LICENSE, line 1)")
+    assert found["vendor/gpl/deep/b.py"] == (False, "non-permissive", "GPL-3.0-only (vendor/gpl/COPYING, line 1)")
+    assert found["vendor/gplx/c.py"] == (True, "permissive", "MIT (LICENSE, line 1); Apache-2.0 (vendor/licenses/LICENSE-APACHE, line 1)")
     assert found["vendor/d.py"] == found["vendor/gplx/c.py"]
 
 
@@ -100,13 +105,13 @@ def test_a_declaration_replaces_the_roots_files_but_not_those_of_folders():
     ]
     found = judge(rows)
     assert found["a.py"] == (True, "permissive", "MIT (declared)")
-    assert found["third/b.py"] == (False, "non-permissive", "GPL-3.0-only (third/COPYING)")
+    assert found["third/b.py"] == (False, "non-permissive", "GPL-3.0-only (third/COPYING, line 1)")
 
 
 def test_root_files_that_permit_nothing_contradict_a_permissive_declaration():
     rows = [document("LICENSE", GPL, declared="MIT"), document("a.py", declared="MIT"), document("v/LICENSE", MIT, declared="MIT")]
-    assert judge([*rows, document("v/b.py", declared="MIT")])["v/b.py"] == (False, "non-permissive", "GPL-3.0-only (LICENSE)")
-    assert judge(rows)["a.py"] == (False, "non-permissive", "GPL-3.0-only (LICENSE)")
+    assert judge([*rows, document("v/b.py", declared="MIT")])["v/b.py"] == (False, "non-permissive", "GPL-3.0-only (LICENSE, line 1)")
+    assert judge(rows)["a.py"] == (False, "non-permissive", "GPL-3.0-only (LICENSE, line 1)")
     assert judge([*rows, document("LICENSE.MIT", MIT, declared="MIT")])["a.py"] == (True, "permissive", "MIT (declared)")
     assert judge([document("NOTICE", GPL, declared="MIT"), document("a.py", declared="MIT")])["a.py"][1] == "permissive"
     assert judge(rows, allow=["GPL-3.0-only"])["a.py"] == (True, "permissive", "MIT (declared)")
@@ -120,7 +125,7 @@ def test_a_pasted_license_that_nobody_knows_is_quoted_briefly():
 def test_a_vendored_wheels_license_holds_for_its_package():
     rows = [document("_vendor/x_y-1.0.dist-info/LICENSE", GPL, declared="MIT"), document("_vendor/x_y/a.py", declared="MIT")]
     found = judge([*rows, document("_vendor/z.py", declared="MIT")])
-    assert found["_vendor/x_y/a.py"] == (False, "non-permissive", "GPL-3.0-only (_vendor/x_y-1.0.dist-info/LICENSE)")
+    assert found["_vendor/x_y/a.py"] == (False, "non-permissive", "GPL-3.0-only (_vendor/x_y-1.0.dist-info/LICENSE, line 1)")
     assert found["_vendor/z.py"] == (True, "permissive", "MIT (declared)")
 
 
@@ -128,7 +133,7 @@ def test_a_file_of_several_licenses_needs_all_of_them_permissive():
     assert judge([document("LICENSE", MIT + "\n\n" + APACHE), document("a.py")])["a.py"] == (
         True,
         "permissive",
-        "Apache-2.0 AND MIT (LICENSE)",
+        "Apache-2.0 AND MIT (LICENSE, line 1)",
     )
     assert judge([document("LICENSE", MIT + "\n\n" + GPL), document("a.py")])["a.py"][:2] == (False, "non-permissive")
 
@@ -139,7 +144,11 @@ def test_license_files_themselves_are_dropped():
 
 def test_what_nobody_can_identify_is_unknown_unless_something_else_is_known():
     mystery = "You may look, but not touch."
-    assert judge([document("LICENSE", mystery), document("a.py")])["a.py"] == (False, "unknown-license", "unidentified text (LICENSE)")
+    assert judge([document("LICENSE", mystery), document("a.py")])["a.py"] == (
+        False,
+        "unknown-license",
+        "unidentified text (LICENSE, line 1)",
+    )
     assert judge([document("a.py", declared="Dual License")])["a.py"] == (False, "unknown-license", "'Dual License' (declared)")
     rows = [document("LICENSE", mystery, declared="MIT"), document("a.py", declared="MIT")]
     assert judge(rows)["a.py"] == (True, "permissive", "MIT (declared)")
@@ -165,7 +174,7 @@ def test_classes_and_ids_to_keep_are_knobs():
 
 @pytest.mark.parametrize("knob", ["allow", "deny"])
 def test_a_misspelt_id_is_refused_with_the_nearest(knob):
-    with pytest.raises(ValidationError, match=r"'Apache2.0' is not an SPDX id: did you mean 'Apache-2.0'"):
+    with pytest.raises(ValidationError, match=r"'Apache2.0' is not an SPDX id, nor a category of licences: did you mean 'Apache-2.0'"):
         LicenseFilter.model_validate({knob: ["Apache2.0"]})
 
 
@@ -195,7 +204,7 @@ def test_a_repositorys_verdicts_do_not_depend_on_its_neighbours_or_their_order(f
     together = sorted(verdicts(rows), key=lambda v: v["doc_id"])
     apart = [v for repo in "rq" for v in verdicts([row for row in reversed(rows) if row["repo"] == repo])]
     assert together == sorted(apart, key=lambda v: v["doc_id"])
-    assert all(v["keep"] == (v["rule"] == "permissive") for v in together)
+    assert all(v["keep"] == (v["rule"] in ("permissive", "contradicting-header") and v["detail"][:3] == "MIT") for v in together)
 
 
 ALL_CLASSES = list(get_args(LicenseClass))
@@ -210,10 +219,15 @@ def test_licenses_say_what_the_verdicts_say_of_all_but_licence_files_whatever_is
     rows = [document(path, content, repo=repo, declared=declared[repo]) for (repo, path), content in files.items()]
     verdicts, licenses = made(rows, allow_classes=allowed)
     found = list(zip(rows, verdicts.read().to_pylist(), strict=True))
-    assert licenses.read().to_pylist() == [
-        {"doc_id": row["doc_id"], "license_class": v["rule"], "evidence": v["detail"]} for row, v in found if row["kind"] != "license"
-    ]
-    assert [v["keep"] for _, v in found] == [v["rule"] in allowed for _, v in found]
+    judged = {each["doc_id"]: each for each in licenses.read().to_pylist()}
+    assert list(judged) == [row["doc_id"] for row, _ in found if row["kind"] != "license"]
+    for row, v in found:
+        if row["kind"] != "license":
+            each = judged[row["doc_id"]]
+            assert (each["evidence"], each["rule"], each["score"]) == (v["detail"], v["rule"], v["value"])
+            assert v["keep"] == (each["license_class"] in allowed)
+            assert each["rule"] in (each["license_class"], "contradicting-header", "sibling-header")
+            assert (each["expression"] is None) or each["expression"] in each["evidence"]
 
 
 def test_with_all_classes_allowed_only_licence_files_are_dropped():
@@ -231,5 +245,5 @@ def test_what_an_earlier_filter_dropped_is_not_judged():
     rows = [document("a.py"), document("b.py")]
     docs = Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
     left = Docs([PartSource(docs.sources[0].data, docs.verdicts([False, True]).read())])
-    _, licenses = license_filter.function(left, LicenseFilter(), Runtime(Path()))
-    assert licenses.read().to_pylist() == [{"doc_id": rows[1]["doc_id"], "license_class": "no-license", "evidence": None}]
+    _, licenses = filtered(left, LicenseFilter())
+    assert [(each["doc_id"], each["license_class"]) for each in licenses.read().to_pylist()] == [(rows[1]["doc_id"], "no-license")]

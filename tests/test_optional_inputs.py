@@ -140,7 +140,7 @@ def test_a_stage_alone_needs_no_optional_input_and_says_so(checkout, tmp_path, n
     assert alone(checkout, tmp_path, name, "with", "--licenses", str(tmp_path / "judged" / "licenses.parquet")) == {2}
     said = told(checkout, "stage", name, "--help")
     assert "[--licenses LICENSES]" in said
-    assert "evidence; may be left out" in said
+    assert "detector; may be left out" in said
     assert f"{name} Docs, Licenses (optional) Verdicts" in told(checkout, "stages")
 
 

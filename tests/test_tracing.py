@@ -97,7 +97,7 @@ def test_a_dropped_document_s_story_ends_where_it_was_dropped(store):
 @pytest.mark.parametrize(
     ("what", "step", "rule"),
     [
-        ("repo3/src/copyleft.py", "license_filter", "non-permissive"),
+        ("repo3/src/copyleft.py", "license_filter", "contradicting-header"),
         ("repo5/src/minified.py", "quality_filter", "max-line-length"),
         ("repo0/LICENSE", "license_filter", "license-text"),
     ],
@@ -146,7 +146,7 @@ def test_a_cluster_tells_of_each_member_what_the_steps_wrote(store):
         for member in shown["members"]:
             row = clusters[member["doc_id"]]
             assert all(member[column] == row[column] for column in row if column not in ("part", "row"))
-            assert member["license_evidence"] == licenses[member["doc_id"]]["evidence"] == "MIT (LICENSE)"
+            assert member["license_evidence"] == licenses[member["doc_id"]]["evidence"] == "MIT (LICENSE, line 1)"
             events = trace(store, member["doc_id"], run_id="strict")["events"]
             (told,) = [e for e in events if (e["event"], e["step"]) == ("clustered", step)]
             assert all(told[column] == row[column] for column in ("license_class", "has_license_conflict", "jaccard", "reason"))
@@ -316,7 +316,7 @@ def test_a_checkpoint_s_documents_are_those_of_the_sequences_seen_by_then(store,
         assert (document["tokens"], document["tokens_seen"]) == (entry["tokens"], entry["tokens_seen"])
         assert document["sequences"] == len(entry["sequences"])
         assert (document["first_step"], document["last_step"]) == (min(entry["steps"]), max(entry["steps"]))
-        assert document["license"] == "MIT (LICENSE)"
+        assert document["license"] == "MIT (LICENSE, line 1)"
     assert found["num_sequences"] == len(steps)
     assert found["num_documents"] == len(expected)
     assert sum(total["tokens"] for total in found["repositories"]) == found["tokens"]

@@ -119,10 +119,34 @@ LicenseClass = Literal["permissive", "no-license", "unknown-license", "non-permi
 """What a licence allows, from the most to the least."""
 
 
-class Licenses(Tabular):
-    """The class of each document's licence and the evidence for it, whether or not a filter dropped it for that."""
+class LicenseStatements(Tabular):
+    """Everything that files say about licences, before a policy weighs it: a row a statement; `paths` are patterns, one a line."""
 
-    SCHEMA = _schema({"doc_id": _STR, "license_class": _STR}, {"evidence": _STR})
+    SCHEMA = _schema(
+        {"doc_id": _STR, "role": _STR, "line": _INT, "score": _FLOAT, "rule": _STR, "overrides": _BOOL},
+        {"expression": _STR, "quoted": _STR, "target": _STR, "paths": _STR},
+    )
+
+
+class Licenses(Tabular):
+    """The class of each document's licence and the evidence for it, whether or not a filter dropped it for that.
+
+    `rule` is what gave the class; `expression`, `evidence_path`, `evidence_line`, `score` and `detector` describe the statement that
+    decided: the SPDX expression, the file and line (null: the source's metadata), how sure (percent), and what recognised it.
+    """
+
+    SCHEMA = _schema(
+        {"doc_id": _STR, "license_class": _STR},
+        {
+            "evidence": _STR,
+            "rule": _STR,
+            "expression": _STR,
+            "evidence_path": _STR,
+            "evidence_line": _INT,
+            "score": _FLOAT,
+            "detector": _STR,
+        },
+    )
 
 
 class Signals(Tabular):
@@ -328,6 +352,7 @@ ARTIFACTS: dict[str, type[Tabular | Files]] = {
         Docs,
         Skipped,
         Verdicts,
+        LicenseStatements,
         Licenses,
         Signals,
         Signatures,

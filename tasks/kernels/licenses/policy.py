@@ -9,48 +9,97 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from starloom.tasks.kernels.licenses.policies import NEUTRAL, POLICIES, UNKNOWN_CATEGORIES, UNKNOWN_REFERENCE, PolicyName, PolicyTable
+
 License = Literal["permissive", "non-permissive", "unknown-license"]
 
 PERMISSIVE: License = "permissive"
 NON_PERMISSIVE: License = "non-permissive"
 UNKNOWN: License = "unknown-license"
 
-_PERMISSIVE_CATEGORIES = frozenset({"Permissive", "Public Domain"})
 _MAX_EXPRESSION = 1000
 """Characters of an expression that is parsed: five times the longest seen, and a longer one costs more than it says."""
-_BLUE_OAK = frozenset({"Artistic-1.0", "Artistic-1.0-cl8", "Artistic-1.0-Perl", "Artistic-2.0"})
-"""On Blue Oak Council's permissive list, though ScanCode files them under limited copyleft."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The licences that count as permissive: by category, but for the ids that are allowed or denied by name."""
+    """The licences that count as permissive: a named table, but for the ids and categories that are allowed or denied by name."""
 
+    name: PolicyName = "permissive-only"
     allow: frozenset[str] = frozenset()
     deny: frozenset[str] = frozenset()
+
+    @property
+    def table(self) -> PolicyTable:
+        """The policy in data."""
+        return POLICIES[self.name]
 
     def judge(self, expression: str) -> License:
         """Judge an expression. OR: one permissive licence is enough; AND: all must be; WITH: an exception only loosens its licence."""
         parsed = parse_expression(expression)
-        return UNKNOWN if parsed is None else self._judge(parsed)
+        found = UNKNOWN if parsed is None else self._judge(parsed)
+        return UNKNOWN if found is None else found
 
-    def _judge(self, node: Any) -> License:
+    def _judge(self, node: Any) -> License | None:
+        """Judge a node; None: it says nothing about a licence beside it."""
         if hasattr(node, "license_symbol"):
             return self._judge(node.license_symbol)
         if not getattr(node, "args", ()):
-            return self._judge_id(node.key)
+            return self.judge_id(node.key)
         found = {self._judge(child) for child in node.args}
         order = (PERMISSIVE, UNKNOWN, NON_PERMISSIVE) if node.operator.strip() == "OR" else (NON_PERMISSIVE, UNKNOWN, PERMISSIVE)
-        return next(verdict for verdict in order if verdict in found)
+        return next((verdict for verdict in order if verdict in found), None)
 
-    def _judge_id(self, spdx_id: str) -> License:
+    def judge_id(self, spdx_id: str) -> License | None:
+        """Judge one licence: by its id before its category, and what is denied before what is allowed; None: a neutral one."""
         known = canonical_id(spdx_id)
         if known is None:
-            return UNKNOWN
-        if known in self.deny:
-            return NON_PERMISSIVE
-        permissive = known in self.allow or known in _BLUE_OAK or _index()[known.lower()][1] in _PERMISSIVE_CATEGORIES
-        return PERMISSIVE if permissive else NON_PERMISSIVE
+            return None if spdx_id in NEUTRAL else UNKNOWN
+        category = _index()[known.lower()][1]
+        for names in ({known}, {category}):
+            if names & self.deny:
+                return NON_PERMISSIVE
+            if names & self.allow:
+                return PERMISSIVE
+        if known in NEUTRAL or known == UNKNOWN_REFERENCE:
+            return None
+        if known in _canonical(self.name) or category in self.table.categories:
+            return PERMISSIVE
+        return UNKNOWN if category in UNKNOWN_CATEGORIES else NON_PERMISSIVE
+
+
+@functools.cache
+def _canonical(name: PolicyName) -> frozenset[str]:
+    """Return the ids that a policy permits, in their current spelling."""
+    return frozenset(canonical_id(spdx_id) or spdx_id for spdx_id in POLICIES[name].ids)
+
+
+def ids_in(expression: str) -> frozenset[str]:
+    """Return the ids of all licences in an expression, as they are spelt there; of an unparsable one, itself."""
+    parsed = parse_expression(expression)
+    if parsed is None:
+        return frozenset({expression})
+    return frozenset(canonical_id(symbol.key) or symbol.key for symbol in _parser_of_ids()(parsed))
+
+
+def is_stated(expression: str) -> bool:
+    """Return whether an expression names a licence, rather than that there is one somewhere or that something is disclaimed."""
+    ids = ids_in(expression)
+    known = [_index()[i.lower()][1] for i in ids if i.lower() in _index() and i not in NEUTRAL]
+    return any(category not in UNKNOWN_CATEGORIES for category in known)
+
+
+@functools.cache
+def _parser_of_ids() -> Callable[..., Any]:
+    from license_expression import get_spdx_licensing
+
+    find: Callable[..., Any] = get_spdx_licensing().license_symbols
+    return functools.partial(find, unique=True, decompose=True, validate=False)
+
+
+def categories() -> list[str]:
+    """Return the categories of licences, sorted."""
+    return sorted({category for _, category in _index().values()})
 
 
 def canonical_id(spdx_id: str) -> str | None:
@@ -94,5 +143,12 @@ def parse_expression(expression: str) -> Any:
         return None
     try:
         return _parser()(expression, validate=True, strict=True)
-    except (ExpressionError, ParseError):
+    except (
+        ExpressionError,
+        ParseError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ):  # its parser trips over some of what is none
         return None

@@ -10,10 +10,12 @@ Cost: about 5 ms for 10 kB of text.
 import functools
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from starloom.tasks.kernels.licenses.phrases import WORD
 from starloom.tasks.kernels.licenses.policy import canonical_id
 
 _Uint64s = NDArray[np.uint64]
@@ -21,14 +23,20 @@ _Flags = NDArray[np.bool_]
 
 MIN_CONTAINMENT = 0.8
 _NGRAM = 3
+_WINDOW = 16
+"""N-grams that are looked at to tell where a text begins."""
 
-WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)*|\+")
 _COPYRIGHT_LINE = re.compile(r"^[^\w\n]*(?:copyright|\(c\)|©).*$", re.IGNORECASE | re.MULTILINE)
 
 
 def license_words(text: str) -> list[str]:
     """Return the words of a licence text in lower case, without its copyright lines."""
-    return WORD.findall(_COPYRIGHT_LINE.sub(" ", text.lower()))
+    return WORD.findall(without_copyright_lines(text))
+
+
+def without_copyright_lines(text: str) -> str:
+    """Return a licence text in lower case, its copyright lines empty."""
+    return _COPYRIGHT_LINE.sub(" ", text.lower())
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,17 @@ class _References:
     """Which text has which n-gram [ids, grams]."""
 
 
-def covering_references(words: list[str]) -> tuple[list[str], _Flags]:
+class Reference(NamedTuple):
+    """A licence whose reference text lies in a text."""
+
+    spdx_id: str
+    score: float
+    """Percent of the reference's word 3-grams that are there."""
+    first: int
+    """Number of the first word that it covers."""
+
+
+def covering_references(words: list[str]) -> tuple[list[Reference], _Flags]:
     """Return the licences whose reference text lies in `words`, best first, and which words they cover."""
     known = _references()
     covered = np.zeros(len(words), bool)
@@ -59,10 +77,16 @@ def covering_references(words: list[str]) -> tuple[list[str], _Flags]:
     for row in sorted(fitting, key=lambda row: (sizes[row] - 2 * matched[row], row)):
         inside = known.member[row, places]
         if len(np.unique(places[inside & ~covered[: len(places)]])) >= sizes[row] / 2:  # else a better one has it in common
-            found.append(known.ids[row])
+            found.append(Reference(known.ids[row], round(100 * int(matched[row]) / int(sizes[row]), 1), _begin(inside)))
             for shift in range(_NGRAM):
                 covered[shift : shift + len(places)] |= inside
     return found, covered
+
+
+def _begin(inside: _Flags) -> int:
+    """Return where a reference text begins: the first n-gram of it that most of the next ones belong to as well."""
+    dense = np.convolve(inside, np.ones(_WINDOW, np.int64))[_WINDOW - 1 :] >= _WINDOW // 2
+    return int(np.argmax(inside[: len(dense)] & dense)) if (inside[: len(dense)] & dense).any() else int(np.argmax(inside))
 
 
 @functools.cache
