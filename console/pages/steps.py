@@ -11,6 +11,7 @@ from starloom.console import charts
 from starloom.console.listing import Mark, line_of, line_starts, listing
 from starloom.console.offences import offences
 from starloom.console.pages.runs import crumbs_of_run, output_rows
+from starloom.console.pages.scores import drawn_scores, scores_table
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, facts, repo_and_path
 from starloom.console.turns import InTurn
@@ -43,6 +44,7 @@ def one_step(here: Here, run: str, step: str) -> Response:
         command=here.command("show", f"{record.id}/{step}"),
         histograms=[(each, charts.histogram(_bins(each), each["thresholds"], each["rule"])) for each in measured if each["counts"]],
         judges=judges,
+        dots_of=drawn_scores(found.get("scores", [])),
         previous_and_next=_neighbours([each.name for each in record.steps], step),
     )
 
@@ -99,6 +101,8 @@ def _tables(here: Page, run: str, found: dict[str, Any]) -> list[Table]:
         )
         rows = [{**row, "verdict": "kept" if row["kept"] else "dropped", "sample": "browse a sample"} for row in found["rules"]]
         tables.insert(0, Table("rules", columns, rows))
+    if "scores" in found:
+        tables.insert(0, scores_table([{**each, "step": found["name"]} for each in found["scores"]]))
     if "license_conflicts" in found:
         tables.append(conflicts_table(here, run, found["name"], found["license_conflicts"]))
     return tables
