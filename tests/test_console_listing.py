@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.console import charts
-from starloom.console.formats import amount, chips, is_plain, many, moment, seconds, share, visible
+from starloom.console.formats import amount, chips, is_plain, many, moment, seconds, share, token_text, visible
 from starloom.console.links import Links
 from starloom.console.listing import Mark, line_of, line_starts, listing
 from starloom.console.offences import longest_line, offences
@@ -166,3 +166,9 @@ def test_charts_are_drawn_of_nothing_and_of_hostile_names():
     assert places.place(0) == 0
     assert places.place(1000) == 1
     assert 0.4 < places.place(31) < 0.6
+
+
+def test_a_token_s_text_shows_line_ends_and_what_is_no_text():
+    assert token_text("a\n<b>") == 'a<span class="line-end">⏎</span>\n&lt;b&gt;'
+    assert token_text("<eos>", is_special=True) == '<span class="chip special">&lt;eos&gt;</span>'
+    assert "bytes within a character" in token_text("\\xe2", is_partial=True)

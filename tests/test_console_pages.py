@@ -232,6 +232,32 @@ def test_every_token_of_a_sequence_leads_to_its_bytes(client, store, names):
     assert any(f"start={token['byte_start']}&end={token['byte_end']}" in href for href in hrefs)
 
 
+def test_tokens_are_told_as_their_bytes_decode_and_no_byte_alphabet_shows(client, store):
+    """Ċ, Ġ and the like are the byte-level tokenizer's letters for bytes: they stand in no text of the corpus."""
+    run = store.run("strict")
+    num_special = num_ends = 0
+    for row in range(4):
+        found = view_sequence(store, f"0:{row}", run.id)
+        answer = client.get(f"/sequences/0:{row}?run=strict").text
+        shown = parse(answer)
+        assert not {"Ċ", "Ġ", "ĉ"} & set(shown.text)
+        for span in found["spans"]:
+            words = [token["text"] for token in span["tokens"]]
+            if span["role"] in ("metadata", "sentinel", "eod"):
+                assert "".join(words) == span["text"]
+            for token in span["tokens"]:
+                assert token["is_special"] is (token["text"].startswith("<") and token["text"].endswith(">") and len(token["text"]) > 2)
+                num_special += token["is_special"]
+                num_ends += token["text"].count("\n")
+        chips = [attributes for name, attributes in shown.elements if name == "span" and attributes.get("class") == "chip special"]
+        assert len(chips) == sum(token["is_special"] for span in found["spans"] for token in span["tokens"])
+        assert answer.count('<span class="line-end">⏎</span>\n') == sum(
+            token["text"].count("\n") for span in found["spans"] for token in span["tokens"]
+        )
+    assert num_special
+    assert num_ends
+
+
 def test_checkpoints_tell_what_was_new_at_each_stretch_of_steps(client, store, names):
     found = trace(store, f"checkpoint:{names['checkpoint']}")
     assert sum(row["documents"] for row in found["steps"]) == found["num_documents"]
