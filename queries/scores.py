@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from starloom.queries.rows import Rows
 from starloom.tasks.kernels.programs.intervals import difference_of, interval_of
 from starloom.tasks.kernels.programs.pass_at_k import pass_at_k
 
 if TYPE_CHECKING:
     from starloom.lineage.records import Run, StepState
-    from starloom.lineage.store import Store
+    from starloom.queries.rows import Rows
 
 NO_OUTCOMES = "no outcomes of single questions are kept"
 NO_COMMON = "no question in common"
@@ -47,9 +46,8 @@ def scores_of(rows: Rows, step: StepState) -> list[dict[str, Any]]:
     return [_told(each, _questions(side, each)) for each in side.scores.values()]
 
 
-def scores_of_checkpoint(store: Store, run_id: str, checkpoint: str) -> list[dict[str, Any]]:
+def scores_of_checkpoint(rows: Rows, run: Run, checkpoint: str | None) -> list[dict[str, Any]]:
     """Return the scores that steps of a run gave a checkpoint, each with its `step`."""
-    rows, run = Rows(store), store.run(run_id)
     steps = [step for step in run.steps if "Scores" in step.outputs and checkpoint in {ref["artifact"] for ref in step.inputs.values()}]
     return [{"step": step.name, **score} for step in steps for score in scores_of(rows, step)]
 

@@ -37,7 +37,7 @@ def view_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, An
     found = trace(store, f"doc:{doc_id}", run_id=run_id)
     rows, run = Rows(store), store.run(found["run"])
     clusters = [
-        show_cluster(store, f"{event['step']}/{event['cluster_id']}", run.id, COMPARED)
+        show_cluster(store, f"{event['step']}/{event['cluster_id']}", run.id, COMPARED, found["document"]["doc_id"])
         for event in found["events"]
         if event["event"] == "clustered"
     ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 
 import pyarrow.parquet as pq
 import pytest
 
 from starloom.cli import main
+from starloom.console.formats import amount
 from starloom.lineage.store import Store
 from starloom.queries.finding import find_all
 from starloom.queries.rows import Rows
@@ -210,6 +212,24 @@ def test_a_redaction_is_marked_where_it_stands_and_never_told(client, names, sto
     assert parse(f"<mark{marked}</mark>").text in text[span["new_start"] : span["new_end"]].decode()
     for form in ("html", "json"):
         assert EMAIL not in client.get(f"/documents/{names['author']}?run=strict&format={form}").text
+
+
+def test_members_of_a_cluster_stand_side_by_side_and_say_how_alike_they_are(client, store, names):
+    doc = next(each["doc_id"] for each in show_cluster(store, names["cluster"], "strict")["members"] if each["aligned"])
+    found = show_cluster(store, f"near_dedup/{names['cluster']}", "strict", 0, also=doc)
+    (told,) = [member for member in found["members"] if member["aligned"]]
+    assert told["doc_id"] == doc, "the document that is looked at is compared, however many others there are"
+    for address in (f"/documents/{doc}?run=strict", f"/clusters/{names['cluster']}?run=strict&step=near_dedup"):
+        answer = client.get(address).text
+        page = parse(answer)
+        rows = [attributes.get("class") for name, attributes in page.elements if name == "tr"]
+        assert (rows.count("come"), rows.count("gone")) == (told["aligned"]["num_come"], told["aligned"]["num_gone"])
+        assert rows.count("come") + rows.count("gone") == 2
+        assert "# one more line" in page.text
+        assert f"Jaccard {amount(told['jaccard'])}, estimated from signatures; " in page.text
+        assert not re.search(r"<(del|ins)></", answer)
+        regions = [attributes for _, attributes in page.elements if attributes.get("aria-label", "").startswith("Difference of repo")]
+        assert [region["tabindex"] for region in regions] == ["0"], "scrolled by keyboard"
 
 
 def test_bytes_of_a_document_are_marked(client, names, store):

@@ -127,5 +127,7 @@ def test_pages_and_commands_tell_them_too(store, capsys):
     assert client.get(f"{pages[1]}&format=json").json()["scores"][0]["step"] == "evaluate"
     assert main(["show", f"{strict}/evaluate", "--store", store.url]) == 0
     assert "0.122 to 0.738" in capsys.readouterr().out
+    assert main(["trace", f"checkpoint:{checkpoint}", "--run", strict, "--store", store.url]) == 0
+    assert "0.122 to 0.738" in capsys.readouterr().out
     assert main(["diff", strict, lenient, "--store", store.url]) == 0
     assert "no difference shown (p = 0.12, McNemar, exact, 10 questions)" in capsys.readouterr().out

@@ -15,7 +15,6 @@ from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, repo_and_path, totals
 from starloom.console.turns import InTurn
 from starloom.queries.questions import newest
-from starloom.queries.scores import scores_of_checkpoint
 from starloom.queries.tracing import trace
 
 router = APIRouter(tags=["checkpoints"], route_class=InTurn)
@@ -39,7 +38,6 @@ def one_checkpoint(
     run = newest(here.store).id if run is None else run
     found = _seen(here, name, run, step, here.limit(limit, SHOWN_DOCUMENTS))
     at, links, of_run = found["checkpoint"], here.links, found["run"]
-    found = {**found, "scores": scores_of_checkpoint(here.store, of_run, at["artifact"])}
     scores = found["scores"]
     return here.answer(
         "checkpoint.html",

@@ -54,7 +54,6 @@ def one_document(
         events=events,
         signals=next((event["signals"] for event in found["events"] if event["event"] == "measured"), None),
         size_now=len(found["text"].encode()),
-        diff_lines=diff_lines,
     )
 
 
@@ -93,12 +92,6 @@ def _characters(text: str, positions: list[int]) -> dict[int, int]:
     """Return position in UTF-8 bytes → position in characters."""
     begins = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80  # noqa: PLR2004 - UTF-8: every byte but those that continue a character
     return {position: int(np.count_nonzero(begins[:position])) for position in positions}
-
-
-def diff_lines(lines: list[str]) -> list[tuple[str, str]]:
-    """Return the lines of a unified diff, each with the class of its kind."""
-    classes = {"+": "come", "-": "gone", "@": "gap"}
-    return [(classes.get(line[:1], "") if number > 1 else "gap", line) for number, line in enumerate(lines)]
 
 
 def _tables(here: Page, found: dict[str, Any]) -> list[Table]:
