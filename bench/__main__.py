@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MB = 20.0
 COMMANDS = {
+    "what_if": "how long what-if questions take on an environment",
     "first_hour": "how long install, demo and tests take in a fresh clone",
     "console": "pages, memory and plan of the console on a store with a million documents",
 }

@@ -19,10 +19,39 @@ def _ours(corpus: Corpus) -> object:
     return quality_filter.function(docs, signals.function(docs, TextSignals(), runtime), QualityFilter(), runtime)
 
 
-def _our_kernel(corpus: Corpus) -> object:
-    from starloom.tasks.kernels.text.text_signals import text_signals
+def _our_signals(corpus: Corpus) -> object:
+    """Measure all signals but those on request."""
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.quality_filter import TextSignals, signals
+    from starloom.tasks.schemas import Docs
 
-    return text_signals(corpus.table.column("content"))
+    return signals.function(Docs.of(corpus.table), TextSignals(), Runtime(Path()))
+
+
+def _our_dear_signals(corpus: Corpus) -> object:
+    """Measure them all."""
+    from starloom.tasks.frame.stage import Runtime
+    from starloom.tasks.quality_filter import TextSignals, signals
+    from starloom.tasks.schemas import Docs
+
+    return signals.function(Docs.of(corpus.table), TextSignals(measure=["comments", "ngrams"]), Runtime(Path()))
+
+
+def _re_encoded(corpus: Corpus) -> list[tuple[int, int]]:
+    """Look for encoded data as opc_data_filtering does, by the published expressions."""
+    import re
+
+    from starloom.tasks.kernels.text.encoded_data import PATTERNS
+
+    compiled = [re.compile(pattern) for pattern in PATTERNS.values()]
+    found = [[len(match.group()) for pattern in compiled for match in pattern.finditer(text)] for text in corpus.texts]
+    return [(max(lengths, default=0), sum(lengths)) for lengths in found]
+
+
+def _our_encoded(corpus: Corpus) -> object:
+    from starloom.tasks.kernels.text.encoded_data import encoded_data
+
+    return encoded_data(corpus.table.column("content"))
 
 
 def _bigcode(corpus: Corpus) -> list[bool]:
@@ -46,7 +75,10 @@ def _arrow(corpus: Corpus) -> object:
 
 TOOLS = [
     Tool("starloom", _ours, is_ours=True),
-    Tool("starloom, signals only", _our_kernel),
+    Tool("starloom, signals only", _our_signals),
+    Tool("starloom, with comments and n-grams", _our_dear_signals),
+    Tool("starloom, encoded data only", _our_encoded),
+    Tool("the published expressions by re, encoded data only", _re_encoded),
     Tool("bigcode-dataset, plain Python", _bigcode),
     Tool("pyarrow, ASCII only, no line lengths", _arrow),
 ]

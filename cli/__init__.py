@@ -19,6 +19,7 @@ VERBS = {
     "runs": ("starloom.cli.runs", "list runs, and tag the ones to keep"),
     "show": ("starloom.cli.show", "show a run, a step, an artifact, a document, a cluster or licence conflicts"),
     "diff": ("starloom.cli.diff", "compare two runs: settings, counts, documents whose fate differs"),
+    "what-if": ("starloom.cli.what_if", "show which documents would be dropped or kept with other knobs, from what a run stored"),
     "trace": ("starloom.cli.tracing", "show what happened to a path, repository, document, sequence or checkpoint, and why"),
     "export": ("starloom.cli.export", "export an artifact as Parquet, JSON lines or files"),
     "verify": ("starloom.cli.verify", "hash everything in the store and report every mismatch"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHAINS = (
     """
 - license_filter: {allow_classes: [permissive, no-license, unknown-license]}
-- quality_filter
+- quality_filter: {measure: [comments, ngrams]}
 - exact_dedup
 - near_dedup: {verify: exact}
 - redact_pii

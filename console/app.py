@@ -27,6 +27,7 @@ from starloom.console.pages import (
     steps,
     triggered,
     watching,
+    what_if,
 )
 from starloom.console.recipes import Recipes
 from starloom.console.rendering import RESPONSES, Page, json_response, make_templates
@@ -57,6 +58,7 @@ ROUTERS = tuple(
         triggered,
         watching,
         comparing,
+        what_if,
     )
 )
 NAVIGATION = (("Recipes", "/recipes"), ("Runs", "/runs"), ("Find", "/find"))

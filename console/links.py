@@ -37,6 +37,10 @@ class Links:
         """Return the address of a random sample of what a step kept or dropped."""
         return self.to("runs", run, "steps", step, "sample", **query)
 
+    def what_if(self, run: str, step: str, **query: Any) -> str:
+        """Return the address of the question what a step would keep with other knobs."""
+        return self.to("runs", run, "steps", step, "what-if", **query)
+
     def document(self, doc_id: str, run: str | None = None, **query: Any) -> str:
         """Return the address of a document, as a run saw it."""
         return self.to("documents", doc_id, run=run, **query)

@@ -269,7 +269,7 @@ def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[li
     stage = load_stage(use.stage)
     knobs = use.knobs
     for path, value in overrides:
-        knobs = _with(knobs, path, value, f"--set {use.name}.{'.'.join(path)}")
+        knobs = with_value(knobs, path, value, f"--set {use.name}.{'.'.join(path)}")
     if seed is not None and "seed" in stage.config.model_fields:
         knobs = {"seed": seed, **knobs}
     try:
@@ -280,8 +280,12 @@ def _settled(document: _Document, use: _Use, seed: Any, overrides: list[tuple[li
     return RecipeStep(use.name, stage, config, use.sources)
 
 
-def _with(knobs: Any, path: list[str], value: Any, setting: str) -> Any:
-    """Return `knobs` with the value at `path` replaced; digits index lists."""
+def with_value(knobs: Any, path: list[str], value: Any, setting: str) -> Any:
+    """Return `knobs` with the value at `path` replaced; digits index lists.
+
+    Raises:
+        ConfigError: beginning with the words of `setting`, if a list has no such item.
+    """
     if not path:
         return value
     head, *rest = path
@@ -289,9 +293,9 @@ def _with(knobs: Any, path: list[str], value: Any, setting: str) -> Any:
         if not head.isdigit() or int(head) >= len(knobs):
             raise ConfigError(f"{setting}: the list has {len(knobs)} items, counted from 0, and no item {head!r}", hint="name one of them")
         position = int(head)
-        return [*knobs[:position], _with(knobs[position], rest, value, setting), *knobs[position + 1 :]]
+        return [*knobs[:position], with_value(knobs[position], rest, value, setting), *knobs[position + 1 :]]
     inner = knobs if isinstance(knobs, dict) else {}
-    return {**inner, head: _with(inner.get(head), rest, value, setting)}
+    return {**inner, head: with_value(inner.get(head), rest, value, setting)}
 
 
 def _knob_error(

@@ -94,7 +94,8 @@ class _DocumentTrace:
 
     def _measured(self, step: StepState) -> Iterator[Event]:
         for row in self._own(step.outputs["Signals"]["artifact"], None):
-            yield {"event": "measured", "signals": {name: value for name, value in row.items() if name not in ("doc_id", "part", "row")}}
+            told = {name: value for name, value in row.items() if name not in ("doc_id", "part", "row") and value is not None}
+            yield {"event": "measured", "signals": told}
 
     def _clustered(self, step: StepState) -> Iterator[Event]:
         artifact = step.outputs["Clusters"]["artifact"]

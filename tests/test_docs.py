@@ -100,7 +100,7 @@ def test_every_command_that_a_page_shows_can_be_typed(page):
         arguments = cli._parser(words).parse_args(words)
         recipe = ROOT / getattr(arguments, "recipe", "none")
         if recipe.is_file():
-            make_plan(load(recipe, arguments.set), until=arguments.until)
+            make_plan(load(recipe, arguments.set), until=getattr(arguments, "until", None))
 
 
 def test_a_command_with_a_word_that_does_not_exist_cannot_be_typed(capsys):
@@ -316,8 +316,9 @@ def test_every_architecture_is_a_mapping(preset):
     assert set(yaml.safe_load(preset.read_text())) >= {"architecture"}
 
 
-def test_the_demo_uses_every_stage_but_the_one_that_takes_what_others_trained():
-    assert {line.stage.name for line in load(ROOT / "conf" / "demo.yaml").steps} == set(stage_names()) - {"import_checkpoint"}
+def test_the_demo_uses_every_stage_but_those_for_what_others_trained_and_for_more_than_a_gigabyte():
+    used = {line.stage.name for line in load(ROOT / "conf" / "demo.yaml").steps}
+    assert used == set(stage_names()) - {"import_checkpoint", "cap_languages"}
 
 
 @pytest.mark.slow

@@ -13,14 +13,17 @@ from starloom.tasks.kernels.text import text_signals as kernel
 BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 TEXTS = st.lists(
     st.text(st.sampled_from("ab1 _.é漢٣²😀\u202e\0" + BREAKS) | st.characters(exclude_categories=["Cs"]), max_size=60)
+    | st.lists(st.sampled_from(["ab", " ab\t", "\u3000é漢 ", "é漢", "", "\x0c", "a b c d e f g h i"]), max_size=12).map("\n".join)
     | st.sampled_from(["", "\r\n", "a\r\n\r\nb", "<?xml version='1.0'?>", "# AUTO-Generated\n", "é" * 99 + "<?xml version="]),
     max_size=8,
 )
 
 
 def plain(text: str) -> dict[str, object]:
-    """What bigcode-dataset computes, and the two phrases."""
+    """What bigcode-dataset computes, the two phrases, and OpenCoder's repetition of lines."""
     lengths = [len(line) for line in text.splitlines()]
+    full = [line.strip() for line in text.split("\n") if line.strip()]
+    repeated = [line for line in full if full.count(line) > 1]
     head = "".join(text.splitlines(keepends=True)[:5])
     lowered = "".join(letter.lower() if letter.isascii() else letter for letter in head)
     return {
@@ -30,6 +33,8 @@ def plain(text: str) -> dict[str, object]:
         "avg_line_length": sum(lengths) / max(len(lengths), 1),
         "alnum_fraction": sum(letter.isalnum() for letter in text) / max(len(text), 1),
         "alpha_fraction": sum(letter.isalpha() for letter in text) / max(len(text), 1),
+        "duplicate_line_fraction": len(repeated) / max(len(full), 1),
+        "duplicate_line_char_fraction": sum(map(len, repeated)) / max(sum(map(len, full)), 1),
         "has_generated_phrase": any(phrase in lowered for phrase in kernel.GENERATED_PHRASES),
         "has_xml_declaration": "<?xml version=" in text[:100],
     }
@@ -76,5 +81,5 @@ def test_a_program_says_so_in_the_first_five_lines(text, expected):
 
 @pytest.mark.slow
 def test_long_lines_and_long_files():
-    texts = ["x" * 10_000_000, "é\n" * 300_000, "ab\r\n" * 100_000 + "tail"]
+    texts = ["x" * 10_000_000, "é\n" * 3000, "ab\r\n" * 3000 + "tail", "".join(f"{n}\n" for n in range(5000)) + "7\n"]
     assert measured(pa.chunked_array([texts])) == [plain(text) for text in texts]

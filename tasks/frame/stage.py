@@ -104,6 +104,11 @@ class Config(BaseModel):
         named = {name: getattr(self, name) for name in type(self).model_fields if not self._is(name, _NotIdentity)}
         return {name: _plain(value, content=self._is(name, _ContentIdentity)) for name, value in named.items()}
 
+    def adjustable(self) -> dict[str, float]:
+        """Return the numbers of these knobs that shape the output, by their paths: what a what-if may vary."""
+        named = {name: getattr(self, name) for name in type(self).model_fields if not self._is(name, _NotIdentity)}
+        return {name: value for name, value in named.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
+
     def named_sources(self) -> list[str]:
         """Return all sources that these knobs name."""
         found: list[str] = []
