@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from starloom.queries.offences import Case, offence
 from starloom.queries.rows import Rows
 from starloom.queries.showing import text_of_document
 from starloom.queries.showing_clusters import show_cluster
@@ -41,7 +42,15 @@ def view_document(store: Store, doc_id: str, run_id: str | None) -> dict[str, An
         for event in found["events"]
         if event["event"] == "clustered"
     ]
-    return {**found, **text_of_document(store, run, found), "licenses": _licenses(rows, run, found), "clusters": clusters}
+    text = text_of_document(store, run, found)
+    more = {"licenses": _licenses(rows, run, found), "clusters": clusters, "offence": _offence(run, found["fate"], text["text"])}
+    return {**found, **text, **more}
+
+
+def _offence(run: Run, fate: dict[str, Any], text: str) -> dict[str, Any] | None:
+    """Return the places that the verdict is about which dropped a document."""
+    step = None if fate["kept"] else run.step(fate["step"])
+    return None if step is None else offence(Case(text, fate["rule"], fate["value"], fate["detail"], step.config))
 
 
 def _licenses(rows: Rows, run: Run, found: dict[str, Any]) -> list[dict[str, Any]]:

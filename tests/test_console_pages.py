@@ -196,7 +196,7 @@ def test_an_artifact_names_its_makers_and_users(client, store, names):
 def test_a_document_s_page_marks_why_it_was_dropped(client, names):
     page = parse(client.get(f"/documents/{names['minified']}?run=strict").text)
     (mark,) = [attributes for name, attributes in page.elements if name == "mark" and attributes["class"] == "offence"][:1]
-    assert mark["title"].startswith("longest line, 4,")
+    assert mark["title"].startswith("4,005 characters")
     assert "max-line-length" in page.text
 
 
