@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starloom.cli.output import print_json, table
 from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.show import with_interval
 from starloom.cli.wording import many
 from starloom.queries.formats import count, size
 
@@ -98,7 +99,14 @@ def _scores(scores: list[dict[str, Any]]) -> list[str]:
     for score in scores:
         values = [score["before"], score["after"]]
         change = "" if None in values else f"{values[1] - values[0]:+.4g}"
-        rows.append(
-            [score["benchmark"], score["metric"], score["language"] or "", *("-" if v is None else f"{v:.4g}" for v in values), change]
-        )
-    return ["", table(["benchmark", "metric", "language", "before", "after", ""], rows)]
+        sides = [word for side in ("before", "after") for word in with_interval(score, side)]
+        rows.append([score["benchmark"], score["metric"], score["language"] or "", *sides, change, verdict(score)])
+    return ["", table(["benchmark", "metric", "language", "before", "95 %", "after", "95 %", "", "on the same questions"], rows)]
+
+
+def verdict(score: dict[str, Any]) -> str:
+    """Say whether two runs differ in a score, by which test."""
+    if score["differs"] is None:
+        return ""
+    what = "differ" if score["differs"] else "no difference shown"
+    return f"{what} (p = {score['p_value']:.2g}, {score['test']}, {many(score['num_common'], 'question')})"

@@ -126,6 +126,7 @@ def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str
         found, cluster = step_lines(step, arguments)
         lines, following = lines + found, cluster or following
         untold = {name: value for name, value in untold.items() if name not in TOLD_NOTES}
+    lines += ["", *score_lines(step["scores"])] if "scores" in step else []
     counts, told = untold.get("counts", {}), untold.get("warnings", [])
     untold = {name: value for name, value in untold.items() if name not in ("counts", "warnings")}
     lines += ["", *_warnings(told, step["name"])] if told else []
@@ -133,6 +134,22 @@ def _step(step: dict[str, Any], arguments: argparse.Namespace) -> tuple[str, str
     lines += ["", "to look at, in the folder above", *[f"  {name}" for name in step["shown"]]] if step["shown"] else []
     lines += ["", "counts", *[f"  {name:<28} {count(number)}" for name, number in counts.items()]] if counts else []
     return "\n".join(lines), following
+
+
+def score_lines(scores: list[dict[str, Any]]) -> list[str]:
+    """Format scores with their intervals."""
+    rows = [
+        [each["benchmark"], each["metric"], each["language"] or "", *(with_interval(each)), count(each["count"]), each["method"]]
+        for each in scores
+    ]
+    return [table(["benchmark", "metric", "language", "score", "95 %", "of", "method"], rows)] if rows else ["no scores"]
+
+
+def with_interval(score: dict[str, Any], side: str = "") -> tuple[str, str]:
+    """Format a score, and its interval if it has one; `side` of a comparison: before or after."""
+    names = (side, f"{side}_low", f"{side}_high") if side else ("value", "low", "high")
+    value, low, high = (score[name] for name in names)
+    return ("-" if value is None else f"{value:.4g}", "" if low is None else f"{low:.3f} to {high:.3f}")
 
 
 def _warnings(told: list[str], step: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starloom.cli.output import print_json, table
 from starloom.cli.places import add_store_argument, again, open_store
+from starloom.cli.show import score_lines
 from starloom.cli.terminal import coloured
 from starloom.cli.wording import many
 from starloom.queries.formats import count, short, size
@@ -265,6 +266,7 @@ def _checkpoint(found: dict[str, Any], limit: int | None) -> tuple[str, str]:
         ),
         f"  in {count(found['num_sequences'])} of {many(found['num_sequences_packed'], 'packed sequence')}, none more than {times}",
     ]
+    lines += ["", *score_lines(found["scores"])] if found["scores"] else []
     for name, title in (("licenses", "licence"), ("languages", "language"), ("repositories", "repository")):
         rows = [[total["name"], count(total["documents"]), count(total["tokens"])] for total in found[name][:limit]]
         lines += ["", table([title, "documents", "tokens"], rows), *_more(len(found[name]), limit)]

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starloom.console.settings import settings_of
 from starloom.lineage.errors import StarloomError
@@ -48,7 +48,13 @@ def serve(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments.recipes, arguments.store, arguments.host, arguments.port)
     app = create_app(settings)
     threading.Thread(target=_prepare, args=(settings,), daemon=True).start()
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", server_header=False, timeout_graceful_shutdown=0)
+    uvicorn.run(app, host=arguments.host, port=arguments.port, **server_options(settings))
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of uvicorn. By itself it would believe whatever a client on this machine says of its address."""
+    proxies = {"proxy_headers": bool(settings.trusted_proxies), "forwarded_allow_ips": list(settings.trusted_proxies)}
+    return {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": 0, **proxies}
 
 
 def _prepare(settings: Settings) -> None:

@@ -22,8 +22,8 @@ _GAP = 2
 _LABEL_CHARACTERS = 22
 
 
-def _fits(text: str) -> str:
-    """Shorten a label to its column; the whole stands in its title."""
+def shortened(text: str) -> str:
+    """Return a label as its column has room for; the whole stands in its title."""
     words = visible(text)
     return words if len(words) <= _LABEL_CHARACTERS else f"{words[: _LABEL_CHARACTERS - 1]}…"
 
@@ -36,7 +36,7 @@ def funnel(rows: Sequence[dict[str, Any]]) -> Markup:
     room = _WIDTH - _LABEL - 90
     drawn = Markup("").join(_stage(number, row, room / most) for number, row in enumerate(rows))
     told = f"Documents left after each of {len(rows)} steps, from {count(most)} to {count(rows[-1]['documents'])}"
-    return _svg("chart funnel", _WIDTH, len(rows) * _ROW, told, drawn)
+    return drawing("chart funnel", _WIDTH, len(rows) * _ROW, told, drawn)
 
 
 def _stage(number: int, row: dict[str, Any], scale: float) -> Markup:
@@ -50,7 +50,7 @@ def _stage(number: int, row: dict[str, Any], scale: float) -> Markup:
         told=f"{row['step']}: {count(row['documents'])} kept, {count(row['dropped'])} dropped",
         x=_LABEL - 10,
         base=top + _ROW / 2 + 4,
-        name=_fits(row["step"]),
+        name=shortened(row["step"]),
         left=_LABEL,
         top=top + 4,
         kept=kept,
@@ -78,7 +78,7 @@ def bars(rows: Sequence[dict[str, Any]], value: str = "tokens", label: str = "na
             told=f"{row[label]}: {count(row[value])} {value}",
             x=_LABEL - 10,
             base=number * _ROW + _ROW / 2 + 4,
-            name=_fits(str(row[label])),
+            name=shortened(str(row[label])),
             left=_LABEL,
             top=number * _ROW + 5,
             width=max(1, (row[value] or 0) * room / most),
@@ -88,7 +88,7 @@ def bars(rows: Sequence[dict[str, Any]], value: str = "tokens", label: str = "na
         )
         for number, row in enumerate(rows)
     )
-    return _svg("chart bars", _WIDTH, len(rows) * _ROW, f"{value} by {label}", drawn)
+    return drawing("chart bars", _WIDTH, len(rows) * _ROW, f"{value} by {label}", drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def histogram(bins: Bins, thresholds: Sequence[float], what: str) -> Markup:
         '<text class="tick end" x="{width}" y="{text}">{high}</text>'
     ).format(width=_WIDTH, base=14 + _PLOT_HEIGHT, text=14 + _PLOT_HEIGHT + 16, low=amount(bins.low), high=amount(bins.high))
     told = f"{what}: {count(sum(bins.counts))} values from {amount(bins.low)} to {amount(bins.high)}"
-    return _svg("chart histogram", _WIDTH, _PLOT_HEIGHT + 34, told, columns + lines + axis)
+    return drawing("chart histogram", _WIDTH, _PLOT_HEIGHT + 34, told, columns + lines + axis)
 
 
 def _threshold(x: float, threshold: float) -> Markup:
@@ -139,7 +139,7 @@ def _threshold(x: float, threshold: float) -> Markup:
     )
 
 
-def _svg(kind: str, width: float, height: float, told: str, inner: Markup) -> Markup:
+def drawing(kind: str, width: float, height: float, told: str, inner: Markup) -> Markup:
     """Return a drawing in a box of its own, which scrolls where it is too wide."""
     return Markup(
         '<div class="chart-box" tabindex="0" role="group" aria-label="{told}">'

@@ -38,6 +38,15 @@ def _shown(character: str) -> str:
     return f'<span class="chip" title="{html.escape(name)}">U+{ord(character):04X}</span>'
 
 
+def token_text(text: str, *, is_special: bool = False, is_partial: bool = False) -> Markup:
+    """Escape the text of a token: a line end as ⏎ and a break, a special token and bytes within a character as a chip."""
+    if is_special:
+        return Markup('<span class="chip special">{}</span>').format(chips(text))
+    if is_partial:
+        return Markup('<span class="chip" title="bytes within a character">{}</span>').format(chips(text))
+    return Markup('<span class="line-end">⏎</span>\n').join(chips(piece) for piece in text.split("\n"))
+
+
 def amount(value: float | None) -> str:
     """Format a measured value: four significant digits, a whole number in full."""
     if value is None:

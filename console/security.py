@@ -12,8 +12,8 @@ import hashlib
 import hmac
 import json
 import secrets
+import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -22,6 +22,8 @@ from fastapi import Depends, HTTPException, Request
 from markupsafe import Markup
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
+
+from starloom.console.tries import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,9 @@ PUBLIC_PATHS = frozenset({"/login", "/healthz"})
 ANY_ROLE_PATHS = frozenset({"/logout"})
 """What a viewer may change: that they are logged in."""
 MAX_FORM_BYTES = 1_000_000
-FAILED_LOGINS_A_MINUTE = 10
+KEPT_ENDED = 100_000
+"""Sessions that were logged out and whose cookies would not be over yet."""
+TOO_MANY = "too many wrong passwords or tokens: wait a minute, then try again"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
@@ -73,7 +77,10 @@ class Keeper:
         self.cookie_name = f"{COOKIE}_{settings.port}"
         """Browsers send a cookie to every port of a host: two consoles on one machine must not take each other's."""
         self._key = _key(settings) if settings.secret else secrets.token_bytes(32)
-        self._failures: dict[str, deque[float]] = {}
+        self._tries = Tries()
+        self._ended: dict[str, float] = {}
+        """Nonce of a session that was logged out → when it would have been over."""
+        self._lock = threading.Lock()
 
     def new_session(self, role: Role | None) -> Session:
         """Return a session that begins now."""
@@ -94,7 +101,15 @@ class Keeper:
         if not hmac.compare_digest(signature.encode(), self._sign("session", body).encode()):
             return None
         role, nonce, expires = json.loads(body)
-        return Session(role, nonce, expires) if expires > time.time() else None
+        return Session(role, nonce, expires) if expires > time.time() and nonce not in self._ended else None
+
+    def end(self, session: Session) -> None:
+        """End a session: its cookie, wherever a copy of it is, opens nothing from now on, as long as this console runs."""
+        now = time.time()
+        with self._lock:
+            if len(self._ended) >= KEPT_ENDED:
+                self._ended = {nonce: expires for nonce, expires in self._ended.items() if expires > now}
+            self._ended[session.nonce] = session.expires
 
     def csrf_token(self, session: Session) -> str:
         """Return the token that the forms of a session carry."""
@@ -111,18 +126,19 @@ class Keeper:
             found = role if matches and wanted else found
         return found
 
-    def may_try(self, client: str) -> bool:
-        """Return whether an address may try a password now: not after ten wrong ones in a minute."""
-        tries = self._failures.get(client)
-        while tries and tries[0] < time.monotonic() - 60:
-            tries.popleft()
-        return not tries or len(tries) < FAILED_LOGINS_A_MINUTE
+    def try_word(self, word: str, kind: Literal["password", "token"], client: str) -> Role | None:
+        """Return the role that a password or token gives to whoever gave it from an address.
 
-    def failed(self, client: str) -> None:
-        """Record a wrong password."""
-        if len(self._failures) > 1000:  # noqa: PLR2004 - addresses that are remembered: memory is bounded
-            self._failures.clear()
-        self._failures.setdefault(client, deque(maxlen=FAILED_LOGINS_A_MINUTE)).append(time.monotonic())
+        Raises:
+            HTTPException: 429 after ten wrong ones in a minute from there.
+        """
+        mark = self._tries.begin(client)
+        if mark is None:
+            raise HTTPException(429, TOO_MANY, {"Retry-After": "60"})
+        role = self.role_of(word, kind)
+        if role is not None:
+            self._tries.was_right(client, mark)
+        return role
 
     def _sign(self, purpose: str, body: bytes) -> str:
         return hmac.new(self._key, purpose.encode() + b":" + body, hashlib.sha256).hexdigest()
@@ -209,7 +225,7 @@ def _find_session(request: Request) -> Session:
     keeper: Keeper = request.app.state.keeper
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
-        role = keeper.role_of(token.strip(), "token")
+        role = keeper.try_word(token.strip(), "token", client_of(request))
         if role is None:
             raise HTTPException(401, "the bearer token is not one of this console", {"WWW-Authenticate": "Bearer"})
         return Session(role, "", 0, is_bearer=True)
@@ -218,6 +234,11 @@ def _find_session(request: Request) -> Session:
         return found
     request.state.is_new_session = True
     return keeper.new_session(None if request.app.state.settings.needs_login else "operator")
+
+
+def client_of(request: Request) -> str:
+    """Return the address that asks: what it says of itself in headers counts for nothing, but from a proxy that the settings name."""
+    return request.client.host if request.client else ""
 
 
 def csrf_field(request: Request) -> Markup:

@@ -46,6 +46,8 @@ class Settings:
     port: int = 8765
     allowed_hosts: tuple[str, ...] = ()
     """Names, beyond those that follow from `host`, under which a browser may ask for pages."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose word on the client's address and scheme counts. Anybody else may write those headers."""
     session_hours: float = SESSION_HOURS
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class Settings:
                 raise ConfigError(f"a {what} of the console is empty", hint=f"give a {what}, or leave it out")
             if viewer is not None and viewer == operator:
                 raise ConfigError(f"viewers and operators have one {what}, so every viewer would be an operator", hint="choose two")
+        for proxy in self.trusted_proxies:
+            _check_network(proxy)
         if not self.needs_login and not is_loopback(self.host):
             raise ConfigError(
                 f"the console would let everybody in who reaches {self.host}",
@@ -93,6 +97,15 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+def _check_network(proxy: str) -> None:
+    try:
+        ipaddress.ip_network(proxy)
+    except ValueError as error:
+        raise ConfigError(
+            f"STARLOOM_TRUSTED_PROXIES names {proxy!r}, which is no address or network", hint="give addresses: 127.0.0.1, 10.0.0.0/24"
+        ) from error
+
+
 def settings_of(recipes: list[Path], store: str | None, host: str, port: int) -> Settings:
     """Return the settings of a console, with the secrets of the environment.
 
@@ -110,9 +123,14 @@ def settings_of(recipes: list[Path], store: str | None, host: str, port: int) ->
         prefect_ui=os.environ.get("STARLOOM_PREFECT_UI_URL") or (api.removesuffix("/api") if api else None),
         host=host,
         port=port,
-        allowed_hosts=tuple(name.strip() for name in os.environ.get("STARLOOM_ALLOWED_HOSTS", "").split(",") if name.strip()),
+        allowed_hosts=_listed("STARLOOM_ALLOWED_HOSTS"),
+        trusted_proxies=_listed("STARLOOM_TRUSTED_PROXIES"),
         **secrets,
     )
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in os.environ.get(name, "").split(",") if word.strip())
 
 
 def _stores(recipes: list[Path], store: str | None) -> tuple[tuple[str, str], ...]:

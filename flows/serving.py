@@ -47,6 +47,8 @@ END_SECONDS = {"worker": 0.4, "console": 0.4, "server": 0.4}
 """How long runs and then each service may take to end, in the order in which they are ended: all of it within five seconds of Ctrl-C."""
 SHOWN_LINES = 15
 MENDED_WORKERS = 5
+MENDED_SERVERS = 5
+"""How often each is started again in all: what dies more often has a reason that a person must see."""
 PARTS = ("server", "worker", "console")
 CONSOLE_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -114,14 +116,21 @@ class Service:
         except subprocess.TimeoutExpired:
             self._kill()
 
-    def end_children(self, seconds: float) -> None:
-        """Ask what it has started to end, and wait: runs save their work, and tell the server how they ended."""
+    def end_children(self, seconds: float, environment: dict[str, str] | None = None) -> None:
+        """Ask what it has started to end, and wait: runs save their work, and tell the server how they ended.
+
+        Args:
+            seconds: to wait for.
+            environment: of the children to end; by default all of them.
+        """
         import psutil
 
-        children = self._children(recursive=False)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.terminate()
+        children = []
+        for child in self._children(recursive=False):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if environment is None or environment.items() <= child.environ().items():
+                    child.terminate()
+                    children.append(child)
         psutil.wait_procs(children, timeout=seconds)
 
     def _children(self, *, recursive: bool) -> list[psutil.Process]:
@@ -160,6 +169,7 @@ class Supervisor:
         self.api: PrefectApi
         self._stop = threading.Event()
         self._num_mended = 0
+        self._num_mended_servers = 0
         self._tries: dict[str, int] = {}
         """Flow run → how often it was begun again here; Prefect counts only those that got as far as running."""
         self._crashed_before: set[str] = set()
@@ -203,11 +213,15 @@ class Supervisor:
         """
         swept = time.monotonic()
         while not self._stop.wait(POLL_SECONDS):
+            self._mend_server()
             self._mend_worker()
             for service in self.services.values():
                 service.check()
-            if self.serving.retries and time.monotonic() - swept > SWEEP_SECONDS:
-                self._sweep()
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                if self.serving.retries:
+                    self._sweep()
+                if self._num_mended_servers and "worker" in self.services:
+                    self._end_cancelled()
                 swept = time.monotonic()
 
     @property
@@ -229,6 +243,42 @@ class Supervisor:
         if hasattr(self, "api"):
             self.api.close()
 
+    def _mend_server(self) -> None:
+        """Start Prefect's server again if it ended, on the same address and database, and wait until it answers. Not for ever.
+
+        Runs under way go on meanwhile: what they tell it, they try again. The worker may give up, and is then mended in its turn.
+
+        Raises:
+            ConfigError: somebody else has its port now.
+            StarloomError: it ends again and again, or does not answer.
+        """
+        server = self.services.get("server")
+        while server is not None and server.process.poll() is not None and self._num_mended_servers < MENDED_SERVERS:
+            self._num_mended_servers += 1
+            print(f"starloom: Prefect's server ended ({server.process.returncode}) and is started again", file=sys.stderr, flush=True)
+            self._start_server()
+            server = self.services["server"]
+            try:
+                self._wait_for_server()
+            except StarloomError:
+                if self.is_stopped or server.process.poll() is None or self._num_mended_servers >= MENDED_SERVERS:
+                    raise
+
+    def _wait_for_server(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            StarloomError: it does not in time; or it ended, with its last lines.
+        """
+        server = self.services.get("server")
+        try:
+            self.api.wait_until_up(
+                SERVER_SECONDS, is_lost=lambda: self._stop.is_set() or (server is not None and server.process.poll() is not None)
+            )
+        finally:
+            if server is not None and not self.is_stopped:
+                server.check()
+
     def _mend_worker(self) -> None:
         """Start the worker again if it ended: one run that it could not begin must not end all others. Not for ever."""
         worker = self.services.get("worker")
@@ -238,6 +288,16 @@ class Supervisor:
         print(f"starloom: the worker ended ({worker.process.returncode}) and is started again", file=sys.stderr, flush=True)
         self._sweep(lambda name: name == self.worker)
         self._start_worker()
+
+    def _end_cancelled(self) -> None:
+        """End the runs of our worker that are to be cancelled: Prefect's own (3.8) hear of it no more once they have lost their server."""
+        try:
+            for run in self.api.flow_runs(["CANCELLING"]):
+                if run["labels"].get("prefect.worker.name") == self.worker:
+                    self.services["worker"].end_children(RUN_END_SECONDS, {"PREFECT__FLOW_RUN_ID": run["id"]})
+                    self.api.set_state(run["id"], "CANCELLED", "cancelled by hand", force=True)
+        except StarloomError as error:
+            print(f"starloom: {error.message}", file=sys.stderr, flush=True)
 
     def _sweep(self, is_lost: Callable[[str], bool] | None = None) -> None:
         """Mark what lost its worker, wherever that was, and begin it again as often as is allowed."""

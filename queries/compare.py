@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from starloom.queries.fates import REASON, dropped, funnel, is_linear, judgements, origins, output_of
 from starloom.queries.rows import Rows
+from starloom.queries.scores import compared_scores
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from starloom.lineage.records import Run, StepState
+    from starloom.lineage.records import Run
     from starloom.lineage.store import Store
 
 KEPT, ABSENT = "kept", "not there"
@@ -44,7 +45,7 @@ def compare(store: Store, before_id: str, after_id: str, limit: int | None = Non
         "settings": settings(before, after),
         "funnel": _funnels(before, after),
         "documents": documents(rows, before, after, limit),
-        "scores": scores(rows, before, after),
+        "scores": compared_scores(rows, before, after),
     }
 
 
@@ -217,26 +218,3 @@ def _skipped(rows: Rows, run: Run) -> dict[tuple[str, str], str]:
         for _, table in rows.tables(artifact, ["repo", "path", "rule"]) if artifact else ():
             found |= {(row["repo"], row["path"]): row["rule"] for row in table.to_pylist()}
     return found
-
-
-# Scores
-
-
-def scores(rows: Rows, before: Run, after: Run) -> list[dict[str, Any]]:
-    """Return scores of both runs by benchmark, metric and language; empty where neither was evaluated."""
-    sides = {"before": _scores(rows, before), "after": _scores(rows, after)}
-    keys = list(dict.fromkeys([*sides["before"], *sides["after"]]))
-    names = ("step", "benchmark", "metric", "language")
-    return [{**dict(zip(names, key, strict=True)), **{side: values.get(key) for side, values in sides.items()}} for key in keys]
-
-
-def _scores(rows: Rows, run: Run) -> dict[tuple[str, str, str, str | None], float]:
-    found: dict[tuple[str, str, str, str | None], float] = {}
-    for step in _scored(run):
-        for _, table in rows.tables(step.outputs["Scores"]["artifact"], None):
-            found |= {(step.name, row["benchmark"], row["metric"], row["language"]): row["value"] for row in table.to_pylist()}
-    return found
-
-
-def _scored(run: Run) -> list[StepState]:
-    return [step for step in run.steps if "Scores" in step.outputs]

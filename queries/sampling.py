@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError, did_you_mean
 from starloom.queries.fates import REASON, input_of
+from starloom.queries.offences import Case, offence
 from starloom.queries.rows import Rows
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def sample(store: Store, run_id: str, step_name: str, *, kept: bool, rule: str |
         seed: of the draw.
 
     Returns:
-        How many documents there are to draw from, and those drawn, in the order of the corpus: identity, text as the step read it, and
-        verdict.
+        How many documents there are to draw from, and those drawn, in the order of the corpus: identity, text as the step read it,
+        verdict, and `offence`: the places that it is about.
 
     Raises:
         InputError: if there is no such run or step, or it judged nothing, or `rule` is none of its rules.
@@ -75,7 +76,14 @@ def sample(store: Store, run_id: str, step_name: str, *, kept: bool, rule: str |
         reasons = rows.take(verdicts, part, at, REASON).to_pylist()
         texts = rows.take(docs["artifact"], part, at, _TEXT).to_pylist()
         places = [{"part": part, "row": int(row)} for row in at]
-        documents += [{**text, **reason, **place} for text, reason, place in zip(texts, reasons, places, strict=True)]
+        told = [
+            None
+            if reason["rule"] is None
+            else offence(Case(text["content"], reason["rule"], reason["value"], reason["detail"], step.config))
+            for text, reason in zip(texts, reasons, strict=True)
+        ]
+        found = zip(texts, reasons, places, told, strict=True)
+        documents += [{**text, **reason, **place, "offence": each} for text, reason, place, each in found]
     asked = {"rule": rule, "kept": kept, "seed": seed}
     return {"kind": "sample", "run": store.run(run_id).id, "step": step.name, **asked, "num_documents": total, "documents": documents}
 

@@ -15,6 +15,7 @@ from starloom.lineage.leases import status
 from starloom.queries.export import find
 from starloom.queries.fates import funnel
 from starloom.queries.rows import Rows
+from starloom.queries.scores import scores_of
 from starloom.queries.showing_clusters import conflicts, finders, show_cluster, show_conflicts
 from starloom.queries.tracing import trace
 
@@ -92,13 +93,15 @@ def _step(step: StepState) -> dict[str, Any]:
 
 
 def show_step(store: Store, name: str, limit: int | None = None) -> dict[str, Any]:
-    """Return the whole record of RUN/STEP; of a deduplication step also the licence conflicts, at most `limit`."""
+    """Return the whole record of RUN/STEP; of deduplication also licence conflicts, at most `limit`; of evaluation scores."""
     run_id, _, wanted = name.partition("/")
     run = store.run(run_id)
     step = run.step(wanted)
     if step is None:
         raise InputError(f"run {run.id} has no step {wanted!r}", hint=did_you_mean(wanted, [step.name for step in run.steps]))
     told = {name: getattr(step, name) for name in ("key", "config", "components", "inputs", "notes", "shown")}
+    if "Scores" in step.outputs:
+        told["scores"] = scores_of(Rows(store), step)
     if step in finders(run):
         told["license_conflicts"] = conflicts(Rows(store), run, step, limit)
     return {"kind": "step", "run": run.id, "store": store.url, **_step(step), **told, "folder": f"{store.url}/runs/{run.id}/{step.name}"}

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError, did_you_mean
+from starloom.queries.differences import side_by_side
 from starloom.queries.fates import input_of, output_of, producer
 from starloom.queries.questions import newest
 from starloom.queries.rows import Rows
@@ -53,7 +54,7 @@ def class_counts(classes: Iterable[str | None]) -> dict[str, int]:
 # One cluster
 
 
-def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: int | None = None) -> dict[str, Any]:
+def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: int | None = None, also: str | None = None) -> dict[str, Any]:
     """Describe a cluster: its members, why the survivor won, their licences, and how each text differs from the survivor's.
 
     Args:
@@ -61,6 +62,7 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
         wanted: the beginning of the cluster's name, or STEP/ and that; without a step, the last one that found it.
         run_id: of which run; None for the newest that is done.
         num_compared: how many texts to compare with the survivor's.
+        also: a member whose text is compared too, wherever it stands.
 
     Raises:
         InputError: if no step of the run found such a cluster.
@@ -83,7 +85,7 @@ def show_cluster(store: Store, wanted: str, run_id: str | None, num_compared: in
     if len(names) > 1:
         raise InputError(f"several clusters begin with {prefix!r}", hint="give more digits: " + ", ".join(names[:_NUM_EXAMPLES]))
     found_before = [other for other in others if any(row["cluster_id"] == names[0] for row in found[other])]
-    cluster = _cluster(rows, step, found[last], COMPARED_MEMBERS if num_compared is None else num_compared)
+    cluster = _cluster(rows, step, found[last], COMPARED_MEMBERS if num_compared is None else num_compared, also)
     return {"kind": "cluster", "run": run.id, "store": store.url, "step": step.name, "also_found_by": found_before, **cluster}
 
 
@@ -95,7 +97,7 @@ def _members(rows: Rows, step: StepState, prefix: str) -> list[dict[str, Any]]:
     return found
 
 
-def _cluster(rows: Rows, step: StepState, members: list[dict[str, Any]], num_compared: int) -> dict[str, Any]:
+def _cluster(rows: Rows, step: StepState, members: list[dict[str, Any]], num_compared: int, also: str | None) -> dict[str, Any]:
     name = members[0]["cluster_id"]
     members.sort(key=lambda row: (row["doc_id"] != name, -row["jaccard"], row["doc_id"]))
     first, survivor = members[0], next((row for row in members if row["is_survivor"]), None)
@@ -104,8 +106,9 @@ def _cluster(rows: Rows, step: StepState, members: list[dict[str, Any]], num_com
     for row in members:
         row["license_evidence"] = evidence.get(row["doc_id"])
         row["goes_for"] = goes_for[row["doc_id"]]
-        row["differences"] = row["has_more_differences"] = None
-    _compare(rows, step, members[: num_compared + 1], parts)
+        row["differences"] = row["has_more_differences"] = row["compared_with"] = row["aligned"] = None
+    rest = [row for row in members[num_compared + 1 :] if row["doc_id"] == also]
+    _compare(rows, step, [*members[: num_compared + 1], *rest], parts)
     return {
         "cluster_id": name,
         "survivor": survivor and survivor["doc_id"],
@@ -158,6 +161,8 @@ def _compare(rows: Rows, step: StepState, members: list[dict[str, Any]], parts: 
         old, new = texts[others[row["doc_id"]]], texts[row["doc_id"]]
         names = (f"{old['repo']}/{old['path']}", f"{new['repo']}/{new['path']}")
         row["differences"], row["has_more_differences"] = differences(old["content"], new["content"], names)
+        row["compared_with"] = {name: old[name] for name in ("doc_id", "repo", "path")}
+        row["aligned"] = side_by_side(old["content"], new["content"])
 
 
 def differences(old: str, new: str, names: tuple[str, str]) -> tuple[list[str], bool]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from starloom.lineage.errors import InputError
 from starloom.queries.fates import input_of, output_of, producer
+from starloom.queries.scores import scores_of_checkpoint
 from starloom.tasks.kernels.packing.roles import DOCUMENT_ROLES
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def trace_checkpoint(question: Question, step: StepState) -> dict[str, Any]:
             for name, column in {"repositories": "repo", "languages": "language", "licenses": "license"}.items()
         },
         "steps": _new_by_step(added_up),
+        "scores": scores_of_checkpoint(rows, run, output_of(step, "Checkpoint")),
         "documents": documents.slice(0, question.limit).to_pylist(),
     }
 

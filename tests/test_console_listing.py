@@ -6,15 +6,13 @@ import html
 import re
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from starloom.console import charts
-from starloom.console.formats import amount, chips, is_plain, many, moment, seconds, share, visible
+from starloom.console.formats import amount, chips, is_plain, many, moment, seconds, share, token_text, visible
 from starloom.console.links import Links
 from starloom.console.listing import Mark, line_of, line_starts, listing
-from starloom.console.offences import longest_line, offences
 from starloom.console.tables import Column, Table
 from starloom.queries.formats import size
 from tests.console_client import parse
@@ -95,22 +93,6 @@ def test_positions_are_found_in_their_lines(text):
     starts = line_starts(text)
     for position in range(len(text)):
         assert line_of(starts, position) == min(text[:position].count("\n") + 1, len(starts))
-    start, end = longest_line(text)
-    assert end - start == max(len(line) for line in text.removesuffix("\n").split("\n"))
-
-
-@pytest.mark.parametrize(
-    ("text", "rule", "marked"),
-    [
-        ("a\nbcd\ne", "max-line-length", ["bcd"]),
-        ("<a>\n<?xml version='1.0'?>\n", "has-xml-declaration", ["<?xml version='1.0'?>"]),
-        ("none", "has-xml-declaration", []),
-        ("# SPDX-License-Identifier: GPL-3.0\nx = 1\n", "non-permissive", ["SPDX-License-Identifier: GPL-3.0"]),
-        ("x = 1\n", "near-duplicate", []),
-    ],
-)
-def test_what_a_rule_is_about_is_pointed_at(text, rule, marked):
-    assert [text[mark.start : mark.end] for mark in offences(text, rule, None, "GPL-3.0")] == marked
 
 
 def test_numbers_are_told_as_people_read_them():
@@ -166,3 +148,9 @@ def test_charts_are_drawn_of_nothing_and_of_hostile_names():
     assert places.place(0) == 0
     assert places.place(1000) == 1
     assert 0.4 < places.place(31) < 0.6
+
+
+def test_a_token_s_text_shows_line_ends_and_what_is_no_text():
+    assert token_text("a\n<b>") == 'a<span class="line-end">⏎</span>\n&lt;b&gt;'
+    assert token_text("<eos>", is_special=True) == '<span class="chip special">&lt;eos&gt;</span>'
+    assert "bytes within a character" in token_text("\\xe2", is_partial=True)

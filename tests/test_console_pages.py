@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 
 import pyarrow.parquet as pq
 import pytest
 
 from starloom.cli import main
+from starloom.console.formats import amount
 from starloom.lineage.store import Store
 from starloom.queries.finding import find_all
 from starloom.queries.rows import Rows
@@ -194,7 +196,7 @@ def test_an_artifact_names_its_makers_and_users(client, store, names):
 def test_a_document_s_page_marks_why_it_was_dropped(client, names):
     page = parse(client.get(f"/documents/{names['minified']}?run=strict").text)
     (mark,) = [attributes for name, attributes in page.elements if name == "mark" and attributes["class"] == "offence"][:1]
-    assert mark["title"].startswith("longest line, 4,")
+    assert mark["title"].startswith("4,005 characters")
     assert "max-line-length" in page.text
 
 
@@ -210,6 +212,24 @@ def test_a_redaction_is_marked_where_it_stands_and_never_told(client, names, sto
     assert parse(f"<mark{marked}</mark>").text in text[span["new_start"] : span["new_end"]].decode()
     for form in ("html", "json"):
         assert EMAIL not in client.get(f"/documents/{names['author']}?run=strict&format={form}").text
+
+
+def test_members_of_a_cluster_stand_side_by_side_and_say_how_alike_they_are(client, store, names):
+    doc = next(each["doc_id"] for each in show_cluster(store, names["cluster"], "strict")["members"] if each["aligned"])
+    found = show_cluster(store, f"near_dedup/{names['cluster']}", "strict", 0, also=doc)
+    (told,) = [member for member in found["members"] if member["aligned"]]
+    assert told["doc_id"] == doc, "the document that is looked at is compared, however many others there are"
+    for address in (f"/documents/{doc}?run=strict", f"/clusters/{names['cluster']}?run=strict&step=near_dedup"):
+        answer = client.get(address).text
+        page = parse(answer)
+        rows = [attributes.get("class") for name, attributes in page.elements if name == "tr"]
+        assert (rows.count("come"), rows.count("gone")) == (told["aligned"]["num_come"], told["aligned"]["num_gone"])
+        assert rows.count("come") + rows.count("gone") == 2
+        assert "# one more line" in page.text
+        assert f"Jaccard {amount(told['jaccard'])}, estimated from signatures; " in page.text
+        assert not re.search(r"<(del|ins)></", answer)
+        regions = [attributes for _, attributes in page.elements if attributes.get("aria-label", "").startswith("Difference of repo")]
+        assert [region["tabindex"] for region in regions] == ["0"], "scrolled by keyboard"
 
 
 def test_bytes_of_a_document_are_marked(client, names, store):
@@ -230,6 +250,32 @@ def test_every_token_of_a_sequence_leads_to_its_bytes(client, store, names):
     hrefs = parse(client.get("/sequences/0:0?run=strict").text).hrefs()
     token = next(token for span in found["spans"] if span["byte_start"] is not None for token in span["tokens"])
     assert any(f"start={token['byte_start']}&end={token['byte_end']}" in href for href in hrefs)
+
+
+def test_tokens_are_told_as_their_bytes_decode_and_no_byte_alphabet_shows(client, store):
+    """Ċ, Ġ and the like are the byte-level tokenizer's letters for bytes: they stand in no text of the corpus."""
+    run = store.run("strict")
+    num_special = num_ends = 0
+    for row in range(4):
+        found = view_sequence(store, f"0:{row}", run.id)
+        answer = client.get(f"/sequences/0:{row}?run=strict").text
+        shown = parse(answer)
+        assert not {"Ċ", "Ġ", "ĉ"} & set(shown.text)
+        for span in found["spans"]:
+            words = [token["text"] for token in span["tokens"]]
+            if span["role"] in ("metadata", "sentinel", "eod"):
+                assert "".join(words) == span["text"]
+            for token in span["tokens"]:
+                assert token["is_special"] is (token["text"].startswith("<") and token["text"].endswith(">") and len(token["text"]) > 2)
+                num_special += token["is_special"]
+                num_ends += token["text"].count("\n")
+        chips = [attributes for name, attributes in shown.elements if name == "span" and attributes.get("class") == "chip special"]
+        assert len(chips) == sum(token["is_special"] for span in found["spans"] for token in span["tokens"])
+        assert answer.count('<span class="line-end">⏎</span>\n') == sum(
+            token["text"].count("\n") for span in found["spans"] for token in span["tokens"]
+        )
+    assert num_special
+    assert num_ends
 
 
 def test_checkpoints_tell_what_was_new_at_each_stretch_of_steps(client, store, names):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import json
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 import time
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import APIRouter
 from starlette.testclient import TestClient
 
 from starloom.console import app as console_app
+from starloom.console import security, tries
+from starloom.console.__main__ import server_options
 from starloom.console.app import ROUTERS, create_app
 from starloom.console.security import Form, Operator, Viewer, host_name
 from starloom.console.settings import Settings
@@ -244,9 +252,8 @@ def test_logging_in_leads_nowhere_else(store, target):
 
 
 def test_tokens_serve_programs(store, routes):
-    client = client_of(store, **CREDENTIALS)
     for token, status in {"see-token": 403, "do-token": 200, "no-token": 401, "": 401, "see": 401, "do": 401}.items():
-        headers = {"authorization": f"Bearer {token}"}
+        client, headers = client_of(store, **CREDENTIALS), {"authorization": f"Bearer {token}"}
         assert client.get("/runs", params={"format": "json"}, headers=headers).status_code == (401 if status == 401 else 200)
         assert client.post("/change", data={"word": "x"}, headers=headers).status_code == status
         assert "set-cookie" not in client.get("/runs", headers=headers).headers
@@ -393,3 +400,166 @@ def test_the_description_is_openapi_and_needs_nothing_of_elsewhere(store):
     assert json.dumps(client.get("/api", params={"format": "json"}).json()) == json.dumps(description)
     assert "cdn" not in client.get("/api").text.lower()
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
+
+
+# Attacks on the login
+
+
+def guess(client, token, word, **headers):
+    return client.post("/login", data={"password": word, "csrf_token": token}, headers={**SAME, **headers}).status_code
+
+
+def test_guesses_that_come_at_once_are_no_more_than_one_after_the_other(store):
+    client = client_of(store, **CREDENTIALS)
+    token = hidden_token(client.get("/login").text)
+    together = threading.Barrier(24)
+
+    def one(number):
+        together.wait()
+        return guess(client, token, f"wrong {number}")
+
+    with ThreadPoolExecutor(24) as pool:
+        statuses = Counter(pool.map(one, range(24)))
+    assert statuses == {403: 10, 429: 14}
+
+
+def test_an_address_that_a_client_says_of_itself_counts_for_nothing(store):
+    client = client_of(store, **CREDENTIALS)
+    token = hidden_token(client.get("/login").text)
+    names = ("x-forwarded-for", "x-real-ip", "forwarded", "x-client-ip", "cf-connecting-ip")
+    tries = [guess(client, token, f"{n}", **dict.fromkeys(names, f"10.0.0.{n}")) for n in range(12)]
+    assert tries == [403] * 10 + [429] * 2
+
+
+def seen_by_server(settings, peer, header):
+    """The address that the application sees behind uvicorn's own layers, as the console starts it."""
+    seen = []
+
+    async def app(scope, _receive, _send):
+        seen.append((scope["client"][0], scope["scheme"]))
+
+    config = uvicorn.Config(app, **server_options(settings))
+    config.load()
+    headers = [(b"x-forwarded-for", header.encode()), (b"x-forwarded-proto", b"https")]
+    scope = {"type": "http", "client": (peer, 1), "scheme": "http", "headers": headers, "path": "/", "asgi": {}}
+    asyncio.run(config.loaded_app(scope, None, None))
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer", "header", "seen"),
+    [
+        ((), "127.0.0.1", "6.6.6.6", ("127.0.0.1", "http")),
+        ((), "10.0.0.7", "127.0.0.1", ("10.0.0.7", "http")),
+        (("127.0.0.1",), "127.0.0.1", "6.6.6.6", ("6.6.6.6", "https")),
+        (("127.0.0.1",), "127.0.0.1", "1.1.1.1, 6.6.6.6", ("6.6.6.6", "https")),
+        (("10.0.0.0/24",), "10.0.0.7", "6.6.6.6, 10.0.0.9", ("6.6.6.6", "https")),
+        (("127.0.0.1",), "10.0.0.7", "6.6.6.6", ("10.0.0.7", "http")),
+    ],
+)
+def test_only_a_proxy_that_is_named_is_believed(store, proxies, peer, header, seen, monkeypatch):
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    assert seen_by_server(Settings(stores=(("s", str(store)),), trusted_proxies=proxies), peer, header) == seen
+
+
+def test_a_proxy_that_is_no_address_is_refused(store):
+    with pytest.raises(ConfigError, match="'proxy', which is no address"):
+        Settings(stores=(("s", str(store)),), trusted_proxies=("proxy",))
+
+
+def test_tokens_cannot_be_guessed_in_bulk_either(store):
+    client = client_of(store, **CREDENTIALS)
+    tries = [client.get("/runs", headers={"authorization": f"Bearer {n}"}).status_code for n in range(12)]
+    assert tries == [401] * 10 + [429] * 2
+    assert client.get("/runs", headers={"authorization": "Bearer do-token"}).status_code == 429, "the right one tells nothing either"
+    assert guess(client, hidden_token(client.get("/login").text), "do") == 429, "one limit for both"
+
+
+def test_right_passwords_and_tokens_do_not_count(store):
+    client = client_of(store, **CREDENTIALS)
+    for _ in range(15):
+        assert client.get("/runs", headers={"authorization": "Bearer see-token"}).status_code == 200
+        assert log_in(client_of(store, **CREDENTIALS), "see").status_code == 303
+
+
+def test_wrong_ones_are_counted_by_address_and_for_a_minute(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(tries.time, "monotonic", lambda: clock[0])
+    counted = tries.Tries()
+    assert [counted.begin("10.0.0.1") is None for _ in range(11)] == [False] * 10 + [True]
+    assert counted.begin("10.0.0.2") is not None
+    assert [counted.begin(f"2001:db8::{n:x}") is None for n in range(1, 12)] == [False] * 10 + [True], "one customer's addresses are one"
+    assert counted.begin("2001:db8:0:1::1") is not None
+    assert counted.begin("::ffff:10.0.0.1") is None, "the same machine"
+    clock[0] += 60.0
+    assert counted.begin("10.0.0.1") is not None
+
+
+def test_other_addresses_do_not_make_one_forgotten_and_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(tries, "KEPT_ADDRESSES", 50)
+    counted = tries.Tries()
+    for n in range(500):
+        counted.begin("10.0.0.1")
+        counted.begin(f"10.1.{n // 250}.{n % 250}")
+    assert counted.begin("10.0.0.1") is None
+    assert len(counted._wrong) <= 50
+
+
+@pytest.mark.parametrize("word", ["do", "see", "d", "do-token", "", "ü", "x" * 100_000])
+def test_a_comparison_takes_the_same_steps_whatever_is_given(store, monkeypatch, word):
+    compared = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(security.hmac, "compare_digest", lambda one, other: compared.append((len(one), len(other))) or real(one, other))
+    keeper = create_app(Settings(stores=(("s", str(store)),), **CREDENTIALS)).state.keeper
+    assert keeper.role_of(word, "password") == {"do": "operator", "see": "viewer"}.get(word)
+    assert compared == [(32, 32), (32, 32)], "both roles, digests of one length"
+
+
+def test_a_session_from_before_the_login_is_worth_nothing_after_it(store):
+    """Whoever plants a cookie in a browser must not share the session that its user then begins."""
+    attacker = client_of(store, **CREDENTIALS)
+    victim = TestClient(attacker.app, base_url=BASE, follow_redirects=False)
+    planted_token = hidden_token(attacker.get("/login").text)
+    planted = dict(attacker.cookies)
+    for name, value in planted.items():
+        victim.cookies.set(name, value, domain="127.0.0.1")
+    assert log_in(victim, "do").status_code == 303
+    assert dict(victim.cookies) != planted
+    assert victim.get("/runs").status_code == 200
+    assert attacker.get("/runs").status_code == 303, "the planted cookie is nobody's"
+    assert victim.post("/logout", data={"csrf_token": planted_token}, headers=SAME).status_code == 403, "nor is its token"
+
+
+def test_a_copy_of_a_cookie_is_worth_nothing_after_logging_out(store):
+    client = client_of(store, secret="signs", **CREDENTIALS)
+    log_in(client, "do")
+    thief = TestClient(client.app, base_url=BASE, follow_redirects=False)
+    thief.cookies.update(dict(client.cookies))
+    assert thief.get("/runs").status_code == 200
+    client.post("/logout", data={"csrf_token": hidden_token(client.get("/runs").text)}, headers=SAME)
+    assert thief.get("/runs").status_code == 303
+    again = client_of(store, secret="signs", **CREDENTIALS)
+    log_in(again, "do")
+    assert again.get("/runs").status_code == 200, "others are not logged out by it"
+
+
+def test_another_site_can_log_nobody_out_or_in(store):
+    client = client_of(store, **CREDENTIALS)
+    log_in(client, "see")
+    token = hidden_token(client.get("/runs").text)
+    for path in ("/logout", "/login"):
+        assert client.post(path, data={"csrf_token": token, "password": "do"}, headers={"sec-fetch-site": "cross-site"}).status_code == 403
+        assert client.get(path).status_code in (200, 303, 405)
+    assert client.get("/runs").status_code == 200
+
+
+@pytest.mark.parametrize(("base", "is_secure"), [("http://127.0.0.1:8765", False), ("https://127.0.0.1:8765", True)])
+def test_the_cookie_s_flags_are_those_of_a_session_at_every_change(store, base, is_secure):
+    client = TestClient(client_of(store, **CREDENTIALS).app, base_url=base, follow_redirects=False)
+    answers = [client.get("/login"), log_in(client, "do")]
+    answers.append(client.post("/logout", data={"csrf_token": hidden_token(client.get("/runs").text)}, headers=SAME))
+    for answer in answers:
+        flags = {each.strip().lower() for each in answer.headers["set-cookie"].split(";")[1:]}
+        assert {"httponly", "samesite=strict", "path=/"} <= flags
+        assert ("secure" in flags) is is_secure
+        assert not [flag for flag in flags if flag.startswith("domain=")]

@@ -18,11 +18,12 @@ import pytest
 from starloom.cli import main
 from starloom.flows.forms import RESERVED
 from starloom.flows.prefect_api import PrefectApi
+from starloom.flows.serving import MENDED_SERVERS, Serving, Supervisor
 from starloom.lineage.errors import ConfigError, StarloomError
 from starloom.lineage.leases import status
 from starloom.lineage.store import Store
 from tests.corpus import make_repositories, write_recipe
-from tests.serving import free_port, serving
+from tests.serving import PATIENCE_SECONDS, free_port, serving
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +175,47 @@ def test_a_worker_that_is_killed_is_started_again_and_its_run_says_so(served, pl
     assert trainers(served) == []
     opened = Store.open(str(place[2]))
     assert status(opened, opened.run(run.id)) in ("cancelled", "killed")
+
+
+def test_a_prefect_server_that_is_killed_is_started_again_and_runs_go_on(served, place):
+    """On the same address, with its database: a run under way goes on, and can still be cancelled; the next one begins."""
+    finished = served.start("test", until="ingest")
+    served.wait_until(finished)
+    flow_run, run = begin_long(served, place[2], 2.8e-3)
+    (training,) = trainers(served)
+    (server,) = [child for child in psutil.Process(served.process.pid).children() if "server" in child.cmdline()]
+    server.kill()
+    server.wait(10)
+    served.api.wait_until_up(PATIENCE_SECONDS)
+    assert served.process.poll() is None
+    assert served.api.flow_run(finished)["state_type"] == "COMPLETED", "the database is kept"
+    assert served.api.flow_run(flow_run)["state_type"] == "RUNNING"
+    assert training.is_running()
+    assert status(Store.open(str(place[2])), Store.open(str(place[2])).run(run.id)) == "running"
+    served.api.cancel(flow_run)
+    assert served.wait_until(flow_run)["state_type"] == "CANCELLED"
+    assert trainers(served) == []
+    assert Store.open(str(place[2])).run(run.id).status == "cancelled"
+    assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED"
+
+
+def test_a_prefect_server_that_ends_again_and_again_ends_it_all_with_its_reason(monkeypatch, tmp_path, capsys):
+    begun = []
+
+    def start(self):
+        begun.append(self.services.get("server"))
+        words = "import os; print('no such database'); os._exit(3)"
+        self._start("server", [sys.executable, "-c", words], {})
+
+    monkeypatch.setattr(Supervisor, "_start_server", start)
+    supervisor = Supervisor(Serving(plans=[], parts=("server",)), tmp_path)
+    supervisor.api = PrefectApi(f"http://127.0.0.1:{free_port()}/api")
+    supervisor._start_server()
+    supervisor.services["server"].process.wait(10)
+    with pytest.raises(StarloomError, match=r"the server ended by itself \(3\).*\nno such database"):
+        supervisor.watch()
+    assert len(begun) == 1 + MENDED_SERVERS
+    assert capsys.readouterr().err.count("Prefect's server ended (3) and is started again") == MENDED_SERVERS
 
 
 def test_one_that_waits_is_cancelled_at_once(served, place):

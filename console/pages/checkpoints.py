@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from starloom.console import charts
 from starloom.console.pages.documents import RunName
+from starloom.console.pages.scores import drawn_scores, scores_table
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, repo_and_path, totals
 from starloom.console.turns import InTurn
@@ -37,12 +38,14 @@ def one_checkpoint(
     run = newest(here.store).id if run is None else run
     found = _seen(here, name, run, step, here.limit(limit, SHOWN_DOCUMENTS))
     at, links, of_run = found["checkpoint"], here.links, found["run"]
+    scores = found["scores"]
     return here.answer(
         "checkpoint.html",
         found,
         title=f"Checkpoint {at['artifact'][:12]}",
         crumbs=[Crumb(of_run, links.run(of_run)), Crumb(at["step"], links.step(of_run, at["step"])), Crumb("checkpoint")],
-        tables=_tables(here, found),
+        tables=[*_tables(here, found), scores_table(scores)],
+        dots_of=drawn_scores(scores),
         command=here.command("trace", f"checkpoint:{at['artifact']}", "--run", of_run, *(() if step is None else ("--step", str(step)))),
         groups=[(key, label, charts.bars(found[key][: SHOWN_TOTALS if key != "steps" else None])) for key, label in GROUPS],
         until=step,

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from starloom.console.pages.documents import RunName, diff_lines, member_columns, member_rows
+from starloom.console.pages.documents import RunName, member_columns, member_rows
 from starloom.console.pages.steps import conflicts_table
 from starloom.console.rendering import Crumb, Here
 from starloom.console.tables import Column, Table
@@ -37,7 +37,6 @@ def one_cluster(
         crumbs=[Crumb(of_run, here.links.run(of_run)), Crumb(found["step"], here.links.step(of_run, found["step"])), Crumb("cluster")],
         tables=[Table("members", member_columns(here, of_run), members[: here.limit(None, SHOWN_MEMBERS)], len(members))],
         command=here.command("show", f"cluster:{found['step']}/{found['cluster_id']}", "--run", of_run),
-        diff_lines=diff_lines,
     )
 
 

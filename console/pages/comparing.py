@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from starloom.console.pages.scores import KEYS, drawn_scores, scores_table
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table
 from starloom.console.trainings import Training, finished
@@ -38,7 +39,8 @@ def compare_runs(
     limit = SHOWN_DOCUMENTS if here.form == "html" else None
     pairs = [compare(here.store, runs[0].id, other.id, limit) for other in runs[1:]]
     names = [chr(ord("A") + number) for number in range(len(runs))]
-    tables = [_knobs(pairs, names), _funnels(pairs, names), _scores(pairs, names), _fates(pairs, names, here)]
+    scores = _scores(pairs, names)
+    tables = [_knobs(pairs, names), _funnels(pairs, names), scores_table(scores), _differences(pairs, names), _fates(pairs, names, here)]
     return here.answer(
         "compare.html",
         {"runs": [one.id for one in runs], "comparisons": pairs},
@@ -47,6 +49,7 @@ def compare_runs(
         tables=tables,
         command=here.command("diff", runs[0].id, runs[1].id),
         runs=list(zip(names, runs, strict=True)),
+        dots_of=drawn_scores(scores, names),
         curves_of=_curves(here, runs, names),
         pairs=list(zip(names[1:], pairs, strict=True)),
         num_code=len(
@@ -85,15 +88,40 @@ def _funnels(pairs: list[dict[str, Any]], names: list[str]) -> Table:
     return Table("funnel", (Column("step", "step"), *(Column(name, name, "number") for name in names)), list(rows.values()))
 
 
-def _scores(pairs: list[dict[str, Any]], names: list[str]) -> Table:
-    rows: dict[tuple[str, ...], Row] = {}
-    keys = ("step", "benchmark", "metric", "language")
+def _scores(pairs: list[dict[str, Any]], names: list[str]) -> list[Row]:
+    """Return the scores of every run: a row for each score and run that has it, those of one score together."""
+    rows: dict[tuple[str, ...], dict[str, Row]] = {}
     for name, pair in zip(names[1:], pairs, strict=True):
         for line in pair["scores"]:
-            row = rows.setdefault(tuple(str(line[key]) for key in keys), {key: line[key] for key in keys})
-            row |= {names[0]: line["before"], name: line["after"]}
-    columns = (*(Column(key, key) for key in keys), *(Column(name, name, "amount") for name in names))
-    return Table("scores", columns, list(rows.values()))
+            of_runs = rows.setdefault(tuple(str(line[key]) for key in KEYS), {})
+            for side, run in (("before", names[0]), ("after", name)):
+                if line[side] is not None:
+                    ends = {end: line[f"{side}_{end}"] for end in ("low", "high")}
+                    of_runs[run] = {**{key: line[key] for key in KEYS}, "run": run, "value": line[side], **ends}
+    return [of_runs[name] for of_runs in rows.values() for name in names if name in of_runs]
+
+
+def _differences(pairs: list[dict[str, Any]], names: list[str]) -> Table:
+    """Return what can be said of each score on the questions that both runs were asked."""
+    rows = []
+    for name, pair in zip(names[1:], pairs, strict=True):
+        for line in pair["scores"]:
+            if line["before"] is not None and line["after"] is not None:
+                says = {True: "differ", False: "no difference shown", None: "cannot be said"}[line["differs"]]
+                rows.append({**line, "run": f"{name} - {names[0]}", "verdict": says})
+    columns = (
+        *(Column(key, key) for key in (*KEYS, "run")),
+        Column("verdict", "verdict"),
+        Column("difference", "difference", "amount"),
+        Column("difference_low", "from", "amount"),
+        Column("difference_high", "to (95 %)", "amount"),
+        Column("p_value", "p", "amount"),
+        Column("num_better", "better", "number"),
+        Column("num_worse", "worse", "number"),
+        Column("num_common", "questions", "number"),
+        Column("test", "test"),
+    )
+    return Table("differences", columns, rows)
 
 
 def _fates(pairs: list[dict[str, Any]], names: list[str], here: Page) -> Table:

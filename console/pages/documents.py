@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from starloom.console.listing import SHOWN_LINES, Mark, line_of, line_starts, listing
-from starloom.console.offences import offences
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Row, Table, repo_and_path
 from starloom.console.turns import InTurn
+from starloom.queries.texts import characters_of
 from starloom.queries.viewing import view_document
 
 router = APIRouter(tags=["documents"], route_class=InTurn)
@@ -37,7 +36,7 @@ def one_document(
     events = [_told(event) for event in found["events"]]
     marked = marks(found)
     if start is not None and end is not None and start < end:
-        at = _characters(found["text"], [start, end])
+        at = characters_of(found["text"], [start, end])
         marked.insert(0, Mark(at[start], at[end], "bytes", f"bytes {start:,}-{end:,}"))
     return here.answer(
         "document.html",
@@ -54,7 +53,6 @@ def one_document(
         events=events,
         signals=next((event["signals"] for event in found["events"] if event["event"] == "measured"), None),
         size_now=len(found["text"].encode()),
-        diff_lines=diff_lines,
     )
 
 
@@ -78,27 +76,17 @@ def marks(found: dict[str, Any]) -> list[Mark]:
     text, marked = found["text"], []
     last = next((event for event in reversed(found["events"]) if event["event"] == "rewritten"), None)
     if last is not None and last["step"] == found["text_of"] and last["redactions"]:
-        at = _characters(text, sorted({each for span in last["redactions"] for each in (span["new_start"], span["new_end"])}))
+        at = characters_of(text, sorted({each for span in last["redactions"] for each in (span["new_start"], span["new_end"])}))
         marked += [
             Mark(at[span["new_start"]], at[span["new_end"]], "redaction", f"{span['entity']} redacted by {span['detector']}")
             for span in last["redactions"]
         ]
-    fate = found["fate"]
-    if not fate["kept"]:
-        marked += offences(text, fate["rule"], fate["value"], fate["detail"])
-    return marked
+    return marked + offence_marks(found["offence"])
 
 
-def _characters(text: str, positions: list[int]) -> dict[int, int]:
-    """Return position in UTF-8 bytes → position in characters."""
-    begins = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80  # noqa: PLR2004 - UTF-8: every byte but those that continue a character
-    return {position: int(np.count_nonzero(begins[:position])) for position in positions}
-
-
-def diff_lines(lines: list[str]) -> list[tuple[str, str]]:
-    """Return the lines of a unified diff, each with the class of its kind."""
-    classes = {"+": "come", "-": "gone", "@": "gap"}
-    return [(classes.get(line[:1], "") if number > 1 else "gap", line) for number, line in enumerate(lines)]
+def offence_marks(told: dict[str, Any] | None) -> list[Mark]:
+    """Return the marks of the places that a verdict is about."""
+    return [] if told is None else [Mark(place["start"], place["end"], "offence", place["label"]) for place in told["places"]]
 
 
 def _tables(here: Page, found: dict[str, Any]) -> list[Table]:

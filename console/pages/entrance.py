@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from starloom.console.rendering import Here, json_response
-from starloom.console.security import Form, Keeper, set_session
+from starloom.console.security import Form, Keeper, client_of, session_of, set_session
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,12 +37,9 @@ def login_page(here: Here, next_: Annotated[str, Query(alias="next")] = "/") -> 
 def log_in(request: Request, here: Here, form: Form) -> Response:
     """Begin the session of a viewer or operator."""
     keeper: Keeper = request.app.state.keeper
-    client, target = request.client.host if request.client else "", form.get("next", ["/"])[0]
-    if not keeper.may_try(client):
-        raise HTTPException(429, "too many wrong passwords: wait a minute, then try again")
-    role = keeper.role_of(form.get("password", [""])[0], "password")
+    target = form.get("next", ["/"])[0]
+    role = keeper.try_word(form.get("password", [""])[0], "password", client_of(request))
     if role is None:
-        keeper.failed(client)
         return _login(here, target, "This is not the password of a viewer or an operator.", 403)
     response = RedirectResponse(_own(target), 303)
     set_session(request, response, keeper.new_session(role))
@@ -51,9 +48,11 @@ def log_in(request: Request, here: Here, form: Form) -> Response:
 
 @router.post("/logout")
 def log_out(request: Request) -> Response:
-    """End the session of this browser."""
+    """End the session of this browser, and of whoever has its cookie."""
+    keeper: Keeper = request.app.state.keeper
+    keeper.end(session_of(request))
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(request.app.state.keeper.cookie_name, httponly=True, samesite="strict")
+    response.delete_cookie(keeper.cookie_name, httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return response
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from markupsafe import Markup
 from starlette.responses import Response
 
+from starloom.console.formats import token_text
 from starloom.console.pages.documents import RunName
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, repo_and_path
@@ -78,16 +80,19 @@ def _piece(here: Page, run: str, span: dict[str, Any], starts: list[int]) -> dic
     """Return a span as the page shows it: its tokens, where each leads, and the classes of its colours."""
     colour = "" if span["document"] is None else f" d{(span['document'] - 1) % NUM_COLOURS}"
     source = "" if span["repo"] is None else f", {span['repo']}/{span['path']}"
-    whole = {"text": span["text"] or "", "href": _bytes(here, run, span), "title": f"{span['role']}{source}"}
+    whole = {"html": token_text(span["text"] or ""), "href": _bytes(here, run, span), "title": f"{span['role']}{source}"}
     tokens = span["tokens"] if len(span["tokens"]) <= SHOWN_TOKENS else []
     return {
-        "tokens": [{"text": each["text"], "href": _bytes(here, run, span, each), "title": _title(span, each)} for each in tokens]
-        or [whole],
+        "tokens": [{"html": _html(each), "href": _bytes(here, run, span, each), "title": _title(span, each)} for each in tokens] or [whole],
         "classes": f"r-{span['role']}{colour}",
         "context": span["context"] if span["context"] is not None and span["token_start"] in (0, *starts) else None,
         "num_tokens": span["token_end"] - span["token_start"],
         "is_pad": span["role"] == "pad",
     }
+
+
+def _html(token: dict[str, Any]) -> Markup:
+    return token_text(token["text"], is_special=token["is_special"], is_partial=token["is_partial"])
 
 
 def _title(span: dict[str, Any], token: dict[str, Any]) -> str:

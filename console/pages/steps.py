@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from starloom.console import charts
-from starloom.console.listing import Mark, line_of, line_starts, listing
-from starloom.console.offences import offences
+from starloom.console.listing import line_of, line_starts, listing
+from starloom.console.pages.documents import offence_marks
 from starloom.console.pages.runs import crumbs_of_run, output_rows
+from starloom.console.pages.scores import drawn_scores, scores_table
 from starloom.console.rendering import Crumb, Here, Page
 from starloom.console.tables import Column, Table, facts, repo_and_path
 from starloom.console.turns import InTurn
 from starloom.queries.sampling import rules, sample, values
+from starloom.queries.sampling_redactions import HOW, redacted_types, sample_redactions
 from starloom.queries.showing import show_step
+
+if TYPE_CHECKING:
+    from starloom.lineage.records import StepState
 
 router = APIRouter(tags=["runs"], route_class=InTurn)
 SAMPLE_SIZE, LARGEST_SAMPLE = 6, 50
@@ -31,26 +37,38 @@ def one_step(here: Here, run: str, step: str) -> Response:
     """Describe a stage of a run: knobs, inputs, outputs, code, counts, and what it kept and dropped by which rule."""
     record = here.store.run(run)
     found = show_step(here.store, f"{record.id}/{step}", here.limit(None, SHOWN_CONFLICTS))
-    judges = "Verdicts" in found["outputs"]
-    by_rule, measured = _judged(here, record.id, step) if judges else ([], [])
-    data = {**found, "rules": by_rule, "values": measured} if judges else found
+    judges, redacts = "Verdicts" in found["outputs"], _redacts(record.step(step))
+    by_rule, measured = _judged(here, record.id, step) if judges or redacts else ([], [])
+    data = {**found, "rules": by_rule, "values": measured} if judges or redacts else found
     return here.answer(
         "step.html",
         data,
         title=f"{step} of {record.id}",
         crumbs=[*crumbs_of_run(here, record.id), Crumb(step)],
-        tables=_tables(here, record.id, data),
+        tables=_tables(here, record.id, data, redacts=redacts),
         command=here.command("show", f"{record.id}/{step}"),
         histograms=[(each, charts.histogram(_bins(each), each["thresholds"], each["rule"])) for each in measured if each["counts"]],
-        judges=judges,
+        judges=judges or redacts,
+        redacts=redacts,
+        dots_of=drawn_scores(found.get("scores", [])),
         previous_and_next=_neighbours([each.name for each in record.steps], step),
     )
+
+
+def _redacts(step: StepState | None) -> bool:
+    """Return whether a step rewrites documents and judges none."""
+    return step is not None and "Redactions" in step.outputs and "Verdicts" not in step.outputs
 
 
 def _judged(here: Page, run: str, step: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the rules and values of a step, which follow from what it read and wrote."""
     state = here.store.run(run).step(step)
     assert state is not None, "the page has found it"
+    if _redacts(state):
+        kinds = here.catalogue.remember(
+            ("redacted", state.outputs["Redactions"]["artifact"]), lambda: redacted_types(here.store, run, step)
+        )
+        return kinds, []
     read = tuple((ref["artifact"], ref.get("verdicts")) for ref in state.inputs.values())
     question = ("judged", state.outputs["Verdicts"]["artifact"], read)
     return here.catalogue.remember(question, lambda: (rules(here.store, run, step), values(here.store, run, step)))
@@ -65,7 +83,7 @@ def _neighbours(names: list[str], name: str) -> tuple[str | None, str | None]:
     return names[at - 1] if at else None, names[at + 1] if at + 1 < len(names) else None
 
 
-def _tables(here: Page, run: str, found: dict[str, Any]) -> list[Table]:
+def _tables(here: Page, run: str, found: dict[str, Any], *, redacts: bool) -> list[Table]:
     links = here.links
     inputs = (
         Column("name", "name"),
@@ -97,8 +115,13 @@ def _tables(here: Page, run: str, found: dict[str, Any]) -> list[Table]:
             Column("documents", "documents", "number"),
             Column("sample", "sample", "text", lambda row: links.sample(run, found["name"], rule=row["rule"], kept=int(row["kept"]))),
         )
-        rows = [{**row, "verdict": "kept" if row["kept"] else "dropped", "sample": "browse a sample"} for row in found["rules"]]
+        rows = [
+            {**row, "verdict": "redacted" if redacts else "kept" if row["kept"] else "dropped", "sample": "browse a sample"}
+            for row in found["rules"]
+        ]
         tables.insert(0, Table("rules", columns, rows))
+    if "scores" in found:
+        tables.insert(0, scores_table([{**each, "step": found["name"]} for each in found["scores"]]))
     if "license_conflicts" in found:
         tables.append(conflicts_table(here, run, found["name"], found["license_conflicts"]))
     return tables
@@ -147,7 +170,11 @@ def sample_page(
     """Show random documents that a stage kept or dropped, the place that the rule is about marked."""
     record = here.store.run(run)
     wanted = rule or None
-    found = sample(here.store, record.id, step, kept=kept == "1", rule=wanted, number=n, seed=seed)
+    redacts = _redacts(record.step(step))
+    if redacts:
+        found = sample_redactions(here.store, record.id, step, rule=wanted, number=n, seed=seed)
+    else:
+        found = sample(here.store, record.id, step, kept=kept == "1", rule=wanted, number=n, seed=seed)
     columns = (
         *repo_and_path(here.links, record.id),
         Column("language", "language"),
@@ -164,7 +191,8 @@ def sample_page(
         title=f"Sample of {step}",
         crumbs=[*crumbs_of_run(here, record.id), Crumb(step, here.links.step(record.id, step)), Crumb("sample")],
         tables=[Table("sample", columns, found["documents"])],
-        command=here.command("export", f"{record.id}/{step}/Verdicts", "OUT"),
+        command=here.command("export", f"{record.id}/{step}/{'Redactions' if redacts else 'Verdicts'}", "OUT"),
+        redacts=redacts,
         documents=[(each, _excerpt(each)) for each in found["documents"]] if here.form == "html" else [],
         rules=_judged(here, record.id, step)[0] if here.form == "html" else [],
         another=here.with_query(seed=seed + 1),
@@ -176,10 +204,9 @@ def sample_page(
 
 def _excerpt(document: dict[str, Any]) -> Any:
     """Return lines of a document: those around the place that its verdict is about, or the first ones."""
-    marks: list[Mark] = (
-        [] if document["rule"] is None else offences(document["content"], document["rule"], document["value"], document["detail"])
-    )
+    told = document["offence"]
+    marks = [replace(mark, kind="redaction") for mark in offence_marks(told)] if told and told["how"] == HOW else offence_marks(told)
     first = 1
     if marks:
-        first = max(1, line_of(line_starts(document["content"]), marks[0].start) - LINES_BEFORE)
+        first = max(1, line_of(line_starts(document["content"]), min(mark.start for mark in marks)) - LINES_BEFORE)
     return listing(document["content"], document["path"], document["language"], marks=marks, first=first, num_lines=SAMPLE_LINES, width=240)
