@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.corpus import make_repositories
 from tests.history import make_history
-from tests.prefect_server import PrefectServer, serving
+from tests.prefect_server import MIGRATED, PrefectServer, serving
 from tests.sizes import examples
 
 if TYPE_CHECKING:
@@ -26,6 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with files that have slow tests: xdist gives each file to one worker (`--dist loadfile`), and the last one is waited for."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where all workers keep the database of the first Prefect server: xdist gives each a folder below that of the session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prefect-migrated"
+    folder.mkdir(exist_ok=True)
+    MIGRATED.append(folder)
 
 
 @pytest.fixture(scope="session")

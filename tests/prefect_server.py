@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+MIGRATED: list[Path] = []
+"""A folder of this session, for the database of its first server: each other one begins with a copy, as migrations take 3 s of a core."""
 SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "PREFECT_UI_ENABLED": "false",
 }
 
 
@@ -49,6 +52,7 @@ def serving(home: Path, port: int | None = None) -> Iterator[PrefectServer]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", port or 0))
         port = free.getsockname()[1]
+    take_database(home)
     env = {**os.environ, **SETTINGS, "PREFECT_HOME": str(home), "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "server.log").open("wb") as log:
@@ -56,10 +60,31 @@ def serving(home: Path, port: int | None = None) -> Iterator[PrefectServer]:
     server = PrefectServer(home, f"http://127.0.0.1:{port}/api")
     try:
         _wait_until_healthy(server, process)
+        keep_database(home)
         yield server
     finally:
         process.terminate()
         process.wait(30)
+
+
+def take_database(home: Path) -> None:
+    """Give a server that has none yet a database that is migrated, if there is one."""
+    if MIGRATED and (MIGRATED[0] / "prefect.db").exists() and not (home / "prefect.db").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        _copy(MIGRATED[0] / "prefect.db", home / "prefect.db")
+
+
+def keep_database(home: Path) -> None:
+    """Keep the database of a server that has just started, for `take_database` of all processes of this session."""
+    if MIGRATED and not (MIGRATED[0] / "prefect.db").exists():
+        made = MIGRATED[0] / f"{os.getpid()}.db"
+        _copy(home / "prefect.db", made)
+        made.replace(MIGRATED[0] / "prefect.db")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with contextlib.closing(sqlite3.connect(source)) as one, contextlib.closing(sqlite3.connect(target)) as other:
+        one.backup(other)
 
 
 def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from starloom.flows.prefect_api import ALIVE, PrefectApi
+from tests.prefect_server import keep_database, take_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Served:
             found = self.api.flow_run(flow_run)
             if found["state_type"] in states or found["state_type"] not in ALIVE:
                 return found
-            time.sleep(0.1)
+            time.sleep(0.25)  # each question costs the server as much as a step does
         raise TimeoutError(f"{flow_run} is {found['state_name']}")
 
     def below(self) -> list[psutil.Process]:
@@ -84,10 +85,13 @@ def serving(home: Path, recipe: Path, store: Path, *words: str, prefect_port: in
     )  # runs begin in the recipe's folder: ours all the same
     environment |= {"PYTHONPATH": path, "PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", **env}
     home.mkdir(parents=True, exist_ok=True)
+    take_database(home / "prefect")
     with (home / "serve.err").open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     try:
         served = _ready(process, home)
+        if (home / "prefect" / "prefect.db").exists():  # none where another's server is used
+            keep_database(home / "prefect")
         with contextlib.closing(served.api):
             yield served
     finally:

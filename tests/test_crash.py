@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -74,7 +75,7 @@ def test_only_the_parts_that_were_not_finished_are_redone(recipe, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(recipe, tmp_path, how, prefect_server):
-    slow = write_recipe(tmp_path / "slow.yaml", make_repositories(tmp_path / "many", num_repos=40, files=30), STAGES, 20_000)
+    slow = write_recipe(tmp_path / "slow.yaml", make_repositories(tmp_path / "many", num_repos=20, files=30), STAGES, 20_000)
     process = start(slow, tmp_path / "s", PREFECT_HOME=str(prefect_server.home))
     lines = []
     for line in process.stdout:
@@ -93,13 +94,13 @@ def test_asked_to_stop_it_is_gone_within_five_seconds_with_all_its_processes(rec
     assert still_at_work(family) == []
     run = Store.open(str(tmp_path / "s")).run("latest")
     assert run.status == "cancelled"
-    again = run_recipe(slow, tmp_path / "s", workers=2)
+    again = run_recipe(slow, tmp_path / "s")
     assert again.status == "done"
     assert again.step("ingest").status == "cached"
 
 
 def test_two_runs_of_one_recipe_at_once_both_end_with_the_same(recipe, tmp_path):
-    processes = [start(recipe, tmp_path / "s", "--no-prefect", "--json") for _ in range(2)]
+    processes = [start(recipe, tmp_path / "s", "--no-prefect", "--json", "--workers", "1") for _ in range(2)]
     told = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     results = {json.loads(text)["result"] for text in told}
@@ -110,7 +111,8 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(recipe, tmp_path):
     process = start(recipe, tmp_path / "s", "--no-prefect")
     workers = []
     while process.poll() is None and not workers:
-        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+        with contextlib.suppress(psutil.Error):  # gone between two questions
+            workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
         time.sleep(0.02)
     process.kill()
     process.communicate()
@@ -122,10 +124,11 @@ def test_a_lost_worker_costs_its_part_and_not_the_run(recipe, tmp_path):
     killed = False
     while process.poll() is None and not killed:
         for child in psutil.Process(process.pid).children(recursive=True):
-            if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 0.3:
-                os.kill(child.pid, signal.SIGKILL)
-                killed = True
-                break
+            with contextlib.suppress(psutil.Error):  # gone between two questions
+                if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 0.3:
+                    os.kill(child.pid, signal.SIGKILL)
+                    killed = True
+                    break
         time.sleep(0.02)
     out, _ = process.communicate(timeout=120)
     assert killed

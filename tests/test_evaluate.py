@@ -226,15 +226,7 @@ def test_nothing_asked_is_nothing_scored(corpus, checkpoint, tmp_path):
     assert len(completions) == len(scores) == 0
 
 
-def test_no_heldout_sequence_is_no_loss(corpus, checkpoint, benchmark, tmp_path):
-    docs, tokenizer, packed, spans = corpus
-    table = packed.parts[0].read()
-    train = table.set_column(1, "split", pa.repeat("train", len(table)))
-    _, scores = run(checkpoint, (docs, tokenizer, Packed.of(train), spans.parts[0]), tmp_path, [benchmark])
-    assert set(scores["benchmark"].to_pylist()) == {"own"}
-
-
-def test_prompts_cut_to_the_context_are_counted(corpus, checkpoint, tmp_path):
+def test_no_heldout_sequence_is_no_loss_and_prompts_cut_to_the_context_are_counted(corpus, checkpoint, tmp_path):
     docs, tokenizer, packed, spans = corpus
     long = {
         **PROBLEMS[0],
@@ -245,8 +237,11 @@ def test_prompts_cut_to_the_context_are_counted(corpus, checkpoint, tmp_path):
     (tmp_path / "problems.jsonl").write_text("\n".join(json.dumps({"canonical_solution": "", **one}) for one in (*PROBLEMS, long)))
     benchmark = Benchmark(name="own", path=str(tmp_path / "problems.jsonl"))
     runtime = Runtime.alone(tmp_path / "scratch")
-    config = Evaluate(**{**KNOBS, "benchmarks": [benchmark], "max_sequences": 0, "max_infills": 0})
-    evaluate.function(checkpoint, tokenizer, packed, spans, docs, config, runtime)
+    table = packed.parts[0].read()
+    train = Packed.of(table.set_column(1, "split", pa.repeat("train", len(table))))
+    config = Evaluate(**{**KNOBS, "benchmarks": [benchmark]})
+    _, scores = evaluate.function(checkpoint, tokenizer, train, spans.parts[0], docs, config, runtime)
+    assert set(scores.read()["benchmark"].to_pylist()) == {"own"}
     assert (runtime.notes["prompts"], runtime.notes["cut_prompts"]) == (2 * len(PROBLEMS) + 2, 2)
 
 

@@ -23,6 +23,7 @@ def packed(tmp_path_factory) -> list[Path]:
     return write_packed(tmp_path_factory.mktemp("packed"))
 
 
+@pytest.mark.long  # `test_two_machines_that_share_a_folder_train_as_one` shows it of two processes too
 def test_two_processes_see_the_same_batches_and_learn_the_same(tmp_path, packed):
     job = job_of(tmp_path, packed, num_steps=12, checkpoint_every_steps=5)
     lines = finish(start(job, (*TORCHRUN, "2")))
