@@ -6,9 +6,9 @@ import asyncio
 import hmac
 import json
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-import time
 from typing import Any
 
 import pytest

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from swh.model.from_disk import Directory as SwhDirectory
@@ -17,7 +18,7 @@ from starloom.tasks.ingest import Ingest, ingest, snapshot
 from starloom.tasks.kernels.sources.git_places import parse_place, public_address
 from starloom.tasks.kernels.sources.git_trees import MissingObject, Objects, measure
 from starloom.tasks.kernels.sources.swhids import object_id, snapshot_id
-from starloom.tasks.kernels.sources.units import SourceError
+from starloom.tasks.kernels.sources.units import Cache, SourceError
 from starloom.tasks.schemas import Repositories
 
 FILES = {
@@ -69,7 +70,12 @@ def config(*places: object, **knobs) -> Ingest:
     return Ingest.model_validate({"sources": [{"kind": "git", "repositories": [str(p) for p in places], **knobs}], "max_file_bytes": 1000})
 
 
-def read(cfg: Ingest, tmp_path: Path, cache=None) -> tuple[dict[str, dict], dict[str, dict]]:
+def listed(cfg: Ingest, cache: Cache) -> list[Any]:
+    """Return the units of the sources, whatever their kind."""
+    return list(snapshot(cfg.sources, 0, cache))
+
+
+def read(cfg: Ingest, tmp_path: Path, cache=None) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     units = snapshot(cfg.sources, 0, {} if cache is None else cache)
     docs, skipped = ingest.function(Repositories(units), cfg, Runtime.alone(tmp_path / "scratch"))
     return {d["path"]: d for d in docs.read().to_pylist()}, {s["path"]: s for s in skipped.read().to_pylist()}
@@ -130,10 +136,10 @@ def test_revisions_tags_and_dates_name_commits(clone, tmp_path):
         ({"date": datetime.date(2023, 12, 31)}, second),
         ({"date": "2020-09-13T12:27:40+00:00"}, first),
     ):
-        (unit,) = snapshot(config(clone, **knobs).sources, 0, {})
+        (unit,) = listed(config(clone, **knobs), {})
         assert unit.revision == commit
     assert git(clone, "rev-list", "-1", "--before=2020-12-31T23:59:59Z", "HEAD") == first
-    (unit,) = snapshot(config(f"{clone}@v1").sources, 0, {})
+    (unit,) = listed(config(f"{clone}@v1"), {})
     assert unit.revision == first
 
 
@@ -147,19 +153,19 @@ def test_revisions_tags_and_dates_name_commits(clone, tmp_path):
 )
 def test_what_names_no_commit_is_refused_with_the_nearest(clone, knobs, message):
     with pytest.raises(InputError, match=message):
-        snapshot(config(clone, **knobs).sources, 0, {})
+        listed(config(clone, **knobs), {})
 
 
 def test_an_unchanged_commit_is_not_walked_again(clone, monkeypatch):
-    cache: dict = {}
-    first = snapshot(config(clone).sources, 0, cache)
+    cache: Cache = {}
+    first = listed(config(clone), cache)
     monkeypatch.setattr("starloom.tasks.kernels.sources.git.measure", lambda *_: pytest.fail("walked again"))
-    assert snapshot(config(clone).sources, 0, cache) == first
+    assert listed(config(clone), cache) == first
     assert cache[f"git:{first[0].revision}"][-1] == first[0].num_bytes
 
 
 def test_identifiers_are_those_of_software_heritage(clone, tmp_path):
-    (unit,) = snapshot(config(clone, revision="v1").sources, 0, {})
+    (unit,) = listed(config(clone, revision="v1"), {})
     git(tmp_path, "clone", "-q", "-b", "v1", str(clone), "tree")
     (tmp_path / "tree/.git").rename(tmp_path / "aside")
     tree = SwhDirectory.from_disk(path=os.fsencode(tmp_path / "tree"), max_content_length=None)
@@ -182,7 +188,7 @@ def test_a_folder_of_repositories_and_a_list_of_them(clone, tmp_path):
         git(tmp_path, "clone", "-q", "--bare", str(clone), name)
     (tmp_path / "empty").mkdir()
     git(tmp_path, "init", "-q", "--bare", "unborn.git")
-    units = snapshot(config(tmp_path).sources, 0, {})
+    units = listed(config(tmp_path), {})
     assert [(unit.repo, unit.note is None) for unit in units] == [("empty", False), ("one/x", True), ("two", True), ("unborn", False)]
     docs, skipped = read(config(tmp_path), tmp_path / "w")
     assert {row["rule"] for row in [skipped["."]]} == {"unreadable-repository"}
@@ -190,7 +196,7 @@ def test_a_folder_of_repositories_and_a_list_of_them(clone, tmp_path):
     cfg = Ingest.model_validate(
         {"sources": [{"kind": "git", "list_file": "list.txt", "mirrors": "mirrors"}]}, context={"folder": str(tmp_path)}
     )
-    found = {unit.repo: unit for unit in snapshot(cfg.sources, 0, {})}
+    found = {unit.repo: unit for unit in listed(cfg, {})}
     assert found["two"].revision == git(clone, "rev-parse", "v1^{}")
     assert str(tmp_path) not in repr([(u.repo, u.digest, u.files) for u in found.values() if u.repo == "all"])
     assert found.keys() == {"x", "two", "all"}
@@ -201,7 +207,7 @@ def test_a_remote_is_mirrored_pinned_and_not_asked_again_for_a_commit_that_is_th
     origin = tmp_path / "origin.git"
     git(tmp_path, "clone", "-q", "--bare", str(clone), str(origin))
     cfg = config(f"file://{origin}", mirrors=str(tmp_path / "m"))
-    (unit,) = snapshot(cfg.sources, 0, {})
+    (unit,) = listed(cfg, {})
     assert (unit.repo, unit.revision, unit.url) == ("origin", git(clone, "rev-parse", "HEAD"), None)
     assert read(cfg, tmp_path)[0].keys() == read(config(clone), tmp_path)[0].keys()
     subprocess.run(["rm", "-rf", str(tmp_path / "m")], check=True)
@@ -209,8 +215,8 @@ def test_a_remote_is_mirrored_pinned_and_not_asked_again_for_a_commit_that_is_th
     assert docs.num_rows, "another machine fetches what it has not"
     origin.rename(tmp_path / "gone")
     with pytest.raises(InputError, match="cannot be fetched(?s:.)*URL@COMMIT"):
-        snapshot(cfg.sources, 0, {})
-    (pinned,) = snapshot(config(f"file://{origin}@{unit.revision}", mirrors=str(tmp_path / "m")).sources, 0, {})
+        listed(cfg, {})
+    (pinned,) = listed(config(f"file://{origin}@{unit.revision}", mirrors=str(tmp_path / "m")), {})
     assert pinned.digest == unit.digest
 
 
@@ -225,7 +231,7 @@ def test_a_daemon_is_cloned_over_the_network(clone, tmp_path):
             cfg = config(f"git://127.0.0.1:{port}/outer@v1", mirrors=str(tmp_path / "m"))
             for attempt in range(50):
                 try:
-                    (unit,) = snapshot(cfg.sources, 0, {})
+                    (unit,) = listed(cfg, {})
                     break
                 except InputError:
                     assert attempt < 49
@@ -264,7 +270,7 @@ def test_absurd_names_twins_and_missing_objects_are_left_out_with_their_reasons(
         return stored(repository, "tree", b"".join(entry("100644", name, "1" * 40 if name == b"gone.py" else blob) for name in names))
 
     with pytest.raises(InputError, match="not whole"):
-        snapshot(config(hostile(tmp_path, make)).sources, 0, {})
+        listed(config(hostile(tmp_path, make)), {})
     (tmp_path / "2").mkdir()
 
     def whole(repository: Path) -> str:
@@ -273,7 +279,7 @@ def test_absurd_names_twins_and_missing_objects_are_left_out_with_their_reasons(
         return stored(repository, "tree", b"".join(entry("100644", name, blob) for name in names))
 
     repository = hostile(tmp_path / "2", whole)
-    units = snapshot(config(repository).sources, 0, {})
+    units = listed(config(repository), {})
     docs, skipped = ingest.function(Repositories(units), config(repository), Runtime.alone(tmp_path / "s"))
     assert docs.read().column("path").to_pylist() == ["a.py"]
     assert [(row["path"], row["rule"]) for row in skipped.read().to_pylist()] == [
@@ -293,7 +299,7 @@ def test_a_tree_of_a_thousand_million_files_is_refused_in_no_time(tmp_path):
         return tree
 
     with pytest.raises(InputError, match="10,000,000,000 files"):
-        snapshot(config(hostile(tmp_path, make)).sources, 0, {})
+        listed(config(hostile(tmp_path, make)), {})
 
 
 def test_a_damaged_object_is_never_read_as_what_it_says(tmp_path):

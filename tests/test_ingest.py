@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -103,7 +104,7 @@ def test_two_places_give_the_same_rows(tmp_path):
 
 def test_an_installed_environment_becomes_documents(tmp_path):
     config = Ingest.model_validate({"sources": [{"kind": "python-environment", "sample_bytes": 300_000}]})
-    found = snapshot(config.sources, 7, {})
+    found: list[Any] = snapshot(config.sources, 7, {})
     docs, skipped = ingest.function(Repositories(found), config, Runtime.alone(tmp_path / "s"))
     rows = docs.read().to_pylist()
     assert 0 < sum(row["size"] for row in rows) <= 300_000

@@ -198,7 +198,6 @@ def test_a_worker_that_is_killed_is_started_again_and_its_run_says_so(served, pl
     assert status(opened, opened.run(run.id)) in ("cancelled", "killed")
 
 
-<<<<<<< HEAD
 def test_a_prefect_server_that_is_killed_is_started_again_and_runs_go_on(served, place):
     """On the same address, with its database: a run under way goes on, and can still be cancelled; the next one begins."""
     finished = served.start("test", until="ingest")
@@ -240,19 +239,6 @@ def test_a_prefect_server_that_ends_again_and_again_ends_it_all_with_its_reason(
     assert capsys.readouterr().err.count("Prefect's server ended (3) and is started again") == MENDED_SERVERS
 
 
-def test_one_that_waits_is_cancelled_at_once(served, place):
-    first, _ = begin_long(served, place[2], 2e-3)
-    waiting = served.start("test", until="ingest")
-    time.sleep(2)
-    assert served.api.flow_run(waiting)["state_type"] == "SCHEDULED", "one run at once"
-    served.api.cancel(waiting)
-    assert served.api.flow_run(waiting)["state_type"] == "CANCELLED"
-    served.api.cancel(first)
-    assert served.wait_until(first)["state_type"] == "CANCELLED"
-
-
-=======
->>>>>>> b-tests
 def test_ctrl_c_ends_everything_and_a_kill_leaves_no_orphan_and_no_run_that_runs_for_ever(tmp_path, place):
     _, recipe, store = place
     home, port = tmp_path / "home", free_port()
@@ -393,7 +379,7 @@ def test_a_step_that_is_renamed_is_told_by_a_schedule_that_sets_its_knobs(served
     assert main(["deploy", str(recipe), "--store", str(place[2])]) == 0
     deployment = served.api.deployment("scheduled")["id"]
     soon = {"interval": 3600, "anchor_date": "2026-01-01T00:00:00Z"}
-    schedule = {"schedule": soon, "active": False, "parameters": {"license_filter": {"allow_classes": ["permissive"]}}}
+    schedule: dict[str, Any] = {"schedule": soon, "active": False, "parameters": {"license_filter": {"allow_classes": ["permissive"]}}}
     served.api.call("POST", f"/deployments/{deployment}/schedules", [schedule])
     recipe.write_text(text.replace("- license_filter", "- license_filter: {}\n  as: licences"))
     assert main(["deploy", str(recipe), "--store", str(place[2])]) == 0

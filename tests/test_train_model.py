@@ -270,8 +270,9 @@ def scratch(folder: Path) -> Path:
 
 def test_it_trains_what_is_packed(tmp_path, tokenizer):
     told, appended = [], []
-    told_of = {"on_progress": lambda *said: told.append(said), "on_append": lambda *said: appended.append(said)}
-    runtime = Runtime(scratch(tmp_path / "scratch"), **told_of)
+    runtime = Runtime(
+        scratch(tmp_path / "scratch"), on_progress=lambda *said: told.append(said), on_append=lambda *said: appended.append(said)
+    )
     checkpoint, losses, batches, validation = train(packed_of(4, 3), tokenizer, runtime, **KNOBS, validate_every_steps=4)
     assert checkpoint.names() == ["config.json", "model.safetensors", "trainer_state.json"]
     architecture = Architecture.from_checkpoint(checkpoint.path)
