@@ -22,10 +22,10 @@ _GAP = 2
 _LABEL_CHARACTERS = 22
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, characters: int = _LABEL_CHARACTERS) -> str:
     """Return a label as its column has room for; the whole stands in its title."""
     words = visible(text)
-    return words if len(words) <= _LABEL_CHARACTERS else f"{words[: _LABEL_CHARACTERS - 1]}…"
+    return words if len(words) <= characters else f"{words[: characters - 1]}…"
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> Markup:

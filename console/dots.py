@@ -13,7 +13,8 @@ from starloom.console.formats import amount
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_LEFT, _PLOT, _RIGHT = 200, 400, 60
+_LEFT, _PLOT, _RIGHT = 270, 370, 60
+_LABEL_CHARACTERS = 34
 _ROW, _GAP, _AXIS = 20, 14, 24
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -37,7 +38,7 @@ def intervals(groups: Mapping[str, Sequence[Dot]]) -> Markup:
     pieces, top = [], 4
     for label, dots in groups.items():
         head = Markup('<text class="label" x="{}" y="{}">{}<title>{}</title></text>')
-        pieces.append(head.format(_LEFT - 26, top + _ROW * len(dots) / 2 + 4, shortened(label), label))
+        pieces.append(head.format(_LEFT - 26, top + _ROW * len(dots) / 2 + 4, shortened(label, _LABEL_CHARACTERS), label))
         pieces += [_dot(label, dot, top + _ROW * (number + 0.5)) for number, dot in enumerate(dots)]
         top += _ROW * len(dots) + _GAP
     axis = Markup("").join(

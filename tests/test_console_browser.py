@@ -272,7 +272,12 @@ def test_an_auditor_goes_from_a_dropped_file_to_the_rule_that_dropped_it(served,
     assert "non-permissive" in told
 
 
-def addresses(run, sequence) -> list[str]:
+def addresses(run, sequence, store) -> list[str]:
+    rows, clusters = Rows(Store.open(str(store))), []
+    for step in ("exact_dedup", "near_dedup"):
+        for _, table in rows.tables(run.step(step).outputs["Clusters"]["artifact"], ["cluster_id", "doc_id"]):
+            for row in table.to_pylist()[:1]:
+                clusters += [f"/clusters/{row['cluster_id']}?step={step}", f"/documents/{row['doc_id']}"]
     base = f"/runs/{run.id}"
     docs = run.step("ingest").outputs["Docs"]["artifact"]
     return [
@@ -283,6 +288,8 @@ def addresses(run, sequence) -> list[str]:
             base,
             f"{base}/steps/quality_filter",
             f"{base}/steps/near_dedup/sample?kept=0",
+            f"{base}/steps/redact_pii/sample?kept=1",
+            *clusters,
             "/conflicts",
         ),
         *(
@@ -299,14 +306,14 @@ def addresses(run, sequence) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_have_no_serious_fault_of_access_and_fit_a_telephone(served, chromium, first_run, trained, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed").Axe()
-    one, _ = served
+    one, store = served
     context = chromium.new_context(
         viewport={"width": 400, "height": 800}, color_scheme=scheme, bypass_csp=True
     )  # axe is a script of ours, not theirs
     page = context.new_page()
     rules = {} if scheme == "light" else {"runOnly": {"type": "rule", "values": ["color-contrast"]}}  # what colours can break
     faults = {}
-    for address in addresses(first_run, trained[0]):
+    for address in addresses(first_run, trained[0], store):
         answer = page.goto(one.console + address)
         assert answer.status == 200, address
         found = axe.run(page, options=rules).response["violations"]

@@ -143,7 +143,7 @@ def _fates(pairs: list[dict[str, Any]], names: list[str], here: Page) -> Table:
 def _fate(fate: Any) -> str:
     if not isinstance(fate, dict):
         return str(fate)
-    return " ".join(str(fate[name]) for name in ("fate", "step", "rule") if fate.get(name))
+    return f"{fate['fate']}, {fate['rule']}" if fate.get("rule") and not fate.get("step") else str(fate["fate"])
 
 
 def _curves(here: Page, runs: list[Run], names: list[str]) -> list[tuple[str, dict[str, list[tuple[int, float]]]]]:

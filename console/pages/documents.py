@@ -51,6 +51,7 @@ def one_document(
         command=here.command("trace", f"doc:{who['doc_id']}", "--run", found["run"]),
         listing=listing(found["text"], who["path"], who["language"], marks=marked, first=line or _first_line(found["text"], marked)),
         events=events,
+        has_difference=not found["fate"]["kept"] and _is_compared(found),
         signals=next((event["signals"] for event in found["events"] if event["event"] == "measured"), None),
         size_now=len(found["text"].encode()),
     )
@@ -69,6 +70,14 @@ def _told(event: dict[str, Any]) -> dict[str, Any]:
         **event,
         "dot": event["event"] if event["event"] in ("kept", "dropped") else "dropped" if event["event"] == "not packed" else "",
     }
+
+
+def _is_compared(found: dict[str, Any]) -> bool:
+    """Return whether the step that dropped a document has it beside another."""
+    clusters = [cluster for cluster in found["clusters"] if cluster["step"] == found["fate"]["step"]]
+    return any(
+        member["aligned"] is not None and member["doc_id"] == found["document"]["doc_id"] for c in clusters for member in c["members"]
+    )
 
 
 def marks(found: dict[str, Any]) -> list[Mark]:
