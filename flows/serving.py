@@ -259,12 +259,12 @@ class Supervisor:
             self._start_server()
             server = self.services["server"]
             try:
-                self._wait_for_server()
+                self._wait_for_mended_server()
             except StarloomError:
                 if self.is_stopped or server.process.poll() is None or self._num_mended_servers >= MENDED_SERVERS:
                     raise
 
-    def _wait_for_server(self) -> None:
+    def _wait_for_mended_server(self) -> None:
         """Wait until the server answers.
 
         Raises:

@@ -60,7 +60,7 @@ class CapLanguages(Config):
     @field_validator("caps", "more_caps")
     @classmethod
     def _known(cls, caps: str | dict[str, int]) -> str | dict[str, int]:
-        from starloom.tasks.kernels.sources.languages import known_languages
+        from starloom.tasks.kernels.languages.linguist import known_languages
 
         known = list(known_languages())
         for language, cap in caps.items() if isinstance(caps, dict) else ():

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starloom.tasks import cap_languages as module
 from starloom.tasks.cap_languages import PRESETS, CapLanguages, cap_languages
 from starloom.tasks.frame.stage import Runtime
-from starloom.tasks.kernels.sources.languages import known_languages
+from starloom.tasks.kernels.languages.linguist import known_languages
 from starloom.tasks.kernels.text.draws import draw
 from starloom.tasks.schemas import Docs
 from tests.sizes import examples

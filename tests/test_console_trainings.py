@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,12 @@ EVIL = "</code></pre><script>alert(1)</script>"
 LANGUAGES = [f"Language{number:02}" for number in range(12)]
 
 
-def heldout(step: int) -> dict:
+def heldout(step: int) -> dict[str, Any]:
     losses = {"all": 5 - step / 100, **{name: 6 - number / 10 - step / 100 for number, name in enumerate(LANGUAGES)}}
     return {"step": step, "losses": losses, "tokens": {"all": 7800, **{name: 100 * (number + 1) for number, name in enumerate(LANGUAGES)}}}
 
 
-def sample(words: str, **changed) -> dict:
+def sample(words: str, **changed) -> dict[str, Any]:
     usual = {
         "task": "continue",
         "language": "Python",
@@ -40,7 +41,7 @@ def sample(words: str, **changed) -> dict:
     return {**usual, "original": "return a + b\n", "written": words, **changed}
 
 
-def samples(step: int) -> dict:
+def samples(step: int) -> dict[str, Any]:
     filled = sample(f"{EVIL}{step}", task="fill in", language="HTML", prefix="<p>\n", suffix="\n</p>\n", original="text")
     return {"step": step, "samples": [sample(f"return {step}\n"), filled]}
 

@@ -241,7 +241,7 @@ def test_a_daemon_is_cloned_over_the_network(clone, tmp_path):
     assert (unit.revision, unit.url) == (git(clone, "rev-parse", "v1^{}"), f"git://127.0.0.1:{port}/outer")
 
 
-def stored(repository: Path, kind: str, data: bytes) -> str:
+def stored(repository: Path, kind: Any, data: bytes) -> str:
     """Write an object as it is, whatever git would say of it."""
     name = object_id(kind, data)
     path = repository / "objects" / name[:2] / name[2:]

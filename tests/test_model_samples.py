@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +23,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> dict:
+def data(tmp_path_factory) -> dict[str, Any]:
     """Packed parts, their spans (a document a sequence, in two languages), and a tokenizer that spells 64 tokens."""
     folder = tmp_path_factory.mktemp("data")
     packed, spans = write_packed(folder), []
@@ -37,7 +39,7 @@ def data(tmp_path_factory) -> dict:
     return {"packed": packed, "spans": spans, "tokenizer": folder / "tokenizer.json"}
 
 
-def knobs(**changed) -> dict:
+def knobs(**changed) -> dict[str, Any]:
     return {"num_steps": 12, "validate_every_steps": 4, "sample_tokens": 6, "checkpoint_every_steps": 5, **changed}
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starloom.lineage.errors import ConfigError, StageError
 from starloom.tasks.common.clamav import signatures
 from starloom.tasks.frame.stage import Runtime
-from starloom.tasks.kernels.sources.languages import known_languages
+from starloom.tasks.kernels.languages.linguist import known_languages
 from starloom.tasks.kernels.text.quality_rules import PRESETS, SETS
 from starloom.tasks.quality_filter import BY_DOCUMENT, LARGEST, NEEDS, QualityFilter, Rule, TextSignals, published, quality_filter, signals
 from starloom.tasks.schemas import Docs, Signals

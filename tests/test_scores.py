@@ -41,7 +41,9 @@ def completions(run):
 
 
 def scores(run):
-    told = [("own", f"pass@{k}", None, [pass_at_k(NUM_SAMPLES, right, k) for right in RIGHT[run].values()]) for k in (1, 3)]
+    told: list[tuple[str, str, str | None, list[float]]] = [
+        ("own", f"pass@{k}", None, [pass_at_k(NUM_SAMPLES, right, k) for right in RIGHT[run].values()]) for k in (1, 3)
+    ]
     lines = [float(each) for each in LINES[run]]
     told += [("infilling", "exact-match", language, lines) for language in (None, "Go")]
     rows = [
