@@ -60,10 +60,10 @@ def failed(place, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "WRITE_SECONDS", 0)
     store = Store.open(str(folder / "s"))
     run.status, run.error = "failed", "the trainer failed after step 300; its last lines:\nboom\n  → fix the error"
-    run.plan = [*run.plan[:2], {"name": "train_model", "reads": ["license_filter"]}]
+    run.plan = [*run.plan[:1], {"name": "train_model", "reads": ["ingest"]}]
     state = StepState("train_model", "train_model", "0" * 64, run.steps[0].components, {})
     state.status = "failed"
-    run.steps = [*run.steps[:2], state]
+    run.steps = [*run.steps[:1], state]
     store.write_run(run)
     watcher = Live(NoWatcher(), store, run.id)
     watcher.started("train_model", 1, 0)
@@ -111,7 +111,7 @@ def test_the_log_of_a_failed_step_is_open_plain_and_escaped(failed):
     assert "→ fix the error" in seen.text
     rows = {row["name"]: row for row in client.get(f"/runs/{run.id}/now?format=json").json()["steps"]}
     assert rows["train_model"]["log"] == [f"Traceback: {EVIL}", "100%"]
-    assert (rows["train_model"]["status"], rows["train_model"]["done"], rows["license_filter"]["log"]) == ("failed", 300, [])
+    assert (rows["train_model"]["status"], rows["train_model"]["done"], rows["ingest"]["log"]) == ("failed", 300, [])
 
 
 def test_samples_are_sent_once_and_again_when_there_are_new_ones(failed):
