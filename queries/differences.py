@@ -176,7 +176,7 @@ def changed_pieces(old: str, new: str) -> tuple[list[Piece], list[Piece]]:
     """Return two lines as pieces, those marked that differ: by words, or of a long line from the first to the last difference."""
     words = _WORDS.findall(old), _WORDS.findall(new)
     if max(map(len, words)) > COMPARED_WORDS:
-        head, tail = _common_ends(old, new)  # type: ignore[arg-type] - a text is a sequence of its characters
+        head, tail = _common_ends(old, new)  # a text is a sequence of its characters
         return _ends_marked(old, head, tail), _ends_marked(new, head, tail)
     sides: tuple[list[Piece], list[Piece]] = ([], [])
     for kind, a, a_end, b, b_end in difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes():
