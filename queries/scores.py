@@ -96,9 +96,9 @@ def _difference(first: dict[tuple[Any, ...], float], second: dict[tuple[Any, ...
 
 
 def _side(rows: Rows, step: StepState) -> _Side:
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     for _, table in rows.tables(step.outputs["Scores"]["artifact"], None):
-        found |= {tuple(row[name] for name in _KEY): row for row in table.to_pylist()}
+        found |= {(row["benchmark"], row["metric"], row["language"]): row for row in table.to_pylist()}
     if "Completions" not in step.outputs:
         return _Side(found, None)
     parts = [table for _, table in rows.tables(step.outputs["Completions"]["artifact"], _OUTCOMES)]

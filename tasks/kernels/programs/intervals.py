@@ -128,7 +128,8 @@ def _log_factorials(last: int) -> Shares:
 
 def _distinct(values: Shares) -> tuple[Shares, NDArray[np.int64]]:
     """Return the distinct values, ascending, and how often each occurs."""
-    ordered, counts = np.unique(np.round(np.asarray(values, np.float64), _DIGITS), return_counts=True)
+    rounded = np.asarray(np.round(values, _DIGITS), np.float64)
+    ordered, counts = np.unique(rounded, return_counts=True)
     return ordered.astype(np.float64), counts.astype(np.int64)
 
 
