@@ -165,6 +165,8 @@ RULES: dict[str, Finder] = {
     "non-permissive": Finder("the licence's tag or notice in the header", _license),
     "unknown-license": Finder("the licence's tag or notice in the header", _license),
     "no-license": Finder("no single place: nothing was found", _whole_document),
+    "contradicting-header": Finder("the licence's tag or notice in the header, which the repository's licence contradicts", _license),
+    "sibling-header": Finder("no single place: another file of the repository states the licence; the evidence names it", _whole_document),
     "license-text": Finder("no single place: the whole file is a licence, evidence and no training text"),
     "unjudged": Finder("no single place: no step above judged its licence"),
     # exact_dedup, near_dedup

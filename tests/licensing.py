@@ -18,7 +18,7 @@ def judged(files, *, declared=None, vendored=(), **knobs):
         kind, text = content if isinstance(content, tuple) else ("license" if is_license else "code", content)
         row = {"doc_id": hashlib.md5(path.encode()).hexdigest(), "source": "s", "kind": kind, "repo": "r", "path": path, "content": text}
         row |= {"size": len(text), "swhid": hashlib.sha1(text.encode("utf-8", "surrogatepass")).hexdigest(), "declared_license": declared}
-        rows.append(row | {"is_vendor": path in vendored, "is_generated": False})
+        rows.append(row | {"is_vendor": path in vendored, "is_generated": False, "is_documentation": False})
     docs = Docs.of(pa.Table.from_pylist(rows, schema=Docs.SCHEMA))
     cfg = LicenseFilter(**knobs)
     stated = license_filter.prepare.function(docs, license_filter.prepared_config(cfg), Runtime(Path()))

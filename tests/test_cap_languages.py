@@ -34,6 +34,7 @@ def table(rows: list[tuple[str | None, int]], start: int = 0) -> pa.Table:
             "swhid": "",
             "is_vendor": False,
             "is_generated": False,
+            "is_documentation": False,
         }
         for number, (language, size) in enumerate(rows, start)
     ]
