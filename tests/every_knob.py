@@ -117,7 +117,7 @@ def _filled(schema: Mapping[str, Any], definitions: Mapping[str, Any], value: An
     if "properties" in schema:
         inner = value or {}
         return {name: another(one, definitions, inner.get(name, one.get("default"))) for name, one in schema["properties"].items()}
-    return {"a b": another(schema["additionalProperties"], definitions, None)}
+    return {"Jupyter Notebook": another(schema["additionalProperties"], definitions, None)}
 
 
 def _number(schema: Mapping[str, Any], value: Any, unit: float) -> Any:

@@ -380,7 +380,7 @@ def test_what_was_learnt_shows_in_what_is_measured(done):
         losses[name] = next(row["value"] for row in rows if (row["metric"], row["language"]) == ("loss", None))
     assert losses["evaluate"] < losses["before"]
     validation = written(store, run.step("train_model"), "Validation").read()
-    assert {(row["step"], row["language"]) for row in validation.to_pylist()} == {(3, None), (3, "Python"), (3, "unknown")}
+    assert {(row["step"], row["language"]) for row in validation.to_pylist()} == {(3, None), (3, "Python"), (3, "Text")}
 
 
 def test_the_release_says_where_its_weights_began(done, published):
