@@ -57,7 +57,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Training:
-    """What there is to show of one training, as far as it has come."""
+    """Curves and samples of one training, as far as it has come."""
 
     name: str
     loss: Points
@@ -117,7 +117,7 @@ class Training:
 
     @property
     def cards(self) -> list[Card]:
-        """What the model wrote, prompt by prompt."""
+        """Return what the model wrote, prompt by prompt."""
         number = min((len(entry["samples"]) for entry in self.samples), default=0)
         return [_card([(entry["step"], entry["samples"][at]) for entry in self.samples]) for at in range(min(number, SHOWN_PROMPTS))]
 

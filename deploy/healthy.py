@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 4
 
 
 class UnhealthyError(Exception):
-    """What is wrong."""
+    """Fault that a health check found."""
 
 
 def check(target: str) -> None:

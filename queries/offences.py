@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is pointed at."""
+    """Places that are pointed at."""
 
     places: list[tuple[int, int, str]] = field(default_factory=list)
     """Start, end, and what is said of each."""
@@ -52,7 +52,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """How the place of a rule is found."""
+    """Way in which the place of a rule is found."""
 
     how: str
     find: Callable[[Case], Found] | None = None

@@ -50,7 +50,8 @@ def _given(folder: Path) -> dict[str, dict[str, Any]]:
             "sources": [
                 {"kind": "python-environment", "name": "a", "prefix": None, "sample_bytes": 7, "exclude": ["x"]},
                 {"kind": "directory", "name": "b", "path": str(folder), "holds": "repository"},
-            ]
+            ],
+            "languages": ["Python"],
         },
         "license_filter": {"allow_classes": ["no-license", "permissive"], "allow": ["MPL-2.0"], "deny": ["MIT", "0BSD"]},
         "license_gate": {"allow_classes": ["unknown-license"]},

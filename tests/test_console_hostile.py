@@ -125,7 +125,9 @@ def test_no_element_or_attribute_is_of_the_corpus(pages):
         "option",
         "button",
         "table",
-        "caption", "colgroup", "col",
+        "caption",
+        "colgroup",
+        "col",
     }
     ours |= {"thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "figure", "figcaption", "g", "rect", "text", "line", "time", "mark"}
     ours |= {"details", "summary", "article", "b"}

@@ -61,7 +61,6 @@ def test_the_step_leads_to_it_and_it_to_its_numbers(client):
         ("quality_filter", {"set": "rules=[{signal: num_lines}]"}, 400, "neither min nor max"),
         ("quality_filter", {"sweep": "rules.0.max=1..x"}, 400, "not of the form"),
         ("quality_filter", {"set": "<script>alert(1)</script>=1"}, 400, "<script>alert(1)</script>"),
-        ("license_filter", {"set": "deny=[MIT]"}, 400, "reads the texts themselves"),
         ("redact_pii", {}, 404, "judged no documents"),
         ("nothing", {}, 404, "has no step 'nothing'"),
     ],

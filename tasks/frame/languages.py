@@ -41,7 +41,7 @@ ContentLanguages = Annotated[Literal["auto", "off", "magika"], AfterValidator(_r
 
 
 class Labels(NamedTuple):
-    """What the n files of a part are."""
+    """Kinds and languages of the n files of a part."""
 
     kinds: pa.Array
     """Of strings."""

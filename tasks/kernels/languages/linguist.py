@@ -75,7 +75,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What Linguist knows. Extensions are in lower case; tuples of languages in the order of their names."""
+    """Vocabulary of Linguist. Extensions are in lower case; tuples of languages in the order of their names."""
 
     version: str
     types: Mapping[str, str]

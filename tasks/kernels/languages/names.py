@@ -29,7 +29,7 @@ _MANPAGES = ("Roff Manpage", "Roff")
 
 @dataclass(frozen=True)
 class Extension:
-    """What an extension says."""
+    """Languages that an extension stands for."""
 
     languages: tuple[str, ...] = ()
     """Languages that claim it; none if it is generic."""
@@ -45,7 +45,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Names:
-    """What n paths say: an index into the distinct file names and extensions of each."""
+    """Names of n paths: an index into the distinct file names and extensions of each."""
 
     by_name: NDArray[np.int32]
     """Into `names`; -1: no language claims the file name."""

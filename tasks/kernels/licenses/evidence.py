@@ -44,7 +44,7 @@ class Stated(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What holds for a file."""
+    """Finding that holds for a file."""
 
     license_class: str
     rule: str

@@ -23,7 +23,7 @@ NOTICE_SCORE = 90.0
 
 
 class Header(NamedTuple):
-    """What the first lines of a file say about its licence."""
+    """Statement of the first lines of a file about its licence."""
 
     expression: str | None
     """SPDX expression; None: it states none, or none that is understood."""
