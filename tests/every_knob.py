@@ -57,7 +57,12 @@ def _given(folder: Path) -> dict[str, dict[str, Any]]:
         "license_gate": {"allow_classes": ["unknown-license"]},
         "measure_tokenizer": {"compare_with": tokenizer},
         "near_dedup": {"bands": 3, "rows": 2, "clusters": "survivors", "keep": "best", "survivor": [{"source": ["a", "b"]}, "stars asc"]},
-        "quality_filter": {"rules": rules, "more_rules": rules},
+        "quality_filter": {
+            "rules": rules,
+            "rule_sets": ["santacoder_comments"],
+            "more_rules": rules,
+            "thresholds": {"num_chars:1": {"min": 20, "max": None}},
+        },
         "train_model": {
             "num_steps": 7,
             "batch_sequences": 8,
