@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import os
 import sys
+from gc import set_threshold
 from typing import NoReturn
 
 VERBS = {
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def _called(words: list[str]) -> int:
     from starloom.lineage.errors import Cancelled, StarloomError
 
-    gc.set_threshold(50_000, 20, 50)  # a start makes a million objects that stay: looking for garbage among them takes a tenth of it
+    set_threshold(50_000, 20, 50)  # a start makes a million objects that stay: looking for garbage among them takes a tenth of it
     try:
         arguments = _parser(words).parse_args(words)
         return int(importlib.import_module(VERBS[arguments.verb][0]).main(arguments))
