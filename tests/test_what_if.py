@@ -57,7 +57,7 @@ def kept(store: Store, run, step: str) -> dict[str, int]:
         "quality_filter.rules=starcoder2",
         "quality_filter.more_rules=[{signal: duplicate_line_fraction, max: 0.0}, {signal: num_chars, min: 1500, languages: [Python]}]",
         "near_dedup.threshold=1.0",
-        "license_filter.deny=[MIT]",
+        "license_filter.allow_classes=[permissive]",
         "license_gate.allow_classes=[non-permissive]",
     ],
 )
