@@ -259,25 +259,10 @@ class Supervisor:
             self._start_server()
             server = self.services["server"]
             try:
-                self._wait_for_mended_server()
+                self._wait_for_server()
             except StarloomError:
                 if self.is_stopped or server.process.poll() is None or self._num_mended_servers >= MENDED_SERVERS:
                     raise
-
-    def _wait_for_mended_server(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            StarloomError: it does not in time; or it ended, with its last lines.
-        """
-        server = self.services.get("server")
-        try:
-            self.api.wait_until_up(
-                SERVER_SECONDS, is_lost=lambda: self._stop.is_set() or (server is not None and server.process.poll() is not None)
-            )
-        finally:
-            if server is not None and not self.is_stopped:
-                server.check()
 
     def _mend_worker(self) -> None:
         """Start the worker again if it ended: one run that it could not begin must not end all others. Not for ever."""

@@ -29,7 +29,7 @@ from starloom.model.config import TrainingJob
 from starloom.model.data import Order
 from starloom.model.formats import load_network, save_network
 from starloom.model.network import GPT, targets_of
-from starloom.model.train import Interruption, TrainingError, learning_rate_at
+from starloom.model.train import Interruption, TrainingError
 from tests.trainings import ARCHITECTURE, HOUSE, finish, job_of, lines_until, losses_of, start, trainer_of, write_packed
 
 pytestmark = pytest.mark.slow
@@ -563,15 +563,6 @@ def test_a_wrong_config_ends_in_a_message_and_status_one(tmp_path, monkeypatch, 
     assert train.main([]) == 2
 
 
-def test_the_schedule_climbs_then_falls_to_its_minimum():
-    training = job_of(Path("x"), [Path("x")]).training
-    rates = [learning_rate_at(step, training) for step in range(1, 151)]
-    assert rates[:10] == pytest.approx([3e-4 * step for step in range(1, 11)])
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert rates[79] == pytest.approx((3e-3 + 3e-4) / 2)  # half-way down at half time
-    assert rates[-1] == pytest.approx(3e-4)
-
-
 @pytest.mark.parametrize(
     ("knobs", "named"),
     [
@@ -586,15 +577,6 @@ def test_the_schedule_climbs_then_falls_to_its_minimum():
 def test_a_knob_that_makes_no_sense_is_refused_by_name(tmp_path, packed, knobs, named):
     with pytest.raises(ValueError, match=named):
         job_of(tmp_path, packed, **knobs)
-
-
-def test_the_other_schedule_stays_at_its_peak_and_decays_at_the_end():
-    training = job_of(Path("x"), [Path("x")], schedule="wsd", decay_steps=40).training
-    rates = [learning_rate_at(step, training) for step in range(1, 151)]
-    assert rates[9:110] == [3e-3] * 101
-    assert rates[109:] == sorted(rates[109:], reverse=True)
-    assert rates[119] == pytest.approx(3e-4 + 2.7e-3 * (1 - 0.5))  # a quarter of the decay: 1 - sqrt(1/4)
-    assert rates[-1] == pytest.approx(3e-4)
 
 
 def test_only_matrices_decay(tmp_path, packed):
