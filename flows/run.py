@@ -161,12 +161,12 @@ def execute(prepared: Prepared, watcher: Watcher, *, workers: int, carry: Callab
         with _signals(pool):
             thread.start()
             _wait(thread, pool, session)
-        error = session.failure or (failure[0] if failure else None)
-        status = "done" if error is None else "cancelled" if pool.is_cancelled() else "failed"
-        session.close(status, str(error) if error else None)
-        if status == "cancelled":
-            pool.close(kill=True)
-            end_children(at_exit=False)  # Prefect's server would take its time
+            error = session.failure or (failure[0] if failure else None)
+            status = "done" if error is None else "cancelled" if pool.is_cancelled() else "failed"
+            session.close(status, str(error) if error else None)
+            if status == "cancelled":  # under our handlers still: who asks twice must not break off the tidying
+                pool.close(kill=True)
+                end_children(at_exit=False)  # Prefect's server would take its time
     if error is not None:
         raise error
     return run

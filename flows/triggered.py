@@ -113,6 +113,7 @@ def _run(flow_run_id: UUID, parameters: dict[str, Any]) -> Any:
     try:
         run = execute(prepared, NoWatcher(), workers=workers, carry=carry)
     except Cancelled as stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the worker and this process both ask: Prefect calls the later one a crash
         return _stopped(flow_run_id, stopped)
     return Completed(message=f"run {run.id} in {prepared.store.url}")
 
@@ -138,7 +139,7 @@ def _stopped(flow_run_id: UUID, stopped: Cancelled) -> Any:
             state = client.read_flow_run(flow_run_id).state
     except ObjectNotFound:
         return CancelledState(message="deleted")  # which nobody will read
-    if state is not None and state.is_cancelling():
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):  # the worker may have settled it before us
         return CancelledState(message=stopped.message)
     return Crashed(message="stopped with its worker; what it finished is in the store, and a retry goes on from there")
 

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
@@ -20,7 +21,8 @@ from starloom.cli import main
 from starloom.flows.forms import RESERVED
 from starloom.flows.prefect_api import PrefectApi
 from starloom.flows.serving import MENDED_SERVERS, Serving, Supervisor
-from starloom.lineage.errors import ConfigError, StarloomError
+from starloom.flows.triggered import _stopped
+from starloom.lineage.errors import Cancelled, ConfigError, StarloomError
 from starloom.lineage.leases import status
 from starloom.lineage.store import Store
 from tests.corpus import make_repositories, write_recipe
@@ -172,10 +174,17 @@ def test_a_cancelled_run_ends_with_its_trainer_and_the_next_one_begins(served, p
     flow_run, run = training
     served.api.cancel(flow_run)
     found = served.wait_until(flow_run)
-    assert found["state_type"] == "CANCELLED"
+    assert found["state_type"] == "CANCELLED", found["state"]["message"]
     assert Store.open(str(place[2])).run(run.id).status == "cancelled"
     assert trainers(served) == []
     assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "its place is free"
+
+
+def test_a_run_that_was_settled_by_its_worker_before_it_tidied_up_stays_cancelled(served, monkeypatch):
+    flow_run = served.start("test", until="ingest")
+    served.api.set_state(flow_run, "CANCELLED", "by the worker", force=True)
+    monkeypatch.setenv("PREFECT_API_URL", f"{served.prefect}/api")
+    assert _stopped(UUID(flow_run), Cancelled("stopped")).is_cancelled()
 
 
 def test_a_retry_right_after_the_end_is_carried_out_and_the_worker_lives(served):
@@ -346,10 +355,15 @@ def wait_until_gone(served, store, run):
 def test_a_run_that_is_deleted_under_way_stops_frees_its_place_and_the_worker_lives(served, place, monkeypatch, what, capsys):
     flow_run, run = begin_long(served, place[2], {"flow_runs": 2.1e-3, "deployments": 2.2e-3}[what])
     worker = [child.pid for child in psutil.Process(served.process.pid).children() if "worker" in child.cmdline()]
+    (carrying,) = [child for child in served.below() if "starloom.flows.carry" in child.cmdline()]
     served.api.call("DELETE", f"/{what}/{flow_run if what == 'flow_runs' else served.api.deployment('test')['id']}")
     if what == "deployments":
         served.api.cancel(flow_run)
-        assert served.wait_until(flow_run)["state_type"] == "CANCELLED"
+        with contextlib.suppress(psutil.NoSuchProcess):  # who is asked again while it tidies up has been cancelled, not crashed
+            while served.api.flow_run(flow_run)["state_type"] == "CANCELLING":
+                carrying.send_signal(signal.SIGTERM)
+        found = served.wait_until(flow_run)
+        assert found["state_type"] == "CANCELLED", found["state"]["message"]
         redeploy(served, place, monkeypatch)
     assert wait_until_gone(served, place[2], run) == "cancelled"
     assert served.wait_until(served.start("test", until="ingest"))["state_type"] == "COMPLETED", "its place is free"
